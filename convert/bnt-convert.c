@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT
+// bnt-convert: a Hugging Face checkpoint folder in, a ternary checkpoint (safetensors stream) out.
+#include <getopt.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "convert/convert.h"
+#include "formats/checkpoint.h"
+#include "formats/cli.h"
+#include "formats/parallel.h"
+
+static const char help[] =
+    "Usage: bnt-convert [OPTION]... CHECKPOINT_DIR\n"
+    "Ternarize a Hugging Face checkpoint and write it as a safetensors stream:\n"
+    "each linear layer as I8 values -1, 0, +1 with its scale as F32, all else as it is.\n"
+    "\n"
+    "  -o, --output=OUT   write to OUT; '-', the default, is standard output\n"
+    "  -j, --jobs=N       use N threads (default: the processors of this machine)\n"
+    "      --force        convert a checkpoint that was not trained for ternary weights,\n"
+    "                     and report the error of each matrix\n"
+    "  -q, --quiet        no progress bar\n"
+    "      --help         print this help\n"
+    "      --version      print the version\n"
+    "\n"
+    "Example: bnt-convert DIR | bnt-pack -o model.bnt\n"
+    "Exit status: 0 done, 1 failed, 2 usage.\n";
+
+struct arguments {
+    const char *dir;
+    const char *output;
+    struct convert_options convert;
+    bool force;
+};
+
+static int run(const struct arguments *a, struct bnt_checkpoint *checkpoint)
+{
+    struct bnt_error err;
+    struct bnt_output out;
+    if (bnt_checkpoint_open(checkpoint, a->dir, &err) != BNT_OK)
+        return bnt_cli_fail(&err);
+    if (!checkpoint->config.ternary && !a->force) {
+        bnt_cli_note("%s: config.json says nothing of ternary training (no quantization_config of quant_method bitnet, no weight_bits 1): "
+                     "ternarizing an ordinary model ruins it; --force does it all the same", a->dir);
+        return BNT_EXIT_FAILED;
+    }
+    if (bnt_output_open(&out, a->output, &err) != BNT_OK)
+        return bnt_cli_fail(&err);
+    enum bnt_status status = bnt_convert(checkpoint, &out, &a->convert, &err);
+    if (status == BNT_OK)
+        status = bnt_output_commit(&out, &err);
+    if (status == BNT_OK)
+        return BNT_EXIT_OK;
+    bnt_output_abort(&out);
+    return bnt_cli_fail(&err);
+}
+
+enum { OPTION_FORCE = 256, OPTION_HELP, OPTION_VERSION };
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"output", required_argument, NULL, 'o'},   {"jobs", required_argument, NULL, 'j'},
+        {"force", no_argument, NULL, OPTION_FORCE}, {"quiet", no_argument, NULL, 'q'},
+        {"help", no_argument, NULL, OPTION_HELP},   {"version", no_argument, NULL, OPTION_VERSION},
+        {NULL, 0, NULL, 0},
+    };
+    struct arguments a = {.output = "-", .convert = {.threads = bnt_parallel_processors()}};
+    uint64_t n;
+    int c;
+    bnt_cli_init("bnt-convert");
+    while ((c = getopt_long(argc, argv, ":o:j:q", options, NULL)) != -1) {
+        switch (c) {
+        case 'o':
+            a.output = optarg;
+            break;
+        case 'j':
+            if (!bnt_cli_u64(optarg, 1, 256, &n))
+                return bnt_cli_usage("--jobs must be a number from 1 to 256, not '%s'", optarg);
+            a.convert.threads = (unsigned)n;
+            break;
+        case 'q':
+            a.convert.quiet = true;
+            break;
+        case OPTION_FORCE:
+            a.force = true;
+            a.convert.report = true;
+            break;
+        case OPTION_HELP:
+            return bnt_cli_print(help);
+        case OPTION_VERSION:
+            return bnt_cli_version(NULL);
+        default:
+            return bnt_cli_bad_option(c, argv);
+        }
+    }
+    if (optind + 1 != argc)
+        return bnt_cli_usage(optind == argc ? "CHECKPOINT_DIR is missing" : "more than one CHECKPOINT_DIR");
+    a.dir = argv[optind];
+    struct bnt_checkpoint checkpoint;
+    int code = run(&a, &checkpoint);
+    bnt_checkpoint_close(&checkpoint);
+    return code;
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+// A checkpoint folder in Hugging Face form: config, tokenizer files, safetensors in one file or shards.
+#ifndef BNT_FORMATS_CHECKPOINT_H
+#define BNT_FORMATS_CHECKPOINT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "formats/config.h"
+#include "formats/file.h"
+#include "formats/layout.h"
+#include "formats/safetensors.h"
+#include "formats/status.h"
+#include "formats/ternary.h"
+
+// A small file of the folder, read whole.
+struct bnt_small_file {
+    const char *name;
+    char *text; // NULL: not there. A zero byte follows the last
+    size_t size;
+};
+
+enum bnt_small_file_index {
+    BNT_FILE_CONFIG,
+    BNT_FILE_GENERATION,
+    BNT_FILE_TOKENIZER,
+    BNT_FILE_TOKENIZER_CONFIG,
+    BNT_FILE_CHAT_TEMPLATE,
+    BNT_FILE_README,
+    BNT_FILE_INDEX,
+    BNT_SMALL_FILES,
+};
+
+struct bnt_shard {
+    char *name; // file name inside the folder
+    struct bnt_map map;
+    struct bnt_st_header header;
+    const uint8_t *data;
+};
+
+// A tensor of the model, found in the checkpoint.
+struct bnt_source {
+    struct bnt_tensor_place place;
+    char name[BNT_TENSOR_NAME_SIZE];
+    const struct bnt_st_tensor *tensor;
+    const uint8_t *data;
+    float weight_scale; // of packed matrices, as stored
+};
+
+struct bnt_checkpoint {
+    char *dir;
+    struct bnt_small_file small[BNT_SMALL_FILES];
+    struct bnt_config config;
+    struct bnt_shard *shards;
+    size_t n_shards;
+    struct bnt_source *sources; // one for each tensor of the model, in tensor table order
+    size_t n_sources;
+};
+
+// Opens the folder and finds every tensor that the config calls for. Missing and unknown tensors, wrong shapes and types
+// are refused by name. The tensors' bytes are mapped, not read. Close with bnt_checkpoint_close, also after a failure.
+enum bnt_status bnt_checkpoint_open(struct bnt_checkpoint *checkpoint, const char *dir, struct bnt_error *err);
+void bnt_checkpoint_close(struct bnt_checkpoint *checkpoint);
+
+// γ of a ternary matrix. Refuses masters with Inf or NaN and scales that are not finite and positive.
+enum bnt_status bnt_source_scale(const struct bnt_checkpoint *checkpoint, const struct bnt_source *source,
+                                 unsigned threads, float *scale, struct bnt_error *err);
+
+// Rows first … first + count − 1 of a ternary matrix as −1, 0, +1: out (count, cols).
+// scale: from bnt_source_scale. Refuses the code 3 of packed weights.
+enum bnt_status bnt_source_ternary_rows(const struct bnt_checkpoint *checkpoint, const struct bnt_source *source,
+                                        float scale, uint32_t first, uint32_t count, int8_t *out,
+                                        struct bnt_error *err);
+
+// Number type of a dense tensor or of master weights.
+enum bnt_float_type bnt_source_float_type(const struct bnt_source *source);
+
+#endif

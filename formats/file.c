@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: MIT
+#define _GNU_SOURCE // F_SETPIPE_SZ, mkostemp
+#include "formats/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { COPY_BYTES = 1 << 20 };
+
+static const char *display_name(const char *path)
+{
+    return strcmp(path, "-") == 0 ? "standard input" : path;
+}
+
+static enum bnt_status fail_errno(struct bnt_error *err, const char *path, const char *what)
+{
+    return bnt_fail(err, BNT_ERR_IO, "%s: %s: %s", path, what, strerror(errno));
+}
+
+enum bnt_status bnt_read_fully(int fd, void *data, size_t size, size_t *got, struct bnt_error *err)
+{
+    *got = 0;
+    while (*got < size) {
+        ssize_t n = read(fd, (char *)data + *got, size - *got);
+        if (n == 0)
+            break;
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return bnt_fail(err, BNT_ERR_IO, "cannot read: %s", strerror(errno));
+        *got += (size_t)n;
+    }
+    return BNT_OK;
+}
+
+// An open file without a name, in $TMPDIR or /tmp.
+static int unnamed_file(void)
+{
+    const char *dir = getenv("TMPDIR");
+    char *path = bnt_path_join(dir && *dir ? dir : "/tmp", "bnt-XXXXXX");
+    if (!path)
+        return -1;
+    int fd = mkostemp(path, O_CLOEXEC);
+    if (fd >= 0)
+        (void)unlink(path);
+    free(path);
+    return fd;
+}
+
+static bool write_fully(int fd, const char *data, size_t size)
+{
+    while (size > 0) {
+        ssize_t n = write(fd, data, size);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return false;
+        data += n;
+        size -= (size_t)n;
+    }
+    return true;
+}
+
+// Copies all that can be read from one descriptor to another.
+static enum bnt_status copy_all(int from, int to, const char *path, struct bnt_error *err)
+{
+    char *buffer = malloc(COPY_BYTES);
+    if (!buffer)
+        return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+    enum bnt_status status;
+    size_t got;
+    do {
+        status = bnt_read_fully(from, buffer, COPY_BYTES, &got, err);
+        if (status != BNT_OK)
+            bnt_fail_prefix(err, path);
+        else if (!write_fully(to, buffer, got))
+            status = fail_errno(err, path, "cannot copy");
+    } while (status == BNT_OK && got == COPY_BYTES);
+    free(buffer);
+    return status;
+}
+
+// Replaces a descriptor that cannot be mapped by one that can.
+static enum bnt_status spool_input(int *fd, const char *path, struct bnt_error *err)
+{
+    int copy = unnamed_file();
+    if (copy < 0)
+        return fail_errno(err, path, "cannot make a temporary file to copy it to");
+    enum bnt_status status = copy_all(*fd, copy, path, err);
+    if (*fd != STDIN_FILENO)
+        (void)close(*fd);
+    *fd = copy;
+    return status;
+}
+
+static enum bnt_status map_descriptor(struct bnt_map *map, int *fd, const char *path, struct bnt_error *err)
+{
+    struct stat st;
+    if (fstat(*fd, &st) != 0)
+        return fail_errno(err, path, "cannot stat");
+    if (S_ISDIR(st.st_mode))
+        return bnt_fail(err, BNT_ERR_IO, "%s: is a directory, not a file", path);
+    if (!S_ISREG(st.st_mode)) {
+        enum bnt_status status = spool_input(fd, path, err);
+        if (status != BNT_OK)
+            return status;
+        if (fstat(*fd, &st) != 0)
+            return fail_errno(err, path, "cannot stat");
+    }
+    if (st.st_size == 0)
+        return bnt_fail(err, BNT_ERR_FORMAT, "%s: the file is empty", path);
+    void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, *fd, 0);
+    if (data == MAP_FAILED)
+        return fail_errno(err, path, "cannot map");
+    *map = (struct bnt_map){.data = data, .size = (uint64_t)st.st_size};
+    return BNT_OK;
+}
+
+enum bnt_status bnt_map_open(struct bnt_map *map, const char *path, struct bnt_error *err)
+{
+    *map = (struct bnt_map){0};
+    bool standard = strcmp(path, "-") == 0;
+    int fd = standard ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return fail_errno(err, path, "cannot open");
+    enum bnt_status status = map_descriptor(map, &fd, display_name(path), err);
+    if (fd >= 0 && fd != STDIN_FILENO)
+        (void)close(fd);
+    return status;
+}
+
+void bnt_map_close(struct bnt_map *map)
+{
+    if (map->data)
+        (void)munmap((void *)map->data, (size_t)map->size);
+    *map = (struct bnt_map){0};
+}
+
+static enum bnt_status read_open_file(int fd, const char *path, size_t limit, char **text, size_t *size,
+                                      struct bnt_error *err)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return fail_errno(err, path, "cannot stat");
+    if (!S_ISREG(st.st_mode))
+        return bnt_fail(err, BNT_ERR_IO, "%s: not a regular file", path);
+    if ((uint64_t)st.st_size > limit)
+        return bnt_fail(err, BNT_ERR_FORMAT, "%s: %jd bytes, more than the %zu expected of such a file", path,
+                        (intmax_t)st.st_size, limit);
+    *text = malloc((size_t)st.st_size + 1);
+    if (!*text)
+        return bnt_fail(err, BNT_ERR_MEMORY, "%s: out of memory", path);
+    enum bnt_status status = bnt_read_fully(fd, *text, (size_t)st.st_size, size, err);
+    (*text)[*size] = '\0';
+    if (status != BNT_OK) {
+        bnt_fail_prefix(err, path);
+        free(*text);
+        *text = NULL;
+    }
+    return status;
+}
+
+enum bnt_status bnt_read_file(const char *path, size_t limit, char **text, size_t *size, bool *missing,
+                              struct bnt_error *err)
+{
+    *text = NULL;
+    *size = 0;
+    // O_NONBLOCK: opening a FIFO must not wait for a writer before we can refuse it.
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    *missing = fd < 0 && errno == ENOENT;
+    if (fd < 0)
+        return fail_errno(err, path, "cannot open");
+    enum bnt_status status = read_open_file(fd, path, limit, text, size, err);
+    (void)close(fd);
+    return status;
+}
+
+char *bnt_path_join(const char *dir, const char *name)
+{
+    size_t size = strlen(dir) + strlen(name) + 2;
+    char *path = malloc(size);
+    if (path)
+        (void)snprintf(path, size, "%s/%s", dir, name);
+    return path;
+}
+
+// --- output ---
+
+// The temporary file that a signal has to remove; tools write one at a time.
+static const char *_Atomic doomed_file;
+
+static void remove_and_die(int signal_number)
+{
+    const char *path = atomic_load(&doomed_file);
+    if (path)
+        (void)unlink(path);
+    // SA_RESETHAND restored the default action: the parent sees that a signal ended us.
+    (void)raise(signal_number);
+}
+
+void bnt_output_handle_signals(void)
+{
+    struct sigaction action = {.sa_handler = remove_and_die, .sa_flags = (int)SA_RESETHAND};
+    (void)sigemptyset(&action.sa_mask);
+    (void)sigaction(SIGHUP, &action, NULL);
+    (void)sigaction(SIGINT, &action, NULL);
+    (void)sigaction(SIGTERM, &action, NULL);
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    (void)sigemptyset(&ignore.sa_mask);
+    (void)sigaction(SIGPIPE, &ignore, NULL);
+}
+
+// A hidden name in the directory of the final one, so that rename stays within a file system.
+static char *temporary_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    size_t dir = slash ? (size_t)(slash - path) + 1 : 0;
+    size_t size = strlen(path) + sizeof "..XXXXXX";
+    char *name = malloc(size);
+    if (name)
+        (void)snprintf(name, size, "%.*s.%s.XXXXXX", (int)dir, path, path + dir);
+    return name;
+}
+
+static enum bnt_status open_temporary(struct bnt_output *out, struct bnt_error *err)
+{
+    struct stat st;
+    if (stat(out->path, &st) == 0 && !S_ISREG(st.st_mode))
+        return bnt_fail(err, BNT_ERR_IO, "%s: exists and is not a regular file", out->path);
+    out->temporary = temporary_name(out->path);
+    if (!out->temporary)
+        return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+    out->fd = mkostemp(out->temporary, O_CLOEXEC);
+    if (out->fd < 0) {
+        enum bnt_status status = fail_errno(err, out->path, "cannot create");
+        free(out->temporary);
+        out->temporary = NULL;
+        return status;
+    }
+    atomic_store(&doomed_file, out->temporary);
+    // mkostemp gives mode 0600; a finished file has what the umask leaves.
+    mode_t mask = umask(0);
+    (void)umask(mask);
+    (void)fchmod(out->fd, 0666 & ~mask);
+    return BNT_OK;
+}
+
+enum bnt_status bnt_output_open(struct bnt_output *out, const char *path, struct bnt_error *err)
+{
+    *out = (struct bnt_output){.path = path, .fd = -1};
+    if (strcmp(path, "-") != 0)
+        return open_temporary(out, err);
+    if (isatty(STDOUT_FILENO))
+        return bnt_fail(err, BNT_ERR_IO, "standard output is a terminal: redirect it or use -o FILE");
+#ifdef F_SETPIPE_SZ
+    (void)fcntl(STDOUT_FILENO, F_SETPIPE_SZ, COPY_BYTES); // fewer switches between the tools of a pipeline; harmless elsewhere
+#endif
+    out->fd = STDOUT_FILENO;
+    return BNT_OK;
+}
+
+enum bnt_status bnt_output_open_random(struct bnt_output *out, const char *path, struct bnt_error *err)
+{
+    enum bnt_status status = bnt_output_open(out, path, err);
+    if (status != BNT_OK || out->temporary)
+        return status;
+    out->spooled = true;
+    out->fd = unnamed_file();
+    if (out->fd < 0)
+        return fail_errno(err, "standard output", "cannot make a temporary file for it");
+    return BNT_OK;
+}
+
+static enum bnt_status write_failed(const struct bnt_output *out, struct bnt_error *err)
+{
+    if (errno == EPIPE)
+        return bnt_fail(err, BNT_ERR_IO, "standard output: the reader closed the pipe");
+    return fail_errno(err, strcmp(out->path, "-") == 0 ? "standard output" : out->path, "cannot write");
+}
+
+enum bnt_status bnt_output_write(struct bnt_output *out, const void *data, size_t size, struct bnt_error *err)
+{
+    if (!write_fully(out->fd, data, size))
+        return write_failed(out, err);
+    out->written += size;
+    return BNT_OK;
+}
+
+enum bnt_status bnt_output_write_at(struct bnt_output *out, const void *data, size_t size, uint64_t offset,
+                                    struct bnt_error *err)
+{
+    const char *p = data;
+    while (size > 0) {
+        ssize_t n = pwrite(out->fd, p, size, (off_t)offset);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return write_failed(out, err);
+        p += n;
+        size -= (size_t)n;
+        offset += (uint64_t)n;
+    }
+    return BNT_OK;
+}
+
+static enum bnt_status commit_spooled(struct bnt_output *out, struct bnt_error *err)
+{
+    if (lseek(out->fd, 0, SEEK_SET) != 0)
+        return fail_errno(err, "standard output", "cannot rewind its temporary file");
+    enum bnt_status status = copy_all(out->fd, STDOUT_FILENO, "standard output", err);
+    (void)close(out->fd);
+    out->fd = -1;
+    return status;
+}
+
+static enum bnt_status commit_temporary(struct bnt_output *out, struct bnt_error *err)
+{
+    int failed = fsync(out->fd);
+    failed |= close(out->fd); // file systems may report a full disk as late as here
+    out->fd = -1;
+    if (failed)
+        return write_failed(out, err);
+    if (rename(out->temporary, out->path) != 0)
+        return fail_errno(err, out->path, "cannot rename the finished file to this name");
+    atomic_store(&doomed_file, NULL);
+    free(out->temporary);
+    out->temporary = NULL;
+    return BNT_OK;
+}
+
+enum bnt_status bnt_output_commit(struct bnt_output *out, struct bnt_error *err)
+{
+    enum bnt_status status = BNT_OK;
+    if (out->spooled)
+        status = commit_spooled(out, err);
+    else if (out->temporary)
+        status = commit_temporary(out, err);
+    else if (close(STDOUT_FILENO) != 0)
+        status = write_failed(out, err);
+    if (status != BNT_OK)
+        bnt_output_abort(out);
+    return status;
+}
+
+void bnt_output_abort(struct bnt_output *out)
+{
+    if (out->fd >= 0 && out->fd != STDOUT_FILENO)
+        (void)close(out->fd);
+    out->fd = -1;
+    if (out->temporary) {
+        (void)unlink(out->temporary);
+        atomic_store(&doomed_file, NULL);
+        free(out->temporary);
+        out->temporary = NULL;
+    }
+}

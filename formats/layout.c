@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: MIT
+#include "formats/layout.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "formats/bytes.h"
+
+// Which of a model's sizes a dimension is.
+enum dimension { DIM_ONE, DIM_HIDDEN, DIM_Q, DIM_KV, DIM_FFN, DIM_VOCAB };
+enum presence { ALWAYS, WITH_SUB_NORMS, WHEN_UNTIED, WITH_INT8 };
+
+// The table of bnt.md section 6.
+static const struct role_row {
+    const char *name;
+    enum bnt_role role;
+    bool per_layer;
+    enum presence presence;
+    uint32_t section;
+    enum bnt_dtype dtype;
+    enum dimension rows, cols;
+    bool glued; // starts where the one before ends, unaligned
+} role_table[] = {
+    {"attn_norm", BNT_ATTN_NORM, true, ALWAYS, BNT_SECTION_NORM, BNT_F32, DIM_ONE, DIM_HIDDEN, false},
+    {"attn_sub_norm", BNT_ATTN_SUB_NORM, true, WITH_SUB_NORMS, BNT_SECTION_NORM, BNT_F32, DIM_ONE, DIM_Q, false},
+    {"ffn_norm", BNT_FFN_NORM, true, ALWAYS, BNT_SECTION_NORM, BNT_F32, DIM_ONE, DIM_HIDDEN, false},
+    {"ffn_sub_norm", BNT_FFN_SUB_NORM, true, WITH_SUB_NORMS, BNT_SECTION_NORM, BNT_F32, DIM_ONE, DIM_FFN, false},
+    {"attn_q", BNT_ATTN_Q, true, ALWAYS, BNT_SECTION_TERN, BNT_TERNARY, DIM_Q, DIM_HIDDEN, false},
+    {"attn_k", BNT_ATTN_K, true, ALWAYS, BNT_SECTION_TERN, BNT_TERNARY, DIM_KV, DIM_HIDDEN, true},
+    {"attn_v", BNT_ATTN_V, true, ALWAYS, BNT_SECTION_TERN, BNT_TERNARY, DIM_KV, DIM_HIDDEN, true},
+    {"attn_o", BNT_ATTN_O, true, ALWAYS, BNT_SECTION_TERN, BNT_TERNARY, DIM_HIDDEN, DIM_Q, false},
+    {"ffn_gate", BNT_FFN_GATE, true, ALWAYS, BNT_SECTION_TERN, BNT_TERNARY, DIM_FFN, DIM_HIDDEN, false},
+    {"ffn_up", BNT_FFN_UP, true, ALWAYS, BNT_SECTION_TERN, BNT_TERNARY, DIM_FFN, DIM_HIDDEN, true},
+    {"ffn_down", BNT_FFN_DOWN, true, ALWAYS, BNT_SECTION_TERN, BNT_TERNARY, DIM_HIDDEN, DIM_FFN, false},
+    {"final_norm", BNT_FINAL_NORM, false, ALWAYS, BNT_SECTION_NORM, BNT_F32, DIM_ONE, DIM_HIDDEN, false},
+    {"token_embedding", BNT_TOKEN_EMBEDDING, false, ALWAYS, BNT_SECTION_EMBD, BNT_BF16, DIM_VOCAB, DIM_HIDDEN, false},
+    {"output", BNT_OUTPUT, false, WHEN_UNTIED, BNT_SECTION_EMBD, BNT_BF16, DIM_VOCAB, DIM_HIDDEN, false},
+    {"output_int8", BNT_OUTPUT_INT8, false, WITH_INT8, BNT_SECTION_EMB8, BNT_I8, DIM_VOCAB, DIM_HIDDEN, false},
+    {"output_int8_scale", BNT_OUTPUT_INT8_SCALE, false, WITH_INT8, BNT_SECTION_EMB8, BNT_F32, DIM_ONE, DIM_VOCAB, false},
+};
+enum { ROLE_ROWS = sizeof role_table / sizeof role_table[0] };
+
+static size_t section_slot(uint32_t section)
+{
+    switch (section) {
+    case BNT_SECTION_NORM:
+        return 0;
+    case BNT_SECTION_EMBD:
+        return 1;
+    case BNT_SECTION_EMB8:
+        return 2;
+    default:
+        return 3;
+    }
+}
+
+static uint32_t dimension(const struct bnt_hyper *h, enum dimension d)
+{
+    switch (d) {
+    case DIM_HIDDEN:
+        return h->hidden_size;
+    case DIM_Q:
+        return bnt_q_size(h);
+    case DIM_KV:
+        return bnt_kv_size(h);
+    case DIM_FFN:
+        return h->ffn_size;
+    case DIM_VOCAB:
+        return h->vocab_size;
+    case DIM_ONE:
+        break;
+    }
+    return 1;
+}
+
+static bool present(const struct bnt_layout_walk *walk, const struct role_row *row)
+{
+    switch (row->presence) {
+    case WITH_SUB_NORMS:
+        return walk->hyper->flags & BNT_HYPER_SUB_NORMS;
+    case WHEN_UNTIED:
+        return !(walk->hyper->flags & BNT_HYPER_TIED);
+    case WITH_INT8:
+        return walk->has_int8;
+    case ALWAYS:
+        break;
+    }
+    return true;
+}
+
+static uint64_t tensor_size(enum bnt_dtype dtype, uint32_t rows, uint32_t cols)
+{
+    switch (dtype) {
+    case BNT_TERNARY:
+        return (uint64_t)bnt_pad_rows(rows) * bnt_pad_cols(cols) / 4;
+    case BNT_BF16:
+        return (uint64_t)rows * cols * 2;
+    case BNT_F32:
+        return (uint64_t)rows * cols * 4;
+    case BNT_I8:
+        break;
+    }
+    return (uint64_t)rows * cols;
+}
+
+struct bnt_layout_walk bnt_layout_walk(const struct bnt_hyper *hyper, bool has_int8)
+{
+    return (struct bnt_layout_walk){.hyper = hyper, .has_int8 = has_int8};
+}
+
+// The next row that this model has; per-layer rows come once for each layer, then the others.
+static const struct role_row *next_row(struct bnt_layout_walk *walk)
+{
+    for (;;) {
+        bool in_layers = walk->layer < (int32_t)walk->hyper->n_layers;
+        if (walk->index == ROLE_ROWS) {
+            if (!in_layers)
+                return NULL;
+            walk->index = 0;
+            walk->layer++;
+            continue;
+        }
+        const struct role_row *row = &role_table[walk->index++];
+        if (row->per_layer == in_layers && present(walk, row))
+            return row;
+    }
+}
+
+bool bnt_layout_next(struct bnt_layout_walk *walk, struct bnt_tensor_place *place)
+{
+    const struct role_row *row = next_row(walk);
+    if (!row)
+        return false;
+    uint64_t *end = &walk->end[section_slot(row->section)];
+    *place = (struct bnt_tensor_place){
+        .role = row->role,
+        .layer = row->per_layer ? walk->layer : BNT_NO_LAYER,
+        .dtype = row->dtype,
+        .rows = dimension(walk->hyper, row->rows),
+        .cols = dimension(walk->hyper, row->cols),
+        .section = row->section,
+        .offset = row->glued ? *end : bnt_round_up(*end, BNT_TENSOR_ALIGN),
+    };
+    place->size = tensor_size(place->dtype, place->rows, place->cols);
+    *end = place->offset + place->size;
+    return true;
+}
+
+uint64_t bnt_layout_section_size(const struct bnt_layout_walk *walk, uint32_t section)
+{
+    return walk->end[section_slot(section)];
+}
+
+uint64_t bnt_layout_count(const struct bnt_hyper *hyper, bool has_int8)
+{
+    struct bnt_layout_walk walk = bnt_layout_walk(hyper, has_int8);
+    uint64_t per_layer = 0;
+    uint64_t others = 0;
+    for (size_t i = 0; i < ROLE_ROWS; i++) {
+        if (present(&walk, &role_table[i]))
+            *(role_table[i].per_layer ? &per_layer : &others) += 1;
+    }
+    return per_layer * hyper->n_layers + others;
+}
+
+static const struct role_row *find_role(unsigned role)
+{
+    for (size_t i = 0; i < ROLE_ROWS; i++) {
+        if ((unsigned)role_table[i].role == role)
+            return &role_table[i];
+    }
+    return NULL;
+}
+
+const char *bnt_role_name(unsigned role)
+{
+    const struct role_row *row = find_role(role);
+    return row ? row->name : NULL;
+}
+
+unsigned bnt_role_from_name(const char *name)
+{
+    for (size_t i = 0; i < ROLE_ROWS; i++) {
+        if (strcmp(role_table[i].name, name) == 0)
+            return role_table[i].role;
+    }
+    return 0;
+}
+
+bool bnt_role_is_ternary(unsigned role)
+{
+    const struct role_row *row = find_role(role);
+    return row && row->dtype == BNT_TERNARY;
+}
+
+const char *bnt_dtype_name(unsigned dtype)
+{
+    static const char *const names[] = {"?", "ternary", "bf16", "f32", "i8"};
+    return names[dtype < sizeof names / sizeof names[0] ? dtype : 0];
+}
+
+static bool in_range(uint32_t v, uint32_t low, uint32_t high)
+{
+    return low <= v && v <= high;
+}
+
+static bool positive(double v)
+{
+    return isfinite(v) && v > 0;
+}
+
+static const char *rope_problem(const struct bnt_hyper *h)
+{
+    if (!positive(h->rope_theta))
+        return "rope_theta";
+    if (h->rope_scaling == BNT_ROPE_NONE) {
+        bool zero = h->rope_factor == 0 && h->rope_low_freq_factor == 0 &&
+                    h->rope_high_freq_factor == 0 && h->rope_original_context == 0;
+        return zero ? NULL : "rope_factor";
+    }
+    if (h->rope_scaling != BNT_ROPE_LLAMA3)
+        return "rope_scaling";
+    if (!positive(h->rope_factor))
+        return "rope_factor";
+    if (!positive(h->rope_low_freq_factor))
+        return "rope_low_freq_factor";
+    if (!positive(h->rope_high_freq_factor) || h->rope_high_freq_factor <= h->rope_low_freq_factor)
+        return "rope_high_freq_factor";
+    return h->rope_original_context ? NULL : "rope_original_context";
+}
+
+static const char *token_problem(const struct bnt_hyper *h)
+{
+    if (h->bos_id < -1 || h->bos_id >= (int32_t)h->vocab_size)
+        return "bos_id";
+    if (h->eos_count > BNT_MAX_EOS)
+        return "eos_count";
+    for (uint32_t i = 0; i < BNT_MAX_EOS; i++) {
+        if (i < h->eos_count ? h->eos_id[i] >= h->vocab_size : h->eos_id[i] != 0)
+            return "eos_id";
+    }
+    if (!(h->temperature >= 0 && h->temperature <= 100))
+        return "temperature";
+    if (!(h->top_p > 0 && h->top_p <= 1))
+        return "top_p";
+    return NULL;
+}
+
+const char *bnt_hyper_problem(const struct bnt_hyper *h)
+{
+    if (!in_range(h->n_layers, 1, BNT_MAX_LAYERS))
+        return "n_layers";
+    if (!in_range(h->hidden_size, 1, BNT_MAX_COLS))
+        return "hidden_size";
+    if (!in_range(h->ffn_size, 1, BNT_MAX_COLS))
+        return "ffn_size";
+    if (!in_range(h->n_heads, 1, BNT_MAX_HEADS))
+        return "n_heads";
+    if (!in_range(h->n_kv_heads, 1, h->n_heads) || h->n_heads % h->n_kv_heads != 0)
+        return "n_kv_heads";
+    if (!in_range(h->head_dim, 2, BNT_MAX_HEAD_DIM) || h->head_dim % 2 != 0 ||
+        h->n_heads * h->head_dim > BNT_MAX_COLS)
+        return "head_dim";
+    if (!in_range(h->vocab_size, 1, BNT_MAX_VOCAB))
+        return "vocab_size";
+    if (!in_range(h->max_context, 1, BNT_MAX_CONTEXT))
+        return "max_context";
+    if (!in_range(h->activation, BNT_ACTIVATION_SILU, BNT_ACTIVATION_RELU2))
+        return "activation";
+    if (h->flags & ~(uint32_t)(BNT_HYPER_TIED | BNT_HYPER_SUB_NORMS))
+        return "flags";
+    if (!positive((double)h->norm_eps))
+        return "norm_eps";
+    if (h->reserved != 0)
+        return "reserved";
+    const char *problem = rope_problem(h);
+    return problem ? problem : token_problem(h);
+}

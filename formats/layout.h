@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: MIT
+// The bytes of a .bnt file, typed once. bnt.md explains them; rule numbers are its own.
+#ifndef BNT_FORMATS_LAYOUT_H
+#define BNT_FORMATS_LAYOUT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    BNT_PAGE = 4096,          // alignment of sections, size of the header page
+    BNT_TENSOR_ALIGN = 256,   // alignment of tensors
+    BNT_MAX_SECTIONS = 124,   // what fits in the header page
+    BNT_BLOCK_ROWS = 16,      // ternary matrices are cut into blocks of 16 rows …
+    BNT_BLOCK_COLS = 32,      // … × 32 columns …
+    BNT_BLOCK_WORDS = 32,     // … of 32 words …
+    BNT_BLOCK_BYTES = 128,    // … of 4 bytes
+    BNT_MAX_EOS = 8,
+    BNT_NO_LAYER = -1,        // on disk 0xFFFFFFFF
+    BNT_MAX_COLS = 1 << 20,   // widest product (R12); section 5 derives the int32 headroom from it
+    BNT_MAX_VOCAB = 1 << 24,
+    BNT_MAX_CONTEXT = 1 << 24,
+    BNT_MAX_LAYERS = 4096,
+    BNT_MAX_HEADS = 4096,
+    BNT_MAX_HEAD_DIM = 4096,
+    BNT_VERSION_MAJOR = 1,
+    BNT_VERSION_MINOR = 0,
+};
+
+// Unsigned codes up to 3 times activations of magnitude up to 128, BNT_MAX_COLS of them, must fit in int32.
+_Static_assert(3ll * 128 * BNT_MAX_COLS <= INT32_MAX, "integer sums fit in int32");
+
+#define BNT_MAGIC "\x89" "BNT\r\n\x1a\n"
+
+#define BNT_FOURCC(a, b, c, d)                                                                     \
+    ((uint32_t)(a) | (uint32_t)(b) << 8 | (uint32_t)(c) << 16 | (uint32_t)(d) << 24)
+
+// In the canonical order of sections.
+enum bnt_section_type {
+    BNT_SECTION_HYPR = BNT_FOURCC('H', 'Y', 'P', 'R'),
+    BNT_SECTION_TOKN = BNT_FOURCC('T', 'O', 'K', 'N'),
+    BNT_SECTION_NORM = BNT_FOURCC('N', 'O', 'R', 'M'),
+    BNT_SECTION_EMBD = BNT_FOURCC('E', 'M', 'B', 'D'),
+    BNT_SECTION_EMB8 = BNT_FOURCC('E', 'M', 'B', '8'),
+    BNT_SECTION_TERN = BNT_FOURCC('T', 'E', 'R', 'N'),
+    BNT_SECTION_TENS = BNT_FOURCC('T', 'E', 'N', 'S'),
+    BNT_SECTION_PROV = BNT_FOURCC('P', 'R', 'O', 'V'),
+};
+
+enum { BNT_SECTION_REQUIRED = 1 }; // bit of bnt_section_record.flags
+
+struct bnt_section_record {
+    uint32_t type;
+    uint32_t flags;
+    uint64_t offset;
+    uint64_t size;
+    uint32_t crc32;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct bnt_section_record) == 32, "section record");
+
+struct bnt_header {
+    uint8_t magic[8];
+    uint16_t version_major;
+    uint16_t version_minor;
+    uint32_t section_count;
+    uint64_t file_size;
+    uint32_t header_crc32;
+    uint32_t reserved0;
+    uint8_t content_sha256[32];
+    uint8_t reserved1[64];
+    struct bnt_section_record sections[BNT_MAX_SECTIONS];
+};
+_Static_assert(sizeof(struct bnt_header) == BNT_PAGE, "the header is one page");
+_Static_assert(offsetof(struct bnt_header, file_size) == 16, "header");
+_Static_assert(offsetof(struct bnt_header, header_crc32) == 24, "header");
+_Static_assert(offsetof(struct bnt_header, content_sha256) == 32, "header");
+_Static_assert(offsetof(struct bnt_header, sections) == 128, "header");
+
+enum bnt_activation { BNT_ACTIVATION_SILU = 1, BNT_ACTIVATION_RELU2 = 2 };
+enum bnt_rope_scaling { BNT_ROPE_NONE = 0, BNT_ROPE_LLAMA3 = 1 };
+enum { BNT_HYPER_TIED = 1, BNT_HYPER_SUB_NORMS = 2 }; // bits of bnt_hyper.flags
+
+struct bnt_hyper {
+    uint32_t n_layers;
+    uint32_t hidden_size;
+    uint32_t ffn_size;
+    uint32_t n_heads;
+    uint32_t n_kv_heads;
+    uint32_t head_dim;
+    uint32_t vocab_size;
+    uint32_t max_context;
+    uint32_t activation;
+    uint32_t flags;
+    float norm_eps;
+    uint32_t rope_scaling;
+    double rope_theta;
+    float rope_factor;
+    float rope_low_freq_factor;
+    float rope_high_freq_factor;
+    uint32_t rope_original_context;
+    int32_t bos_id;
+    uint32_t eos_count;
+    uint32_t eos_id[BNT_MAX_EOS];
+    float temperature;
+    float top_p;
+    uint32_t top_k;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct bnt_hyper) == 128, "HYPR");
+_Static_assert(offsetof(struct bnt_hyper, rope_theta) == 48, "HYPR");
+_Static_assert(offsetof(struct bnt_hyper, bos_id) == 72, "HYPR");
+_Static_assert(offsetof(struct bnt_hyper, temperature) == 112, "HYPR");
+
+enum bnt_dtype { BNT_TERNARY = 1, BNT_BF16 = 2, BNT_F32 = 3, BNT_I8 = 4 };
+
+enum bnt_role {
+    BNT_ATTN_NORM = 1,
+    BNT_ATTN_SUB_NORM = 2,
+    BNT_FFN_NORM = 3,
+    BNT_FFN_SUB_NORM = 4,
+    BNT_ATTN_Q = 16,
+    BNT_ATTN_K = 17,
+    BNT_ATTN_V = 18,
+    BNT_ATTN_O = 19,
+    BNT_FFN_GATE = 20,
+    BNT_FFN_UP = 21,
+    BNT_FFN_DOWN = 22,
+    BNT_FINAL_NORM = 32,
+    BNT_TOKEN_EMBEDDING = 33,
+    BNT_OUTPUT = 34,
+    BNT_OUTPUT_INT8 = 35,
+    BNT_OUTPUT_INT8_SCALE = 36,
+    BNT_ROLE_END = 37, // one more than the last
+};
+
+struct bnt_tensor_record {
+    uint16_t role;
+    uint16_t dtype;
+    int32_t layer; // BNT_NO_LAYER sorts last, being 0xFFFFFFFF as an unsigned number
+    uint32_t rows;
+    uint32_t cols;
+    uint64_t offset;
+    uint64_t size;
+    float scale;
+    uint8_t reserved[12];
+};
+_Static_assert(sizeof(struct bnt_tensor_record) == 48, "TENS");
+_Static_assert(offsetof(struct bnt_tensor_record, offset) == 16, "TENS");
+_Static_assert(offsetof(struct bnt_tensor_record, scale) == 32, "TENS");
+
+enum { BNT_TOKENIZER_BYTE_BPE = 1 };      // bnt_tokenizer_record.kind
+enum { BNT_TOKENIZER_IGNORE_MERGES = 1 }; // bit of its flags
+enum { BNT_TOKENIZER_MAX_LIST = 65536 };  // of added tokens, steps, prefix and suffix (R24)
+enum { BNT_TOKENIZER_MAX_PATTERN = 65535 };
+
+struct bnt_tokenizer_record {
+    uint32_t kind;
+    uint32_t flags;
+    uint32_t n_tokens;
+    uint32_t n_lookup;
+    uint32_t n_merges;
+    uint32_t n_added;
+    uint32_t n_steps;
+    uint32_t n_prefix;
+    uint32_t n_suffix;
+    uint32_t pool_size;
+    uint32_t chat_offset;
+    uint32_t chat_size;
+    uint8_t reserved[16];
+};
+_Static_assert(sizeof(struct bnt_tokenizer_record) == 64, "TOKN");
+
+struct bnt_merge_record {
+    uint32_t left;
+    uint32_t right;
+    uint32_t rank;
+    uint32_t result;
+};
+_Static_assert(sizeof(struct bnt_merge_record) == 16, "TOKN merge");
+
+enum { // bits of bnt_added_record.flags
+    BNT_ADDED_SPECIAL = 1,
+    BNT_ADDED_SINGLE_WORD = 2,
+    BNT_ADDED_LSTRIP = 4,
+    BNT_ADDED_RSTRIP = 8,
+};
+
+struct bnt_added_record {
+    uint32_t id;
+    uint32_t flags;
+    uint32_t offset;
+    uint32_t size;
+};
+_Static_assert(sizeof(struct bnt_added_record) == 16, "TOKN added token");
+
+enum { BNT_STEP_SPLIT = 1, BNT_STEP_PREFIX_SPACE = 2 };
+enum bnt_split_behavior {
+    BNT_SPLIT_REMOVED = 0,
+    BNT_SPLIT_ISOLATED = 1,
+    BNT_SPLIT_MERGED_WITH_PREVIOUS = 2,
+    BNT_SPLIT_MERGED_WITH_NEXT = 3,
+    BNT_SPLIT_CONTIGUOUS = 4,
+};
+
+struct bnt_step_record {
+    uint8_t type;
+    uint8_t behavior;
+    uint8_t invert;
+    uint8_t reserved0;
+    uint32_t offset;
+    uint32_t size;
+    uint32_t reserved1;
+};
+_Static_assert(sizeof(struct bnt_step_record) == 16, "TOKN step");
+
+enum { BNT_ATTR_SPECIAL = 1, BNT_ATTR_ADDED = 2, BNT_ATTR_ABSENT = 4 }; // bits of attr
+
+// What a tensor is, for a given model: everything the tensor table holds but the scale.
+struct bnt_tensor_place {
+    enum bnt_role role;
+    int32_t layer; // or BNT_NO_LAYER
+    enum bnt_dtype dtype;
+    uint32_t rows;
+    uint32_t cols;
+    uint32_t section;          // bnt_section_type
+    uint64_t offset;           // from the section's start
+    uint64_t size;             // bytes
+};
+
+// Walks the tensors of a model in table order, giving each its place (R14 – R16). Reader and writer share it.
+// Sizes stay below 2^61 by the ranges of R12, so nothing here overflows.
+struct bnt_layout_walk {
+    const struct bnt_hyper *hyper;
+    bool has_int8;
+    int32_t layer;
+    size_t index;              // into the table of roles
+    uint64_t end[4];           // of NORM, EMBD, EMB8, TERN so far
+};
+
+struct bnt_layout_walk bnt_layout_walk(const struct bnt_hyper *hyper, bool has_int8);
+bool bnt_layout_next(struct bnt_layout_walk *walk, struct bnt_tensor_place *place);
+// After the last tensor: the size of one of the four tensor sections.
+uint64_t bnt_layout_section_size(const struct bnt_layout_walk *walk, uint32_t section);
+// Number of tensors of a model.
+uint64_t bnt_layout_count(const struct bnt_hyper *hyper, bool has_int8);
+
+// Name of a role as bnt.md spells it, or NULL. role_from_name: 0 if unknown.
+const char *bnt_role_name(unsigned role);
+unsigned bnt_role_from_name(const char *name);
+const char *bnt_dtype_name(unsigned dtype);
+
+// Whether the tensor of this role is per layer, ternary; for tables that are indexed by role.
+bool bnt_role_is_ternary(unsigned role);
+
+// Names the first field out of its range (R12), or returns NULL.
+const char *bnt_hyper_problem(const struct bnt_hyper *hyper);
+
+static inline uint32_t bnt_q_size(const struct bnt_hyper *h)
+{
+    return h->n_heads * h->head_dim;
+}
+
+static inline uint32_t bnt_kv_size(const struct bnt_hyper *h)
+{
+    return h->n_kv_heads * h->head_dim;
+}
+
+static inline uint32_t bnt_pad_rows(uint32_t rows)
+{
+    return (rows + BNT_BLOCK_ROWS - 1) / BNT_BLOCK_ROWS * BNT_BLOCK_ROWS;
+}
+
+static inline uint32_t bnt_pad_cols(uint32_t cols)
+{
+    return (cols + BNT_BLOCK_COLS - 1) / BNT_BLOCK_COLS * BNT_BLOCK_COLS;
+}
+
+#endif

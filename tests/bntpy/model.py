@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""A .bnt file as objects, and back: write(read(x)) == x for every file of the canonical form.
+
+read() keeps meanings only. Every offset, size, CRC-32 and SHA-256 is forgotten and computed anew by write(), so
+that the round trip proves them. read() trusts its input: let rules.verify() judge a file first.
+"""
+from dataclasses import dataclass, field
+
+import container
+import layout
+import ternary
+import tokn
+from floats import float_bytes, floats
+from layout import ROLES, SECTIONS, TENSOR, TERNARY, Tensor
+
+
+@dataclass
+class Matrix:
+    rows: int
+    cols: int
+    weights: bytes  # int8, row-major: FF, 00, 01
+    gamma: float
+
+
+@dataclass
+class Int8:
+    values: bytes
+    scales: list
+
+
+@dataclass
+class Model:
+    hyper: dict                                      # by the names of section 4; eos_id is a list of 8
+    norms: dict = field(default_factory=dict)        # (layer, role name) -> list of floats; layer None: of no layer
+    embeddings: dict = field(default_factory=dict)   # role name -> bf16 bytes
+    ternary: dict = field(default_factory=dict)      # (layer, role name) -> Matrix
+    tokenizer: object = None                         # tokn.Tokenizer
+    provenance: object = None                        # bytes, kept as they are
+    int8: object = None                              # Int8
+    extra: list = field(default_factory=list)        # (type, bytes) of unknown optional sections
+    version_minor: int = 0
+
+
+def read(data):
+    """Decode a valid file."""
+    sections = {container.name(r): container.body(data, r) for r in container.records(data)}
+    model = Model(layout.unpack_hyper(sections['HYPR']))
+    for record in TENSOR.iter_unpack(sections['TENS']):
+        _read_tensor(model, data, Tensor(*record))
+    if 'TOKN' in sections:
+        model.tokenizer = tokn.read(sections['TOKN'])
+    model.provenance = sections.get('PROV')
+    model.extra = [(kind, body) for kind, body in sections.items() if kind not in SECTIONS]
+    model.version_minor = container.header(data).minor
+    return model
+
+
+def _read_tensor(model, data, t):
+    role, raw = ROLES[t.role], data[t.offset:t.offset + t.size]
+    key = (t.layer if role.per_layer else None, role.name)
+    if t.dtype == TERNARY:
+        model.ternary[key] = Matrix(t.rows, t.cols, ternary.unpack(raw, t.rows, t.cols), t.scale)
+    elif role.section == 'NORM':
+        model.norms[key] = floats(raw)
+    elif role.section == 'EMBD':
+        model.embeddings[role.name] = raw
+    elif role.name == 'output_int8':
+        model.int8 = Int8(raw, [])
+    else:
+        model.int8.scales = floats(raw)
+
+
+def write(model):
+    """The bytes that bnt-pack would write, unknown sections after the known ones."""
+    keys = layout.tensor_keys(model.hyper, model.int8 is not None)
+    bodies = {'HYPR': layout.pack_hyper(model.hyper)}
+    if model.tokenizer is not None:
+        bodies['TOKN'] = tokn.write(model.tokenizer)
+    for kind in ('NORM', 'EMBD', 'EMB8', 'TERN'):
+        if kind != 'EMB8' or model.int8 is not None:
+            bodies[kind] = _tensor_section(model, keys, kind)
+    bodies['TENS'] = _tensor_table(model, keys, bodies)
+    if model.provenance is not None:
+        bodies['PROV'] = model.provenance
+    sections = list(bodies.items()) + model.extra
+    return container.assemble([container.section(*s) for s in sections], model.version_minor)
+
+
+def _tensor_section(model, keys, kind):
+    body = bytearray()
+    for place in layout.places(keys, model.hyper, kind):
+        body += bytes(place.offset - len(body)) + _tensor_bytes(model, place.key)
+    return bytes(body)
+
+
+def _tensor_bytes(model, key):
+    role = ROLES[key[1]]
+    name = (key[0] if role.per_layer else None, role.name)
+    if role.dtype == TERNARY:
+        matrix = model.ternary[name]
+        return ternary.pack(matrix.weights, matrix.rows, matrix.cols)
+    if role.section == 'NORM':
+        return float_bytes(model.norms[name])
+    if role.section == 'EMBD':
+        return model.embeddings[role.name]
+    return model.int8.values if role.name == 'output_int8' else float_bytes(model.int8.scales)
+
+
+def _tensor_table(model, keys, bodies):
+    """The table stands after all that it describes, so the sections before it fix every offset."""
+    starts = dict(zip(bodies, container.offsets([len(body) for body in bodies.values()])))
+    at = {}
+    for kind in starts:
+        for place in layout.places(keys, model.hyper, kind):
+            at[place.key] = starts[kind] + place.offset, place.size
+    return b''.join(_tensor_record(model, key, *at[key]) for key in keys)
+
+
+def _tensor_record(model, key, offset, size):
+    layer, number = key
+    role = ROLES[number]
+    gamma = model.ternary[layer, role.name].gamma if role.dtype == TERNARY else 0
+    return TENSOR.pack(number, role.dtype, layer, *layout.shape(number, model.hyper), offset, size, gamma, bytes(12))

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: MIT
+"""All rules R1 … R28 over a file in memory (but the compilation of patterns, R26: see rules_text)."""
+import rules_file
+import rules_tensors
+import rules_text
+
+
+def issues(data):
+    """Yield (rule, message) for all that is broken and can be judged, cheapest rules first."""
+    sections = yield from rules_file.check(data)
+    if sections is None:
+        return
+    bodies = {kind: body for kind, (_, body) in sections.items() if body is not None}
+    hyper = (yield from rules_tensors.check_hyper(bodies['HYPR'])) if 'HYPR' in bodies else None
+    tensors = (yield from rules_tensors.check_tensors(sections, hyper)) if 'TENS' in bodies else None
+    if 'TOKN' in bodies:
+        yield from rules_text.check_tokenizer(bodies['TOKN'], hyper and hyper['vocab_size'])
+    if 'PROV' in bodies:
+        yield from rules_text.check_provenance(bodies['PROV'], tensors)
+
+
+def verify(data):
+    """The list of (rule, message); empty for a good file."""
+    return list(issues(data))

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""R1 … R11: the header page and the sections.
+
+Every check is a generator of (rule, message), lazily, so that a caller who only wants to know whether a file is
+good can stop at the first. What later checks need comes back as the generator's return value.
+"""
+import zlib
+
+import container
+from layout import HEADER, MAGIC, MAX_SECTIONS, PAGE, RECORD, REQUIRED, SECTIONS, up
+
+
+def check(data):
+    """Returns {type: (record, bytes or None)}, or None where no section can be found."""
+    if not (yield from _page(data)):
+        return None
+    header = container.header(data)
+    if container.header_crc32(data) != header.crc32:
+        yield 'R3', 'header_crc32 is %08x, should be %08x' % (header.crc32, container.header_crc32(data))
+    if header.file_size != len(data):
+        yield 'R5', 'the file has %d bytes, file_size says %d' % (len(data), header.file_size)
+    if not 1 <= header.section_count <= MAX_SECTIONS:
+        yield 'R6', 'section_count %d is not in 1 ... 124' % header.section_count
+        return None
+    records = container.records(data)
+    for part in (_reserved, _extents, _types, _between, _checksums, _required):
+        yield from part(data, header, records)
+    found = {}
+    for record in records:
+        found.setdefault(container.name(record), (record, container.body(data, record)))
+    return found
+
+
+def _page(data):
+    """What must hold before any other byte means anything."""
+    if data[:8] != MAGIC:
+        yield 'R1', 'the first 8 bytes are not the magic'
+    elif len(data) >= 10 and data[8:10] != b'\1\0':
+        yield 'R2', 'version_major is %d' % int.from_bytes(data[8:10], 'little')
+    elif len(data) < PAGE:
+        yield 'R5', 'the file ends inside the header page'
+    else:
+        return True
+    return False
+
+
+def _is_zero(data, begin, end):
+    part = data[begin:end]
+    return part.count(0) == len(part)
+
+
+def _reserved(data, header, records):
+    table_end = HEADER.size + RECORD.size * len(records)
+    for begin, end in ((28, 32), (64, 128), (table_end, PAGE)):
+        if not _is_zero(data, begin, end):
+            yield 'R4', 'reserved bytes %d ... %d are not zero' % (begin, end - 1)
+    for i, record in enumerate(records):
+        if any(record.reserved):
+            yield 'R4', 'the reserved field of section record %d is not zero' % i
+
+
+def _extents(_data, header, records):
+    place = end = PAGE
+    for i, record in enumerate(records):
+        if record.size == 0:
+            yield 'R6', 'section %d is empty' % i
+        if record.offset != place:
+            yield 'R6', 'section %d is at %d, should be at %d' % (i, record.offset, place)
+        end = record.offset + record.size
+        place = up(end, PAGE)
+    if end != header.file_size:
+        yield 'R6', 'the last section ends at %d, file_size is %d' % (end, header.file_size)
+
+
+def _types(_data, _header, records):
+    seen = set()
+    for record in records:
+        name = container.name(record)
+        if record.type in seen:
+            yield 'R7', 'section type %r occurs twice' % name
+        seen.add(record.type)
+        if record.flags & ~REQUIRED:
+            yield 'R7', 'section %r has unknown flags %x' % (name, record.flags)
+        if record.flags & REQUIRED and name not in SECTIONS:
+            yield 'R7', 'section %r is required and unknown' % name
+
+
+def _between(data, _header, records):
+    """By place rather than by table order, so that a wrong order (R6) is not reported twice."""
+    end = None
+    for record in sorted(records, key=lambda r: r.offset):
+        if end is not None and end < record.offset and not _is_zero(data, end, record.offset):
+            yield 'R8', 'the bytes between %d and %d are not zero' % (end, record.offset)
+        end = max(end or 0, record.offset + record.size)
+
+
+def _checksums(data, header, records):
+    """Bytes that are not in the file (R5, R6) cannot be summed."""
+    for record in records:
+        body = container.body(data, record)
+        if body is not None and zlib.crc32(body) != record.crc32:
+            yield 'R9', 'the CRC-32 of section %r is %08x, should be %08x' % (
+                container.name(record), record.crc32, zlib.crc32(body))
+    if header.file_size <= len(data) and container.content_sha256(data) != header.sha256:
+        yield 'R10', 'content_sha256 is wrong'
+
+
+def _required(_data, _header, records):
+    flags = {}
+    for record in records:
+        flags.setdefault(container.name(record), record.flags)
+    for name, required in SECTIONS.items():
+        if required and name not in flags:
+            yield 'R11', 'section %s is missing' % name
+        elif name in flags and bool(flags[name] & REQUIRED) != required:
+            yield 'R11', 'the required flag of section %s must be %d' % (name, required)

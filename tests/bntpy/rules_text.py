@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""R24 … R28: the tokenizer and the provenance."""
+import json
+
+import ternary
+import tokn
+from floats import f32
+from layout import ROLES, TERNARY
+
+MAX_COUNT = 65536
+MAX_PATTERN = 65535
+
+
+def check_tokenizer(body, vocab_size):
+    """R24 … R26. vocab_size is None where HYPR does not tell."""
+    if len(body) < tokn.HEADER.size or len(body) != tokn.section_size(tokn.header(body)):
+        yield 'R24', 'TOKN is not as long as its counts say'
+        return
+    h, arrays = tokn.header(body), tokn.arrays(body)
+    yield from _header(h, vocab_size)
+    yield from _reserved(arrays)
+    if (yield from _ranges(h, arrays)):
+        yield from _ids(h, arrays)
+        tokenizer = tokn.read(body)
+        yield from _order(tokenizer)
+        yield from _texts(tokenizer)
+        yield from _steps(arrays, tokenizer)
+
+
+def _header(h, vocab_size):
+    if h.kind != tokn.BPE:
+        yield 'R24', 'kind %d is unknown' % h.kind
+    if h.flags & ~tokn.IGNORE_MERGES or any(h.reserved):
+        yield 'R24', 'reserved flags or bytes of the header are not zero'
+    if h.n_tokens < 1 or vocab_size is not None and h.n_tokens > vocab_size:
+        yield 'R24', 'n_tokens %d is not in 1 ... vocab_size' % h.n_tokens
+    for name in ('n_added', 'n_steps', 'n_prefix', 'n_suffix'):
+        if getattr(h, name) > MAX_COUNT:
+            yield 'R24', '%s is %d' % (name, getattr(h, name))
+
+
+def _reserved(arrays):
+    if any(a.flags & ~15 for a in arrays.added):
+        yield 'R24', 'an added token has unknown flags'
+    if any(s.zero or s.zero2 for s in arrays.steps):
+        yield 'R24', 'a reserved field of a step is not zero'
+    if any(a & ~7 for a in set(arrays.attr)):
+        yield 'R24', 'a token has unknown attributes'
+
+
+def _ranges(h, arrays):
+    """R24 for all that points into the pool. Returns whether the pool can be read."""
+    offsets = arrays.token_offset
+    good = True
+    if offsets[0] != 0 or any(a > b for a, b in zip(offsets, offsets[1:])) or offsets[-1] > h.pool_size:
+        yield 'R24', 'token_offset does not ascend from 0 within the pool'
+        good = False
+    ranges = [(x.offset, x.size) for x in arrays.added + arrays.steps] + [(h.chat_offset, h.chat_size)]
+    for offset, size in ranges:
+        if offset + size > h.pool_size:
+            yield 'R24', 'the range %d + %d goes past the pool of %d' % (offset, size, h.pool_size)
+            good = False
+    return good
+
+
+def _ids(h, arrays):
+    groups = {'lookup': arrays.lookup, 'merges': [i for m in arrays.merges for i in (m.left, m.right, m.result)],
+              'added': [a.id for a in arrays.added], 'prefix': arrays.prefix, 'suffix': arrays.suffix}
+    for name, ids in groups.items():
+        if max(ids, default=0) >= h.n_tokens:
+            yield 'R25', '%s: an id is not below n_tokens' % name
+
+
+def _order(t):
+    """R25 by what can be looked up: wrong ids were reported before."""
+    words = [t.tokens[i] for i in t.lookup if i < len(t.tokens)]
+    if b'' in words:
+        yield 'R25', 'lookup holds an empty token'
+    if any(a >= b for a, b in zip(words, words[1:])):
+        yield 'R25', 'lookup does not ascend by bytes'
+    if any(a[:2] >= b[:2] for a, b in zip(t.merges, t.merges[1:])):
+        yield 'R25', 'merges do not ascend by (left, right)'
+    for m in t.merges:
+        if max(m.left, m.right, m.result) < len(t.tokens) and \
+                t.tokens[m.left] + t.tokens[m.right] != t.tokens[m.result]:
+            yield 'R25', 'merge %d %d: the result has other bytes' % (m.left, m.right)
+            return
+
+
+def _is_utf8(raw):
+    try:
+        raw.decode('utf-8')
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _texts(t):
+    if any(not a.text for a in t.added):
+        yield 'R26', 'an added token has no text'
+    named = [('added text', a.text) for a in t.added] + [('pattern', s.pattern) for s in t.steps]
+    for name, raw in named + [('chat template', t.chat)]:
+        if not _is_utf8(raw):
+            yield 'R26', 'the %s %r is not UTF-8' % (name, raw[:40])
+
+
+def _steps(arrays, t):
+    """Whether a pattern compiles is not judged: that takes PCRE2, which Python does not have."""
+    for i, (record, step) in enumerate(zip(arrays.steps, t.steps)):
+        if step.type == tokn.SPLIT:
+            good = step.behavior <= tokn.CONTIGUOUS and step.invert <= 1 and 1 <= len(step.pattern) <= MAX_PATTERN
+        else:
+            good = step.type == tokn.PREFIX_SPACE and not (step.behavior or step.invert or record.size)
+        if not good:
+            yield 'R26', 'step %d: type, behavior, invert or pattern is not allowed' % i
+
+
+def load_json(raw):
+    """RFC 8259 strictly: no NaN. Big integers become floats, since Python limits the digits of an int."""
+    def refuse(name):
+        raise ValueError('%s is not JSON' % name)
+    return json.loads(raw.decode('utf-8'), parse_constant=refuse,
+                      parse_int=lambda digits: int(digits) if len(digits) < 20 else float(digits))
+
+
+def check_provenance(body, tensors):
+    """R27, R28. tensors is None where the tensor table cannot be read."""
+    try:
+        value = load_json(body)
+    except (ValueError, RecursionError) as error:
+        yield 'R27', 'PROV is not JSON: %s' % error
+        return
+    if not isinstance(value, dict):
+        yield 'R27', 'PROV is not a JSON object'
+    elif 'matrices' in value and tensors is not None:
+        yield from _matrices(value['matrices'], [t for t in tensors if ROLES[t.record.role].dtype == TERNARY])
+
+
+def _matrices(entries, matrices):
+    if not isinstance(entries, list) or len(entries) != len(matrices):
+        yield 'R28', 'matrices is not an array of %d' % len(matrices)
+        return
+    for i, (entry, matrix) in enumerate(zip(entries, matrices)):
+        if not isinstance(entry, dict) or not _agrees(entry, matrix):
+            yield 'R28', 'matrices[%d] does not agree with the file' % i
+
+
+def _agrees(entry, matrix):
+    record, gamma = matrix.record, entry.get('gamma')
+    if entry.get('role') != ROLES[record.role].name or type(gamma) not in (int, float) or f32(gamma) != record.scale:
+        return False
+    numbers = [entry.get(name) for name in ('layer', 'minus', 'zero', 'plus')]
+    if any(type(n) is not int for n in numbers) or numbers[0] != record.layer:
+        return False
+    return matrix.weights is None or tuple(numbers[1:]) == ternary.counts(matrix.weights)

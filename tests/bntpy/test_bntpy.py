@@ -1,0 +1,360 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Tests of the second implementation and of the samples: python3 test_bntpy.py"""
+import json
+import math
+import os
+import random
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+from array import array
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SAMPLES = os.path.join(HERE, '..', 'samples')
+VECTORS = os.path.join(HERE, '..', 'data', 'pack_vectors.safetensors')
+sys.path[:0] = [HERE, SAMPLES]
+
+import bad  # noqa: E402
+import bntpy  # noqa: E402
+import bpe  # noqa: E402
+import container  # noqa: E402
+import floats  # noqa: E402
+import good  # noqa: E402
+import layout  # noqa: E402
+import rules  # noqa: E402
+import stfile  # noqa: E402
+import ternary  # noqa: E402
+import tokn  # noqa: E402
+
+NEEDS_PCRE2 = {'R26-pattern-does-not-compile'}  # bad, but not by anything that the standard library can see
+
+
+def broken_rules(data):
+    return {rule for rule, _ in bntpy.verify(data)}
+
+
+def is_refused(data):
+    """Whether any rule is broken; stops at the first."""
+    return next(rules.issues(data), None) is not None
+
+
+class Blocks(unittest.TestCase):
+    def test_fast_is_the_closed_form(self):
+        for rows, cols in ((1, 1), (16, 32), (17, 33), (15, 64), (48, 31), (33, 100)):
+            weights = good.mixed((rows, cols), rows, cols)
+            packed = ternary.pack_by_definition(weights, rows, cols)
+            self.assertEqual(ternary.pack(weights, rows, cols), packed)
+            self.assertEqual(ternary.unpack(packed, rows, cols), weights)
+            self.assertEqual(ternary.unpack_by_definition(packed, rows, cols), weights)
+            self.assertTrue(ternary.padding_is_zero(ternary.unpack_padded(packed, rows, cols), rows, cols))
+
+    def test_any_bytes_unpack_as_the_closed_form_says(self):
+        packed = good.noise('codes', ternary.packed_size(32, 96))  # code 0 among them: the weight −2
+        self.assertEqual(ternary.unpack(packed, 32, 96), ternary.unpack_by_definition(packed, 32, 96))
+
+    def test_worked_word(self):
+        weights = b'\1\xff' + bytes(30)
+        self.assertEqual(ternary.pack(weights, 1, 32)[:4], struct.pack('<I', 0xAAAAA9AB))
+
+    def test_closed_form_is_word_t(self):
+        """The two descriptions of section 5 agree."""
+        for n in range(16):
+            for k in range(32):
+                t, bit = ternary.word_bit(n, k, 32)
+                self.assertEqual(((t // 16) * 8 + t % 8, 16 * ((t % 16) // 8)), (n, k // 16 * 16))
+                slots = [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15]
+                self.assertEqual(slots[bit // 2], k % 16)
+
+    def test_vectors_of_the_published_packer(self):
+        with open(VECTORS, 'rb') as file:
+            entries = stfile.read(file.read())
+        shapes = [name[:-8] for name in entries if name.endswith('.ternary')]
+        self.assertEqual(sorted(shapes), ['16x32', '32x64'])
+        for shape in shapes:
+            rows, cols = entries[shape + '.ternary'].shape
+            weights, packed = entries[shape + '.ternary'].data, entries[shape + '.packed'].data
+            self.assertEqual(ternary.pack(weights, rows, cols), packed)
+            self.assertEqual(ternary.unpack(packed, rows, cols), weights)
+
+    def test_pack_refuses_other_values(self):
+        self.assertRaises(ValueError, ternary.pack, b'\2', 1, 1)
+        self.assertRaises(ValueError, ternary.pack, b'\1\1', 1, 1)
+
+    def test_code_0(self):
+        for at, byte in ((0, 0xA8), (1, 0xA2), (2, 0x8A), (3, 0x2A)):
+            self.assertEqual(ternary.first_code_0(b'\xaa' * at + bytes([byte])), at)
+        legal = bytes(a | b << 2 | c << 4 | d << 6 for a in (1, 2, 3) for b in (1, 2, 3) for c in (1, 2, 3)
+                      for d in (1, 2, 3))
+        self.assertIsNone(ternary.first_code_0(legal))
+
+
+class Numbers(unittest.TestCase):
+    def test_ternarize(self):
+        gamma, weights = ternary.ternarize([1.0, -1.0, 0.5, -0.5, 2.0, -1.0, 1.0, 1.0])
+        self.assertEqual((gamma, weights), (1.0, bytes.fromhex('01FF 0000 01FF 0101')))  # a half goes to even, 0
+        gamma, weights = ternary.ternarize([0.0, 1e-7])
+        self.assertEqual((gamma, weights), (floats.f32(1e-5), b'\0\0'))
+        self.assertRaises(ValueError, ternary.ternarize, [math.nan])
+
+    def test_ternarize_rounds_each_step(self):
+        """Against the formula, one struct conversion a step."""
+        masters = array('f', [(b - 128) / 300 for b in good.noise('masters', 1000)])
+        gamma, weights = ternary.ternarize(masters)
+        inverse = floats.f32(1 / gamma)
+        steps = [max(-1, min(1, round(floats.f32(w * inverse)))) & 0xFF for w in masters]
+        self.assertEqual(weights, bytes(steps))
+        self.assertEqual(set(weights), {0, 1, 255})
+
+    def test_f32(self):
+        self.assertEqual(floats.f32(1 + 2.0 ** -24), 1.0)
+        self.assertEqual(floats.f32(1e300), math.inf)
+        self.assertEqual(floats.f32(-1e300), -math.inf)
+
+    def test_bf16(self):
+        raw = b''.join(struct.pack('<H', i) for i in range(0, 1 << 16) if i & 0x7F80 != 0x7F80)
+        self.assertEqual(floats.to_bf16(floats.from_bf16(raw)), raw)
+        self.assertIsNone(floats.first_not_finite(raw, 2))
+        self.assertRaises(ValueError, floats.to_bf16, [1 + 2.0 ** -20])
+
+    def test_every_not_finite_bf16_is_seen(self):
+        for bits in range(1 << 16):
+            if bits & 0x7F80 == 0x7F80:
+                self.assertEqual(floats.first_not_finite(struct.pack('<HH', 0, bits), 2), 1)
+
+    def test_int8(self):
+        scale, row = floats.int8_row(floats.to_bf16([127.0, 0.5, 1.5, -2.5, -127.0]))
+        self.assertEqual((scale, row), (1.0, bytes([127, 0, 2, 254, 129])))
+        self.assertEqual(floats.int8_row(floats.to_bf16([2.0 ** -101, 0.0])), (1.0, b'\0\0'))
+        scale, row = floats.int8_row(floats.to_bf16([2.0 ** -100, -2.0 ** -101]))
+        self.assertEqual((scale, row), (floats.f32(2.0 ** -100 / 127), bytes([127, 256 - 64])))
+
+    def test_safetensors(self):
+        entries = {'b': stfile.Entry('F32', [1, 2], bytes(8)), 'a': stfile.Entry('U8', [3], b'abc')}
+        raw = stfile.write(entries)
+        self.assertEqual(stfile.read(raw), entries)
+        self.assertRaises(ValueError, stfile.read, raw[:-1])
+        self.assertRaises(ValueError, stfile.read, raw[:7])
+
+
+class Text(unittest.TestCase):
+    tokenizer = good.tokenizer_full().tokenizer
+
+    @staticmethod
+    def find(pattern, text):
+        """PCRE2's letters, as far as re has them."""
+        pattern = pattern.replace(r'[^\s\p{L}]', r'(?:[^\w\s]|[\d_])').replace(r'\p{L}', r'[^\W\d_]')
+        return [m.span() for m in re.finditer(pattern, text, re.MULTILINE)]
+
+    def encode(self, text, **more):
+        return bpe.encode(self.tokenizer, text, self.find, **more)
+
+    def test_merges(self):
+        plain = good.tokenizer().tokenizer
+        self.assertEqual(bpe.encode(plain, 'abcab c'), [5, 4, 3, 2])
+        self.assertEqual(bpe.encode(plain, 'aXb'), [4])  # X has no token and is dropped before merging
+        self.assertEqual(bpe.encode(plain, ''), [])
+
+    def test_pieces_and_added(self):
+        self.assertEqual(self.encode('hi hi'), [5, 6])
+        self.assertEqual(self.encode('hé', whole=True), [9, 0, 7, 10])
+        self.assertEqual(self.encode('hi<s> hi'), [5, 9, 6])
+
+    def test_single_word_and_stripping(self):
+        self.assertEqual(self.encode('h \t<word>\u2003 i'), [0, 11, 1])
+        self.assertEqual(self.encode('h<word>i'), [0, 1])  # not alone; no letter of "word" has a token
+
+    def test_longest_added_text(self):
+        added = [tokn.Added(1, 0, b'<a>'), tokn.Added(2, 0, b'<a><b>'), tokn.Added(3, 0, b'<b>')]
+        self.assertEqual(bpe.split_added(added, '<a><b><a>x<b>'), [2, 1, 'x', 3])
+
+    def test_rank_then_leftmost(self):
+        t = good.bpe([b'a', b'b', b'aa', b'ab'], [(b'a', b'b'), (b'a', b'a')])
+        self.assertEqual(bpe.encode(t, 'aab'), [0, 3])
+        self.assertEqual(bpe.encode(t, 'aaa'), [2, 0])
+
+    def test_ignore_merges_and_prefix_space(self):
+        t = good.tokenizer_flags().tokenizer
+        self.assertEqual(bpe.encode(t, 'hi'), [3])
+        self.assertEqual(bpe.encode(t, ' hi'), [3])
+        self.assertEqual(bpe.encode(t, 'hih'), [2, 0, 1, 0])
+
+    def test_behaviors(self):
+        def split(behavior, invert=0):
+            step = tokn.Step(tokn.SPLIT, behavior, invert, rb'-')
+            return bpe.pretokenize([step], 'a-b--c', self.find)
+        self.assertEqual(split(tokn.REMOVED), ['a', 'b', 'c'])
+        self.assertEqual(split(tokn.REMOVED, 1), ['-', '-', '-'])
+        self.assertEqual(split(tokn.ISOLATED), ['a', '-', 'b', '-', '-', 'c'])
+        self.assertEqual(split(tokn.MERGED_WITH_PREVIOUS), ['a-', 'b-', '-', 'c'])
+        self.assertEqual(split(tokn.MERGED_WITH_NEXT), ['a', '-b', '-', '-c'])
+        self.assertEqual(split(tokn.CONTIGUOUS), ['a', '-', 'b', '--', 'c'])
+
+    def test_decode(self):
+        self.assertEqual(bpe.decode(self.tokenizer, [9, 6, 3, 4, 8]), '<s> hié')
+        self.assertEqual(bpe.decode(self.tokenizer, [3, 0, 4]), '\ufffdh\ufffd')
+        self.assertRaises(ValueError, bpe.encode, self.tokenizer, 'hi')  # no matcher
+
+
+class Samples(unittest.TestCase):
+    def test_good(self):
+        for name, raw in good.samples():
+            with self.subTest(name):
+                self.assertEqual(bntpy.verify(raw), [])
+                again = bntpy.write(bntpy.read(raw))
+                self.assertEqual(again == raw, name[3:] not in good.NOT_CANONICAL)
+                self.assertEqual(bntpy.read(again), bntpy.read(raw))
+                self.assertEqual(bntpy.write(bntpy.read(again)), again)
+
+    def test_smallest_is_section_12(self):
+        raw = bntpy.write(good.smallest())
+        self.assertEqual([container.name(r) for r in container.records(raw)], ['HYPR', 'NORM', 'EMBD', 'TERN', 'TENS'])
+        sizes = {container.name(r): r.size for r in container.records(raw)}
+        self.assertEqual(sizes, {'HYPR': 128, 'NORM': 520, 'EMBD': 4, 'TERN': 1152, 'TENS': 11 * 48})
+        ternaries = [t.offset - 4 * 4096 for t in bad.table(raw) if t.dtype == layout.TERNARY]
+        self.assertEqual(ternaries, [0, 128, 256, 512, 768, 896, 1024])  # q k v, o, gate up, down
+
+    def test_good_names_count_up(self):
+        self.assertEqual([name[:2] for name, _ in good.samples()], ['%02d' % (i + 1) for i in range(len(good.GOOD))])
+
+    def test_bad(self):
+        for name, raw in bad.samples():
+            with self.subTest(name):
+                expected = set() if name in NEEDS_PCRE2 else {'R%d' % int(name[1:3])}
+                self.assertEqual(broken_rules(raw), expected)
+
+    def test_every_rule_has_a_bad_sample(self):
+        names = {name[:3] for name, _ in bad.samples(1)}
+        self.assertEqual(names, {'R%02d' % i for i in range(1, 29)})
+
+    def test_make_twice(self):
+        with tempfile.TemporaryDirectory() as folder:
+            trees = [self.made(os.path.join(folder, name), seed) for name, seed in (('one', '1'), ('two', '2'))]
+        self.assertEqual(trees[0], trees[1])
+        self.assertLess(sum(map(len, trees[0].values())), 3000000)
+        self.assertEqual(len(trees[0]), len(list(good.samples())) + len(list(bad.samples(5))))
+
+    def made(self, folder, seed):
+        """Hash seeds differ, so that no set or dict order can hide in the bytes."""
+        subprocess.run([sys.executable, os.path.join(SAMPLES, 'make.py'), folder], check=True,
+                       env={**os.environ, 'PYTHONHASHSEED': seed, 'PYTHONDONTWRITEBYTECODE': '1'})
+        found = {}
+        for root, _, files in os.walk(folder):
+            for name in files:
+                with open(os.path.join(root, name), 'rb') as file:
+                    found[os.path.relpath(os.path.join(root, name), folder)] = file.read()
+        return found
+
+
+class Damage(unittest.TestCase):
+    smallest = bntpy.write(good.smallest())
+
+    def test_every_bit(self):
+        data = bytearray(self.smallest)
+        missed = []
+        for at in range(len(data)):
+            for bit in range(8):
+                data[at] ^= 1 << bit
+                if not is_refused(data):
+                    missed.append((at, bit))
+                data[at] ^= 1 << bit
+        self.assertEqual(missed, [])
+
+    def test_every_truncation(self):
+        for size in range(len(self.smallest)):
+            if not is_refused(self.smallest[:size]):
+                self.fail('cut to %d bytes' % size)
+
+    def test_full_report_on_truncations(self):
+        for size in range(0, len(self.smallest), 97):
+            self.assertLessEqual(broken_rules(self.smallest[:size]), {'R1', 'R5'})
+
+    def test_appended(self):
+        for tail in (b'\0', b'\1', bytes(4096)):
+            self.assertEqual(broken_rules(self.smallest + tail), {'R5'})
+
+    def test_mutations_only_report(self):
+        """Edits behind right checksums reach all the code there is; every report names a rule."""
+        rng = random.Random(20261122)
+        files = [raw for _, raw in good.samples()]
+        for i in range(500):
+            data = self.mutated(rng, rng.choice(files))
+            if i % 4 and len(data) >= 4096:
+                data = container.fix_checksums(data)
+            for rule, message in bntpy.verify(data):
+                self.assertRegex(rule, '^R([1-9]|1[0-9]|2[0-8])$')
+                self.assertTrue(message)
+
+    @staticmethod
+    def mutated(rng, raw):
+        data = bytearray(raw)
+        for _ in range(rng.randrange(1, 4)):
+            record = rng.choice(container.records(raw))
+            at = rng.choice([rng.randrange(128 + 32 * 8), record.offset + rng.randrange(record.size)])
+            size = rng.choice([1, 1, 2, 4])
+            noise = rng.getrandbits(8 * size).to_bytes(size, 'big')
+            data[at:at + size] = rng.choice([bytes(size), b'\xff' * size, noise])
+        return bytes(data[:rng.randrange(len(data))] if rng.random() < 0.1 else data)
+
+    def test_mutations_that_pass_round_trip(self):
+        """What verify lets through, read and write must carry: here one byte of a section's own."""
+        rng = random.Random(5)
+        raw, passed = bntpy.write(good.everything()), 0
+        for _ in range(200):
+            record = rng.choice(container.records(raw))
+            at = record.offset + rng.randrange(record.size)
+            data = container.fix_checksums(raw[:at] + bytes([rng.getrandbits(8)]) + raw[at + 1:])
+            if not is_refused(data):
+                passed += 1
+                self.assertEqual(bntpy.read(bntpy.write(bntpy.read(data))), bntpy.read(data))
+        self.assertGreater(passed, 10)
+
+
+class Provenance(unittest.TestCase):
+    @staticmethod
+    def rules_of(text):
+        return broken_rules(bad.text(text))
+
+    def test_json_edges(self):
+        for text in (b' {} ', b'{"a": 1e999}', b'{"a": ' + b'9' * 5000 + b'}', b'{"a": 1, "a": 2}'):
+            self.assertEqual(self.rules_of(text), set())
+        for text in (b'\xef\xbb\xbf{}', b'{"a": "\n"}', b'{"a": 01}', b'{"a": Infinity}', b'"text"', b'[' * 100000):
+            self.assertEqual(self.rules_of(text), {'R27'})
+
+
+class CommandLine(unittest.TestCase):
+    def run_on(self, command, raw):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, 'm.bnt')
+            with open(path, 'wb') as file:
+                file.write(raw)
+            return subprocess.run([sys.executable, os.path.join(HERE, 'bntpy.py'), command, path],
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+
+    def test_verify(self):
+        self.assertEqual(self.run_on('verify', bntpy.write(good.smallest())).returncode, 0)
+        answer = self.run_on('verify', dict(bad.samples(1))['R10-sha256'])
+        self.assertEqual((answer.returncode, answer.stdout.count('\n')), (1, 1))
+        self.assertIn(': R10: ', answer.stdout)
+
+    def test_roundtrip(self):
+        self.assertEqual(self.run_on('roundtrip', bntpy.write(good.everything())).returncode, 0)
+        self.assertEqual(self.run_on('roundtrip', good.any_order()).returncode, 1)
+        self.assertEqual(self.run_on('roundtrip', b'').returncode, 1)
+
+    def test_dump(self):
+        answer = self.run_on('dump', bntpy.write(good.everything()))
+        summary = json.loads(answer.stdout)
+        self.assertEqual(summary['matrices']['0.attn_q']['rows'], 18)
+        self.assertEqual(summary['tokenizer']['tokens'], 12)
+
+    def test_no_file(self):
+        command = [sys.executable, os.path.join(HERE, 'bntpy.py'), 'verify', '/nonexistent']
+        self.assertEqual(subprocess.run(command, stderr=subprocess.DEVNULL).returncode, 1)
+
+
+if __name__ == '__main__':
+    unittest.main()

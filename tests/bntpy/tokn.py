@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""The `TOKN` section (section 8): its bytes, and the tokenizer as lists."""
+import itertools
+import struct
+from collections import namedtuple
+from dataclasses import dataclass, field
+
+HEADER = struct.Struct('<12I16s')
+Header = namedtuple('Header', 'kind flags n_tokens n_lookup n_merges n_added n_steps n_prefix n_suffix pool_size '
+                              'chat_offset chat_size reserved')
+Arrays = namedtuple('Arrays', 'token_offset lookup merges added steps prefix suffix attr pool')
+BPE = 1
+IGNORE_MERGES = 1
+SPECIAL, SINGLE_WORD, LSTRIP, RSTRIP = 1, 2, 4, 8  # flags of an added token
+SPLIT, PREFIX_SPACE = 1, 2  # step types
+REMOVED, ISOLATED, MERGED_WITH_PREVIOUS, MERGED_WITH_NEXT, CONTIGUOUS = range(5)
+ATTR_SPECIAL, ATTR_ADDED, ATTR_HOLE = 1, 2, 4
+
+Merge = namedtuple('Merge', 'left right rank result')
+Added = namedtuple('Added', 'id flags text')
+Step = namedtuple('Step', 'type behavior invert pattern')
+
+AddedRecord = namedtuple('AddedRecord', 'id flags offset size')
+StepRecord = namedtuple('StepRecord', 'type behavior invert zero offset size zero2')
+_U32, _MERGE, _STEP = struct.Struct('<I'), struct.Struct('<4I'), struct.Struct('<4B3I')
+
+
+@dataclass
+class Tokenizer:
+    tokens: list                                  # bytes by id: what each decodes to
+    lookup: list = field(default_factory=list)    # ids, ascending by bytes
+    merges: list = field(default_factory=list)    # of Merge, ascending by (left, right)
+    added: list = field(default_factory=list)     # of Added, texts as bytes
+    steps: list = field(default_factory=list)     # of Step, patterns as bytes
+    prefix: list = field(default_factory=list)
+    suffix: list = field(default_factory=list)
+    attr: bytes = b''                             # one a token
+    chat: bytes = b''                             # Jinja source; empty = none
+    kind: int = BPE
+    flags: int = 0
+
+
+def array_sizes(h):
+    """Bytes of each array, in file order."""
+    return [4 * (h.n_tokens + 1), 4 * h.n_lookup, 16 * h.n_merges, 16 * h.n_added, 16 * h.n_steps, 4 * h.n_prefix,
+            4 * h.n_suffix, h.n_tokens, h.pool_size]
+
+
+def header(body):
+    return Header(*HEADER.unpack_from(body))
+
+
+def section_size(h):
+    return HEADER.size + sum(array_sizes(h))
+
+
+def arrays(body):
+    """The arrays of a section that is as long as its counts say."""
+    ends = list(itertools.accumulate(array_sizes(header(body)), initial=HEADER.size))
+    parts = [body[a:b] for a, b in zip(ends, ends[1:])]
+    ids = [[x for x, in _U32.iter_unpack(parts[i])] for i in (0, 1, 5, 6)]
+    merges = [Merge(*m) for m in _MERGE.iter_unpack(parts[2])]
+    added = [AddedRecord(*a) for a in _MERGE.iter_unpack(parts[3])]
+    steps = [StepRecord(*s) for s in _STEP.iter_unpack(parts[4])]
+    return Arrays(ids[0], ids[1], merges, added, steps, ids[2], ids[3], parts[7], parts[8])
+
+
+def read(body):
+    h, a = header(body), arrays(body)
+    tokens = [a.pool[x:y] for x, y in zip(a.token_offset, a.token_offset[1:])]
+    added = [Added(r.id, r.flags, a.pool[r.offset:r.offset + r.size]) for r in a.added]
+    steps = [Step(s.type, s.behavior, s.invert, a.pool[s.offset:s.offset + s.size]) for s in a.steps]
+    chat = a.pool[h.chat_offset:h.chat_offset + h.chat_size]
+    return Tokenizer(tokens, a.lookup, a.merges, added, steps, a.prefix, a.suffix, a.attr, chat, h.kind, h.flags)
+
+
+class _Pool:
+    """Collects byte strings and says where each went."""
+
+    def __init__(self):
+        self.data = bytearray()
+
+    def add(self, text):
+        """(offset, size). An empty range has offset 0: the specification is silent on it."""
+        offset = len(self.data) if text else 0
+        self.data += text
+        return offset, len(text)
+
+
+def write(t):
+    pool = _Pool()
+    token_offset = list(itertools.accumulate(map(len, t.tokens), initial=0))
+    pool.data += b''.join(t.tokens)
+    added = [_MERGE.pack(a.id, a.flags, *pool.add(a.text)) for a in t.added]
+    steps = [_STEP.pack(s.type, s.behavior, s.invert, 0, *pool.add(s.pattern), 0) for s in t.steps]
+    chat = pool.add(t.chat)
+    head = HEADER.pack(t.kind, t.flags, len(t.tokens), len(t.lookup), len(t.merges), len(added), len(steps),
+                       len(t.prefix), len(t.suffix), len(pool.data), *chat, bytes(16))
+    merges = [_MERGE.pack(*m) for m in t.merges]
+    return b''.join([head, _ids(token_offset), _ids(t.lookup), *merges, *added, *steps, _ids(t.prefix),
+                     _ids(t.suffix), bytes(t.attr), bytes(pool.data)])
+
+
+def _ids(values):
+    return struct.pack('<%dI' % len(values), *values)

@@ -1,0 +1,507 @@
+# SPDX-License-Identifier: MIT
+"""The bad samples, rule by rule: each is a good one with one edit.
+
+put() edits and makes every checksum right again; raw edits are named where the checksums themselves are meant.
+"""
+import functools
+import itertools
+from dataclasses import replace
+
+import container
+import good
+import layout
+import ternary
+import tokn
+from container import fix_checksums, fix_header
+from floats import float_bytes
+from layout import HEADER, NO_LAYER, PAGE, RECORD, TENSOR, Tensor
+from model import write
+
+NAN, INF = float('nan'), float('inf')
+LLAMA3 = good.llama3_rope
+
+
+@functools.lru_cache(maxsize=None)
+def base(build=good.smallest):
+    return write(build())
+
+
+def raw_put(raw, at, new):
+    return raw[:at] + new + raw[at + len(new):]
+
+
+def put(raw, at, new):
+    return fix_checksums(raw_put(raw, at, new))
+
+
+# The header page and the section table.
+
+def record_at(raw, kind):
+    """Offset of the section's record in the header page."""
+    return HEADER.size + RECORD.size * [container.name(r) for r in container.records(raw)].index(kind)
+
+
+def record(raw, kind):
+    return layout.Record(*RECORD.unpack_from(raw, record_at(raw, kind)))
+
+
+def put_record(raw, kind, **changes):
+    changed = record(raw, kind)._replace(**changes)
+    return put(raw, record_at(raw, kind), RECORD.pack(*changed))
+
+
+def add_record(raw, kind, flags, offset, size):
+    """One more section record; file_size is that of raw, which has the bytes already."""
+    count = container.header(raw).section_count
+    raw = raw_put(raw, HEADER.size + RECORD.size * count, RECORD.pack(kind, flags, offset, size, 0, bytes(4)))
+    return resize(raw_put(raw, 12, (count + 1).to_bytes(4, 'little')))
+
+
+def resize(raw):
+    """file_size as the bytes have it."""
+    return put(raw, 16, len(raw).to_bytes(8, 'little'))
+
+
+def in_section(raw, kind, at, new):
+    return put(raw, record(raw, kind).offset + at, new)
+
+
+def grow(raw, kind, extra):
+    """Bytes at the end of the last section, or of one with room in its page."""
+    r = record(raw, kind)
+    end = r.offset + r.size
+    if end == len(raw):
+        raw = resize(raw + extra)
+    return put_record(raw_put(raw, end, extra), kind, size=r.size + len(extra))
+
+
+# What the sections hold.
+
+def hyper(build=good.smallest, **changes):
+    raw = base(build)
+    values = layout.unpack_hyper(container.body(raw, record(raw, 'HYPR')))
+    return in_section(raw, 'HYPR', 0, layout.pack_hyper({**values, **changes}))
+
+
+def table(raw):
+    return [Tensor(*t) for t in TENSOR.iter_unpack(container.body(raw, record(raw, 'TENS')))]
+
+
+def put_table(raw, tensors):
+    """The table made anew; TENS is the last section."""
+    return resize(put_record(raw[:record(raw, 'TENS').offset] + b''.join(TENSOR.pack(*t) for t in tensors), 'TENS',
+                             size=TENSOR.size * len(tensors)))
+
+
+def index(tensors, role, layer=0):
+    return [(t.layer, t.role) for t in tensors].index((layer, role))
+
+
+def tensor(raw, role, layer=0, **changes):
+    tensors = table(raw)
+    i = index(tensors, role, layer)
+    tensors[i] = tensors[i]._replace(**changes)
+    return put_table(raw, tensors)
+
+
+def find(raw, role, layer=0):
+    tensors = table(raw)
+    return tensors[index(tensors, role, layer)]
+
+
+def values(raw, role, at, new, layer=0):
+    """New bytes inside a tensor."""
+    return put(raw, find(raw, role, layer).offset + at, new)
+
+
+def code(raw, role, n, k, new):
+    """The 2-bit code of weight (n, k), which may be padding."""
+    t = find(raw, role)
+    word, bit = ternary.word_bit(n, k, layout.up(t.cols, 32))
+    at = t.offset + 4 * word + bit // 8
+    return put(raw, at, bytes([raw[at] & ~(3 << bit % 8) & 0xFF | new << bit % 8]))
+
+
+def tokenizer(build=good.tokenizer_full, **changes):
+    model = build()
+    model.tokenizer = replace(model.tokenizer, **changes)
+    return write(model)
+
+
+def first(items, **changes):
+    """The list with its first item changed."""
+    return [items[0]._replace(**changes)] + items[1:]
+
+
+def swapped(items, i=0):
+    return items[:i] + [items[i + 1], items[i]] + items[i + 2:]
+
+
+def text(provenance):
+    return write(replace(good.smallest(), provenance=provenance))
+
+
+# The rules.
+
+def r1():
+    raw = base()
+    yield 'empty', b''
+    yield 'other-magic', put(raw, 0, b'GGUF')
+    yield 'seven-bit', put(raw, 0, bytes([raw[0] & 0x7F]))
+    yield 'text-mode', raw.replace(b'\r\n', b'\n')
+
+
+def r2():
+    yield 'major-0', put(base(), 8, b'\0\0')
+    yield 'major-2', put(base(), 8, b'\2\0')
+
+
+def r3():
+    raw = base()
+    yield 'crc', raw_put(raw, 24, bytes([raw[24] ^ 1]))
+    yield 'damaged', raw_put(raw, 10, b'\1')  # a newer minor version would be good, were the checksum
+
+
+def r4():
+    raw = base()
+    yield 'byte-28', put(raw, 28, b'\1')
+    yield 'byte-64', put(raw, 64, b'\1')
+    yield 'record', put_record(raw, 'NORM', reserved=b'\1\0\0\0')
+    yield 'after-table', put(raw, record_at(raw, 'TENS') + RECORD.size, b'\1')
+    yield 'end-of-page', put(raw, PAGE - 1, b'\1')
+
+
+def r5():
+    raw = base()
+    yield 'appended', raw + b'\0'
+    yield 'cut-by-one', raw[:-1]
+    yield 'cut-after-page', raw[:PAGE]
+    yield 'cut-in-page', raw[:100]
+
+
+def r6():
+    raw, extra = base(), base(good.unknown_section)
+    last = record(raw, 'TENS')
+    end = layout.up(len(raw), PAGE)
+    norm, embd = record_at(raw, 'NORM'), record_at(raw, 'EMBD')
+    yield 'overlap', add_record(raw, b'XTRA', 0, last.offset, last.size)
+    yield 'wraps-around', add_record(raw, b'XTRA', 0, 2 ** 64 - PAGE, PAGE + len(raw))
+    yield 'gap', moved(extra, PAGE)
+    yield 'order', put(raw, norm, raw[embd:embd + RECORD.size] + raw[norm:norm + RECORD.size])
+    yield 'past-end', put_record(extra, 'XTRA', size=record(extra, 'XTRA').size + 1)
+    yield 'count-0', put(raw, 12, b'\0')
+    yield 'count-125', put(raw, 12, b'\x7d')
+    yield 'empty', add_record(raw.ljust(end, b'\0'), b'XTRA', 0, end, 0)
+    yield 'unaligned', moved(extra, 256)
+    yield 'before-end', resize(raw + bytes(16))
+    yield 'not-at-4096', one_page_later(raw)
+
+
+def moved(raw, distance):
+    """The last section, XTRA, further back."""
+    r = record(raw, 'XTRA')
+    raw = raw[:r.offset] + bytes(distance) + raw[r.offset:]
+    return resize(put_record(raw, 'XTRA', offset=r.offset + distance))
+
+
+def one_page_later(raw):
+    tensors = [t._replace(offset=t.offset + PAGE) for t in table(raw)]
+    raw = put_table(raw, tensors)
+    raw = raw[:PAGE] + bytes(PAGE) + raw[PAGE:]
+    for r in container.records(raw):
+        raw = put_record(raw, container.name(r), offset=r.offset + PAGE)
+    return resize(raw)
+
+
+def r7():
+    extra = base(good.unknown_section)
+    twice = write(replace(good.smallest(), extra=[('XTRA', b'one'), ('XTRB', b'two')]))
+    yield 'twice', put_record(twice, 'XTRB', type=b'XTRA')
+    yield 'unknown-required', put_record(extra, 'XTRA', flags=1)
+    yield 'flag-bit-1', put_record(extra, 'XTRA', flags=2)
+    yield 'twice-known', put_record(extra, 'XTRA', type=b'HYPR', flags=1)
+    yield 'flag-bit-31', put_record(base(), 'TERN', flags=1 | 1 << 31)
+
+
+def r8():
+    raw = base()
+    r = record(raw, 'HYPR')
+    yield 'first-byte', put(raw, r.offset + r.size, b'\1')
+    yield 'last-byte', put(raw, record(raw, 'TENS').offset - 1, b'\x80')
+
+
+def r9():
+    raw = base()
+    for kind in ('HYPR', 'TENS'):
+        at = record_at(raw, kind) + 24
+        yield 'crc-' + kind.lower(), fix_header(raw_put(raw, at, bytes([raw[at] ^ 1])))
+    damaged = bytearray(raw)
+    damaged[record(raw, 'NORM').offset] ^= 1  # a value still allowed, and the right SHA-256 for it
+    yield 'damaged', fix_header(raw_put(bytes(damaged), 32, container.content_sha256(bytes(damaged))))
+
+
+def r10():
+    raw = base()
+    yield 'sha256', fix_header(raw_put(raw, 32, bytes([raw[32] ^ 1])))
+
+
+def r11():
+    raw = base()
+    for kind in ('HYPR', 'NORM', 'EMBD', 'TERN', 'TENS'):
+        yield 'no-' + kind.lower(), put_record(raw, kind, type=b'XTRA', flags=0)
+    yield 'hypr-not-required', put_record(raw, 'HYPR', flags=0)
+    for kind, build in (('TOKN', good.tokenizer), ('EMB8', good.int8_tied), ('PROV', good.provenance)):
+        yield kind.lower() + '-required', put_record(base(build), kind, flags=1)
+
+
+def r12():
+    yield 'kv-heads-do-not-divide', hyper(n_heads=3, n_kv_heads=2)
+    yield 'layers-0', hyper(n_layers=0)
+    yield 'norm-eps-nan', hyper(norm_eps=NAN)
+    yield 'rope-high-not-above-low', hyper(LLAMA3, rope_high_freq_factor=1.0)
+    yield 'bos-vocab', hyper(bos_id=1)
+    yield 'size', grow(base(), 'HYPR', bytes(4))
+    yield 'layers-4097', hyper(n_layers=4097)
+    yield 'hidden-0', hyper(hidden_size=0)
+    yield 'ffn-above-2-20', hyper(ffn_size=(1 << 20) + 1)
+    yield 'heads-0', hyper(n_heads=0)
+    yield 'kv-heads-0', hyper(n_kv_heads=0)
+    yield 'head-dim-odd', hyper(head_dim=3)
+    yield 'heads-times-head-dim', hyper(n_heads=4096, n_kv_heads=1, head_dim=258)
+    yield 'vocab-0', hyper(vocab_size=0)
+    yield 'max-context-0', hyper(max_context=0)
+    yield 'activation-3', hyper(activation=3)
+    yield 'flag-bit-2', hyper(flags=layout.TIED | 4)
+    yield 'norm-eps-0', hyper(norm_eps=0.0)
+    yield 'rope-scaling-2', hyper(rope_scaling=2)
+    yield 'rope-theta-inf', hyper(rope_theta=INF)
+    yield 'rope-factor-unused', hyper(rope_factor=1.0)
+    yield 'rope-factor-0', hyper(LLAMA3, rope_factor=0.0)
+    yield 'rope-original-0', hyper(LLAMA3, rope_original_context=0)
+    yield 'bos-minus-2', hyper(bos_id=-2)
+    yield 'eos-count-9', hyper(good.sampling_defaults, eos_count=9)
+    yield 'eos-vocab', hyper(eos_count=1, eos_id=[1] + [0] * 7)
+    yield 'eos-unused', hyper(good.sampling_defaults, eos_count=7)
+    yield 'temperature-negative', hyper(temperature=-1.0)
+    yield 'temperature-101', hyper(temperature=101.0)
+    yield 'top-p-0', hyper(top_p=0.0)
+    yield 'top-p-above-1', hyper(top_p=1.5)
+    yield 'reserved', hyper(reserved=1)
+
+
+def r13():
+    raw = base()
+    tensors = table(raw)
+    unknown = tensors[-1]._replace(role=37)
+    yield 'unknown-role', put_table(raw, tensors + [unknown])
+    yield 'order', put_table(raw, swapped(tensors))
+    yield 'twice', put_table(raw, tensors[:1] + tensors)
+    yield 'reserved', put_table(raw, first(tensors, reserved=bytes(11) + b'\1'))
+    yield 'size', grow(raw, 'TENS', b'\0')
+    yield 'no-layer-first', put_table(raw, tensors[-2:] + tensors[:-2])
+
+
+def r14():
+    raw, int8 = base(), base(good.int8_tied)
+    yield 'missing-sub-norms', hyper(flags=layout.TIED | layout.SUB_NORMS)
+    yield 'more-output', hyper(good.untied, flags=layout.TIED)
+    yield 'missing-int8', without_int8_records(int8)
+    yield 'more-int8', put_record(int8, 'EMB8', type=b'XTRA')
+    yield 'layer-of-no-layer', final_norm_in_layer(raw)
+    yield 'missing-output', hyper(flags=0)
+    yield 'missing-layer', hyper(n_layers=2)
+    yield 'more-sub-norms', hyper(good.sub_norms, flags=layout.TIED)
+    yield 'more-layers', hyper(good.two_layers, n_layers=1)
+
+
+def without_int8_records(raw):
+    return put_table(raw, [t for t in table(raw) if t.role not in (35, 36)])
+
+
+def final_norm_in_layer(raw):
+    """final_norm as of layer 0: the order of the table stays right, and so does its place."""
+    tensors = table(raw)
+    i = index(tensors, 32, NO_LAYER)
+    return put_table(raw, tensors[:i] + [tensors[i]._replace(layer=0)] + tensors[i + 1:])
+
+
+def r15():
+    raw = base()
+    yield 'dtype', tensor(raw, 16, dtype=layout.I8)
+    yield 'dtype-unknown', tensor(raw, 1, dtype=5)
+    yield 'rows', tensor(raw, 33, NO_LAYER, rows=2)
+    yield 'cols', tensor(raw, 16, cols=3)
+    yield 'transposed', tensor(raw, 22, rows=1, cols=2)
+
+
+def r16():
+    raw = base()
+    k = find(raw, 17)
+    yield 'offset-by-128', tensor(raw, 17, offset=k.offset + 128)
+    yield 'offset-wraps-around', tensor(raw, 17, offset=2 ** 64 - 128)
+    yield 'size-by-128', tensor(raw, 17, size=k.size + 128)
+    yield 'gap-before-k', placed_anew(raw, lambda end, role: layout.up(end, 256))
+    yield 'section-too-long', grow(raw, 'TERN', bytes(128))
+    yield 'offset-of-another', tensor(raw, 17, offset=find(raw, 16).offset)
+    yield 'offset-past-end', tensor(raw, 17, offset=len(raw))
+    yield 'offset-in-other-section', tensor(raw, 17, offset=record(raw, 'EMBD').offset)
+    yield 'size-0', tensor(raw, 32, NO_LAYER, size=0)
+    yield 'no-gap-at-all', placed_anew(raw, lambda end, role: end)
+
+
+def placed_anew(raw, place):
+    """TERN laid out by another rule: place(end of the tensor before, role)."""
+    tensors, start, body = table(raw), record(raw, 'TERN').offset, b''
+    for i, t in enumerate(tensors):
+        if t.dtype == layout.TERNARY:
+            at = place(len(body), t.role)
+            body = body.ljust(at, b'\0') + raw[t.offset:t.offset + t.size]
+            tensors[i] = t._replace(offset=start + at)
+    raw = raw_put(raw, start, body.ljust(record(raw, 'TERN').size, b'\0'))
+    return put_table(put_record(raw, 'TERN', size=len(body)), tensors)
+
+
+def r17():
+    raw = base()
+    for name, scale in (('0', 0.0), ('negative', -1.0), ('inf', INF), ('nan', NAN)):
+        yield name, tensor(raw, 17, scale=scale)
+    yield 'of-a-norm', tensor(raw, 1, scale=1.0)
+    yield 'of-an-embedding', tensor(raw, 33, NO_LAYER, scale=1.0)
+
+
+def r18():
+    yield 'first-weight', code(base(), 16, 0, 0, 0)
+    yield 'last-weight', code(base(good.grouped_heads), 22, 31, 63, 0)
+
+
+def r19():
+    yield 'row', code(base(), 16, 2, 0, 3)
+    yield 'column', code(base(), 16, 0, 2, 1)
+    yield 'corner', code(base(), 22, 15, 31, 3)
+
+
+def r20():
+    raw = base()
+    norm, v = find(raw, 1), find(raw, 18)
+    yield 'norm', put(raw, norm.offset + norm.size, b'\1')
+    yield 'tern', put(raw, v.offset + v.size, b'\xaa')
+
+
+def r21():
+    yield 'nan', values(base(), 1, 4, float_bytes([NAN]))
+    yield 'inf', values(base(), 32, 0, float_bytes([-INF]), NO_LAYER)
+
+
+def r22():
+    yield 'embedding-nan', values(base(), 33, 2, b'\xc0\x7f', NO_LAYER)
+    yield 'output-inf', values(base(good.untied), 34, 0, b'\x80\xff', NO_LAYER)
+
+
+def r23():
+    raw = base(good.int8_tied)
+    yield 'value', values(raw, 35, 4 * 3 + 1, b'\1', NO_LAYER)  # 0.5 rounds to even, 0
+    yield 'value-minus-128', values(raw, 35, 4 * 4, b'\x80', NO_LAYER)
+    yield 'scale', values(raw, 36, 4 * 6, float_bytes([1 / 128]), NO_LAYER)
+    yield 'scale-of-zero-row', values(raw, 36, 0, float_bytes([0.0]), NO_LAYER)
+
+
+def r24():
+    raw, t = base(good.tokenizer_full), good.tokenizer_full().tokenizer
+    start = tokn.HEADER.size
+    sizes = tokn.array_sizes(tokn.header(container.body(raw, record(raw, 'TOKN'))))
+    added, steps = start + sum(sizes[:3]), start + sum(sizes[:4])
+    far = b'\xff\xff\xff\xff'
+    yield 'too-long', grow(raw, 'TOKN', b'\0')
+    yield 'more-tokens-than-vocab', tokenizer(tokens=t.tokens + [b''], attr=t.attr + b'\4')
+    yield 'token-offset-descends', in_section(raw, 'TOKN', start + 8, b'\0\0\0\0')
+    yield 'added-past-pool', in_section(raw, 'TOKN', added + 12, far)
+    yield 'chat-past-pool', in_section(raw, 'TOKN', 44, far)
+    yield 'too-short', shrunk(raw, 'TOKN')
+    yield 'kind-2', tokenizer(kind=2)
+    yield 'flag-bit-1', tokenizer(flags=2)
+    yield 'count-huge', in_section(raw, 'TOKN', 12, far)
+    yield 'reserved', in_section(raw, 'TOKN', 48, b'\1')
+    yield 'prefix-65537', tokenizer(prefix=[9] * 65537)
+    yield 'token-offset-0', in_section(raw, 'TOKN', start, b'\1\0\0\0')
+    yield 'token-past-pool', in_section(raw, 'TOKN', start + 4 * len(t.tokens), far)
+    yield 'added-flag-bit-4', tokenizer(added=first(t.added, flags=16))
+    yield 'added-wraps-around', in_section(raw, 'TOKN', added + 8, far)
+    yield 'step-reserved', in_section(raw, 'TOKN', steps + 3, b'\1')
+    yield 'step-past-pool', in_section(raw, 'TOKN', steps + 8, far)
+    yield 'attr-bit-3', tokenizer(attr=b'\x08' + t.attr[1:])
+
+
+def shrunk(raw, kind):
+    r = record(raw, kind)
+    return put_record(raw_put(raw, r.offset + r.size - 1, b'\0'), kind, size=r.size - 1)
+
+
+def r25():
+    t = good.tokenizer_full().tokenizer
+    n = len(t.tokens)
+    yield 'lookup-order', tokenizer(lookup=swapped(t.lookup))
+    yield 'lookup-empty-token', tokenizer(lookup=[8] + t.lookup)
+    yield 'merges-order', tokenizer(merges=swapped(t.merges))
+    yield 'merge-result-bytes', tokenizer(merges=first(t.merges, result=0))
+    yield 'prefix-id', tokenizer(prefix=[n])
+    yield 'lookup-twice', tokenizer(lookup=t.lookup[:1] + t.lookup)
+    yield 'lookup-id', tokenizer(lookup=t.lookup + [n])
+    yield 'merges-twice', tokenizer(merges=t.merges[:1] + t.merges)
+    yield 'merge-left-id', tokenizer(merges=t.merges[:-1] + [t.merges[-1]._replace(left=n)])
+    yield 'merge-result-id', tokenizer(merges=first(t.merges, result=0xFFFFFFFF))
+    yield 'added-id', tokenizer(added=first(t.added, id=n))
+    yield 'suffix-id', tokenizer(suffix=[n])
+
+
+def r26():
+    t = good.tokenizer_full().tokenizer
+    yield 'added-empty', tokenizer(added=first(t.added, text=b''))
+    yield 'pattern-does-not-compile', tokenizer(steps=first(t.steps, pattern=b'(a'))
+    yield 'pattern-not-utf8', tokenizer(steps=first(t.steps, pattern=b'\xed\xa0\x80'))  # a surrogate
+    yield 'step-type-3', tokenizer(steps=first(t.steps, type=3))
+    yield 'chat-not-utf8', tokenizer(chat=b'\xff')
+    yield 'added-not-utf8', tokenizer(added=first(t.added, text=b'\xc3'))
+    yield 'pattern-empty', tokenizer(steps=first(t.steps, pattern=b''))
+    yield 'pattern-too-long', tokenizer(steps=first(t.steps, pattern=b'a' * 65536))
+    yield 'step-type-0', tokenizer(steps=first(t.steps, type=0))
+    yield 'step-behavior-5', tokenizer(steps=first(t.steps, behavior=5))
+    yield 'step-invert-2', tokenizer(steps=first(t.steps, invert=2))
+    yield 'prefix-space-with-pattern', tokenizer(steps=first(t.steps, type=2, behavior=0, invert=0))
+    yield 'prefix-space-inverted', tokenizer(good.tokenizer_flags, steps=[tokn.Step(2, 0, 1, b'')])
+
+
+def r27():
+    yield 'not-json', text(b'{')
+    yield 'array', text(b'[]')
+    yield 'nan', text(b'{"rounding": NaN}')
+    yield 'not-utf8', text(b'{"license": "\xff"}')
+    yield 'trailing-bytes', text(b'{}\0')
+
+
+def r28():
+    model = good.provenance_matrices()
+    entries = good.matrices(model)
+    m = entries[0]
+
+    def made(matrices):
+        return write(good.with_provenance(model, matrices=matrices))
+    yield 'counts', made([{**m, 'minus': m['zero'], 'zero': m['minus']}] + entries[1:])
+    yield 'gamma', made([{**m, 'gamma': m['gamma'] * 1.0000002}] + entries[1:])
+    yield 'one-missing', made(entries[:-1])
+    yield 'order', made(swapped(entries))
+    yield 'role', made([{**m, 'role': 'attn_k'}] + entries[1:])
+    yield 'not-an-array', made({})
+    yield 'one-more', made(entries + [entries[-1]])
+    yield 'layer', made([{**m, 'layer': 1}] + entries[1:])
+    yield 'no-counts', made([{'layer': 0, 'role': 'attn_q', 'gamma': m['gamma']}] + entries[1:])
+
+
+RULES = [r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12, r13, r14, r15, r16, r17, r18, r19, r20, r21, r22, r23, r24,
+         r25, r26, r27, r28]
+
+
+def samples(most=None):
+    """(file name without .bnt, bytes): of each rule at most so many, the telling ones stand first."""
+    for number, rule in enumerate(RULES, 1):
+        for what, raw in itertools.islice(rule(), most):
+            yield 'R%02d-%s' % (number, what), raw

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: MIT
+"""The good samples: an implementer who can read 01 goes on to 02, each of which adds one thing.
+
+Everything is made from fixed formulas; where many different values are wanted, SHAKE-256 of a label gives them,
+which no Python version can change.
+"""
+import hashlib
+import json
+from dataclasses import replace
+
+import container
+import floats
+import layout
+import ternary
+import tokn
+from layout import ROLES, TERNARY
+from model import Int8, Matrix, Model, write
+
+HYPER = dict(
+    n_layers=1, hidden_size=2, ffn_size=1, n_heads=1, n_kv_heads=1, head_dim=2, vocab_size=1, max_context=1,
+    activation=1, flags=layout.TIED, norm_eps=floats.f32(1e-5), rope_scaling=0, rope_theta=10000.0, rope_factor=0.0,
+    rope_low_freq_factor=0.0, rope_high_freq_factor=0.0, rope_original_context=0, bos_id=-1, eos_count=0,
+    eos_id=[0] * 8, temperature=0.0, top_p=1.0, top_k=0, reserved=0)
+
+
+def noise(name, size):
+    return hashlib.shake_256(str(name).encode()).digest(size)
+
+
+def first_row(_name, rows, cols):
+    """The simplest matrix that shows where a row lies: +1 in row 0, zero elsewhere."""
+    return b'\1' * cols + bytes((rows - 1) * cols)
+
+
+def mixed(name, rows, cols):
+    return noise(name, rows * cols).translate(bytes((b % 3 - 1) & 0xFF for b in range(256)))
+
+
+def make(weights=mixed, **hyper):
+    """A model of these hyperparameters (HYPER for the rest). γ and the dense values are 1 if weights are first_row."""
+    model = Model({**HYPER, **hyper})
+    plain = weights is first_row
+    for layer, number in layout.tensor_keys(model.hyper, False):
+        role, (rows, cols) = ROLES[number], layout.shape(number, model.hyper)
+        key = (layer if role.per_layer else None, role.name)
+        if role.dtype == TERNARY:
+            gamma = 1.0 if plain else (1 + noise((key, 'gamma'), 1)[0]) / 64
+            model.ternary[key] = Matrix(rows, cols, weights(key, rows, cols), gamma)
+        elif role.section == 'NORM':
+            model.norms[key] = [1.0 if plain else 0.5 + b / 256 for b in noise(key, cols)]
+        else:
+            values = [1.0 if plain else (b - 128) / 64 for b in noise(key, rows * cols)]
+            model.embeddings[role.name] = floats.to_bf16(values)
+    return model
+
+
+def smallest():
+    """Section 12."""
+    return make(first_row)
+
+
+def sub_norms():
+    return make(first_row, flags=layout.TIED | layout.SUB_NORMS)
+
+
+def untied():
+    return make(first_row, flags=0)
+
+
+def two_layers():
+    return make(n_layers=2)
+
+
+def grouped_heads():
+    """q of 32 rows, k and v of 16: nothing to pad in the rows, so that q|k|v is one matrix of 64."""
+    return make(hidden_size=32, ffn_size=64, n_heads=4, n_kv_heads=2, head_dim=8, vocab_size=3)
+
+
+def odd_sizes():
+    """q of 18 rows, k and v of 6, hidden 35, ffn 33: padding in rows and columns of every matrix."""
+    return make(hidden_size=35, ffn_size=33, n_heads=3, n_kv_heads=1, head_dim=6, vocab_size=5, n_layers=2,
+                flags=layout.TIED | layout.SUB_NORMS)
+
+
+def relu2():
+    return make(activation=2)
+
+
+def llama3_rope():
+    return make(rope_scaling=1, rope_theta=500000.0, rope_factor=32.0, rope_low_freq_factor=1.0,
+                rope_high_freq_factor=4.0, rope_original_context=8192, max_context=131072)
+
+
+def sampling_defaults():
+    return make(vocab_size=9, bos_id=0, eos_count=8, eos_id=[8, 7, 6, 5, 4, 3, 2, 1], temperature=floats.f32(0.6),
+                top_p=floats.f32(0.9), top_k=50, max_context=4096)
+
+
+def with_int8(model):
+    matrix = model.embeddings['token_embedding' if model.hyper['flags'] & layout.TIED else 'output']
+    model.int8 = Int8(*floats.int8_copy(matrix, model.hyper['hidden_size']))
+    return model
+
+
+def int8_tied():
+    """Rows of every kind: zero, below 2^−100, ties that go to even, the largest bf16."""
+    model = make(hidden_size=4, vocab_size=7)
+    rows = [[0.0] * 4, [2.0 ** -101, -2.0 ** -110, 0.0, 2.0 ** -120], [2.0 ** -100, 0.0, -2.0 ** -100, 2.0 ** -101],
+            [127.0, 0.5, 1.5, -2.5], [-127.0, 126.5, -126.5, 3.5], [2.0 ** 127 * 1.9921875, -2.0 ** 120, 1.0, -0.0],
+            [1.0, -0.33984375, 0.00390625, -0.00393676758]]
+    rows[6][3] = floats.from_bf16(b'\x81\xbb')[0]
+    model.embeddings['token_embedding'] = floats.to_bf16([x for row in rows for x in row])
+    return with_int8(model)
+
+
+def int8_untied():
+    return with_int8(make(flags=0, hidden_size=6, vocab_size=5))
+
+
+def bpe(words, merges, **more):
+    """A tokenizer of the words: lookup holds all, merges are pairs of words in the order of their rank."""
+    ids = {word: i for i, word in enumerate(words)}
+    table = sorted(tokn.Merge(ids[a], ids[b], rank, ids[a + b]) for rank, (a, b) in enumerate(merges))
+    lookup = sorted(range(len(words)), key=words.__getitem__)
+    return tokn.Tokenizer(words, lookup, table, attr=bytes(len(words)), **more)
+
+
+def with_tokenizer(tokenizer, **hyper):
+    model = make(vocab_size=len(tokenizer.tokens), **hyper)
+    model.tokenizer = tokenizer
+    return model
+
+
+def tokenizer():
+    """Six tokens, two merges, no pattern: "abc" is 5, "ab c" is 4 3 2."""
+    words = [b'a', b'b', b'c', b' ', b'ab', b'abc']
+    return with_tokenizer(bpe(words, [(b'a', b'b'), (b'ab', b'c')]))
+
+
+CHAT = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}"
+
+
+def tokenizer_full():
+    """Every array in use. Id 8 is a hole, 9 and 10 are special, 11 is an added word that takes its white space in.
+    A text is put between <s> and </s>; é is made of two bytes."""
+    t = bpe([b'h', b'i', b' ', b'\xc3', b'\xa9', b'hi', b' hi', b'\xc3\xa9'],
+            [(b'h', b'i'), (b' ', b'hi'), (b'\xc3', b'\xa9')])
+    t.tokens = t.tokens + [b'', b'<s>', b'</s>', b'<word>']
+    t.attr = bytes([0] * 8 + [tokn.ATTR_HOLE] + [tokn.ATTR_SPECIAL | tokn.ATTR_ADDED] * 2 + [tokn.ATTR_ADDED])
+    t.added = [tokn.Added(9, tokn.SPECIAL, b'<s>'), tokn.Added(10, tokn.SPECIAL, b'</s>'),
+               tokn.Added(11, tokn.SINGLE_WORD | tokn.LSTRIP | tokn.RSTRIP, b'<word>')]
+    t.steps = [tokn.Step(tokn.SPLIT, tokn.ISOLATED, 0, rb'\d{1,3}'),
+               tokn.Step(tokn.SPLIT, tokn.REMOVED, 1, rb' ?\p{L}+|\s+|[^\s\p{L}]+')]
+    t.prefix, t.suffix, t.chat = [9], [10], CHAT.encode()
+    return with_tokenizer(t, bos_id=9, eos_count=1, eos_id=[10] + [0] * 7)
+
+
+def tokenizer_flags():
+    """ignore_merges (" hi" is a token that no merge makes) and a prefix space."""
+    t = bpe([b'h', b'i', b' ', b' hi'], [], flags=tokn.IGNORE_MERGES)
+    t.steps = [tokn.Step(tokn.PREFIX_SPACE, 0, 0, b'')]
+    return with_tokenizer(t)
+
+
+PROVENANCE = {
+    'converter': 'bnt-convert 0.1.0', 'packer': 'bnt-pack 0.1.0', 'architecture': 'BitNetForCausalLM',
+    'form': 'masters, bf16', 'rounding': 'half_even', 'repository': None, 'commit': None, 'license': 'MIT',
+    'sources': [{'file': 'model.safetensors', 'size': 0, 'sha256': hashlib.sha256(b'').hexdigest()}]}
+
+
+def with_provenance(model, **more):
+    model.provenance = json.dumps({**PROVENANCE, **more}, ensure_ascii=False).encode('utf-8')
+    return model
+
+
+def provenance():
+    return with_provenance(smallest(), license='Übung 1.0')
+
+
+def matrices(model):
+    names = ('minus', 'zero', 'plus')
+    return [{'layer': layer, 'role': role, 'gamma': m.gamma, **dict(zip(names, ternary.counts(m.weights)))}
+            for (layer, role), m in model.ternary.items()]
+
+
+def provenance_matrices():
+    model = make(n_layers=2)
+    return with_provenance(model, matrices=matrices(model))
+
+
+def unknown_section():
+    """Optional and unknown: to be skipped."""
+    return replace(smallest(), extra=[('XTRA', b'a section that 1.0 does not know')])
+
+
+def newer_minor():
+    return replace(unknown_section(), version_minor=7)
+
+
+def extremes():
+    """The edges of what the rules allow: denormals, largest values, both zeros, ranges' ends."""
+    model = make(n_heads=2, head_dim=2, flags=layout.SUB_NORMS, max_context=1 << 24, top_k=0xFFFFFFFF,
+                 norm_eps=2.0 ** -149, rope_theta=5e-324, temperature=100.0, top_p=2.0 ** -149)
+    largest = floats.f32(3.4028234663852886e38)
+    model.norms[None, 'final_norm'] = [largest, -2.0 ** -149]
+    model.norms[0, 'attn_norm'] = [-0.0, 0.0]
+    model.embeddings['output'] = bytes.fromhex('7F7F 7FFF')
+    model.ternary[0, 'attn_q'].gamma = largest
+    model.ternary[0, 'attn_k'].gamma = 2.0 ** -149
+    return model
+
+
+def everything():
+    """All sections at once, sizes that need padding, an unknown section at the end."""
+    model = replace(tokenizer_full(), extra=[('XTRA', bytes(range(256)))])
+    shapes = make(hidden_size=35, ffn_size=33, n_heads=3, n_kv_heads=1, head_dim=6, n_layers=2, flags=layout.SUB_NORMS,
+                  vocab_size=12, bos_id=9)
+    model.hyper, model.norms, model.embeddings, model.ternary = (
+        shapes.hyper, shapes.norms, shapes.embeddings, shapes.ternary)
+    return with_provenance(with_int8(model), matrices=matrices(model))
+
+
+def any_order():
+    """Not in canonical order: PROV first, the tensor table before what it describes."""
+    raw = write(provenance())
+    found = {container.name(r): (r, container.body(raw, r)) for r in container.records(raw)}
+    names = ['PROV', 'TENS', 'TERN', 'HYPR', 'EMBD', 'NORM']
+    starts = dict(zip(names, container.offsets([found[n][0].size for n in names])))
+    moved = [move(layout.Tensor(*t), found, starts) for t in layout.TENSOR.iter_unpack(found['TENS'][1])]
+    found['TENS'] = found['TENS'][0], b''.join(layout.TENSOR.pack(*t) for t in moved)
+    return container.assemble([container.section(n, found[n][1]) for n in names])
+
+
+def move(tensor, found, starts):
+    kind = ROLES[tensor.role].section
+    return tensor._replace(offset=tensor.offset - found[kind][0].offset + starts[kind])
+
+
+def shared_pool():
+    """Not in canonical form: the added token's text is the token's own bytes in the pool, not a copy of them."""
+    t = bpe([b'a', b'b'], [])
+    t.tokens, t.attr = t.tokens + [b'<s>'], bytes([0, 0, tokn.ATTR_SPECIAL | tokn.ATTR_ADDED])
+    t.added = [tokn.Added(2, tokn.SPECIAL, b'')]
+    model = with_tokenizer(t)
+    raw = write(model)
+    record = next(r for r in container.records(raw) if container.name(r) == 'TOKN')
+    at = raw.index(b'ab<s>', record.offset) - 3 - 16 + 8  # before the pool: 3 of attr, the added record of 16
+    return container.fix_checksums(raw[:at] + layout.struct.pack('<II', 2, 3) + raw[at + 8:])
+
+
+GOOD = [smallest, sub_norms, untied, two_layers, grouped_heads, odd_sizes, relu2, llama3_rope, sampling_defaults,
+        int8_tied, int8_untied, tokenizer, tokenizer_full, tokenizer_flags, provenance, provenance_matrices,
+        unknown_section, newer_minor, extremes, everything, any_order, shared_pool]
+NOT_CANONICAL = {'any-order', 'shared-pool'}  # good, but write(read(x)) gives the canonical form instead of x
+
+
+def samples():
+    """(file name without .bnt, bytes)"""
+    for number, build in enumerate(GOOD, 1):
+        made = build()
+        yield '%02d-%s' % (number, build.__name__.replace('_', '-')), made if isinstance(made, bytes) else write(made)

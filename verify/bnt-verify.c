@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT
+// bnt-verify: does a .bnt file keep every rule of bnt.md, and is it what its checkpoint gives?
+#include <getopt.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "formats/cli.h"
+#include "formats/parallel.h"
+#include "verify/verify.h"
+
+static const char help[] =
+    "Usage: bnt-verify [OPTION]... FILE.bnt\n"
+    "Check every rule of the format (formats/bnt.md). Silent when all hold; otherwise\n"
+    "one line for each broken rule. FILE '-' is standard input.\n"
+    "\n"
+    "      --source=CHECKPOINT_DIR   also derive every tensor anew from the checkpoint\n"
+    "                                and compare (rules S1 - S5)\n"
+    "      --json                    print the result as JSON on standard output\n"
+    "  -j, --jobs=N                  use N threads (default: the processors)\n"
+    "      --help                    print this help\n"
+    "      --version                 print the version\n"
+    "\n"
+    "Exit status: 0 all rules hold, 1 a rule is broken or the file cannot be read, 2 usage.\n";
+
+struct arguments {
+    const char *path;
+    const char *source;
+    bool json;
+    unsigned threads;
+};
+
+static void print_lines(const char *path, const struct findings *f)
+{
+    for (size_t i = 0; i < f->count; i++)
+        bnt_cli_note("%s: %s: %s", path, f->items[i].rule, f->items[i].message);
+    if (f->total > f->count)
+        bnt_cli_note("%s: and %" PRIu64 " more", path, f->total - f->count);
+}
+
+static bool print_json(const char *path, const struct findings *f)
+{
+    json_t *broken = json_array();
+    for (size_t i = 0; i < f->count; i++)
+        (void)json_array_append_new(broken, json_pack("{s:s, s:s}", "rule", f->items[i].rule, "message", f->items[i].message));
+    json_t *json = json_pack("{s:s, s:b, s:o, s:I}", "file", path, "valid", f->total == 0, "broken", broken, "broken_count",
+                             (json_int_t)f->total);
+    bool ok = json && json_dumpf(json, stdout, JSON_INDENT(2)) == 0 && puts("") >= 0;
+    json_decref(json);
+    return ok;
+}
+
+static int print_result(const struct arguments *a, const struct findings *f)
+{
+    bool printed = true;
+    if (a->json)
+        printed = print_json(a->path, f);
+    else
+        print_lines(a->path, f);
+    if (!bnt_cli_close_stdout() || !printed)
+        return BNT_EXIT_FAILED;
+    return f->total ? BNT_EXIT_FAILED : BNT_EXIT_OK;
+}
+
+static int run(const struct arguments *a)
+{
+    struct bnt_error err;
+    struct bnt_map map;
+    struct bnt_view view;
+    struct findings findings = {0};
+    if (bnt_map_open(&map, a->path, &err) != BNT_OK)
+        return bnt_cli_fail(&err);
+    enum bnt_status status = BNT_OK;
+    if (bnt_verify_file(&map, &view, a->threads, &findings) && a->source)
+        status = bnt_verify_source(&view, a->source, a->threads, &findings, &err);
+    int code = status == BNT_OK ? print_result(a, &findings) : bnt_cli_fail(&err);
+    bnt_findings_free(&findings);
+    bnt_map_close(&map);
+    return code;
+}
+
+enum { OPTION_SOURCE = 256, OPTION_JSON, OPTION_HELP, OPTION_VERSION };
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"source", required_argument, NULL, OPTION_SOURCE}, {"json", no_argument, NULL, OPTION_JSON},
+        {"jobs", required_argument, NULL, 'j'},             {"help", no_argument, NULL, OPTION_HELP},
+        {"version", no_argument, NULL, OPTION_VERSION},     {NULL, 0, NULL, 0},
+    };
+    struct arguments a = {.threads = bnt_parallel_processors()};
+    uint64_t n;
+    int c;
+    bnt_cli_init("bnt-verify");
+    while ((c = getopt_long(argc, argv, ":j:", options, NULL)) != -1) {
+        switch (c) {
+        case OPTION_SOURCE:
+            a.source = optarg;
+            break;
+        case OPTION_JSON:
+            a.json = true;
+            break;
+        case 'j':
+            if (!bnt_cli_u64(optarg, 1, 256, &n))
+                return bnt_cli_usage("--jobs must be a number from 1 to 256, not '%s'", optarg);
+            a.threads = (unsigned)n;
+            break;
+        case OPTION_HELP:
+            return bnt_cli_print(help);
+        case OPTION_VERSION:
+            return bnt_cli_version(NULL);
+        default:
+            return bnt_cli_bad_option(c, argv);
+        }
+    }
+    if (optind + 1 != argc)
+        return bnt_cli_usage(optind == argc ? "FILE.bnt is missing" : "more than one FILE.bnt");
+    a.path = argv[optind];
+    return run(&a);
+}

@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: MIT
+// The rules of bnt.md that bnt_view_open does not judge.
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/block.h"
+#include "formats/bytes.h"
+#include "formats/digest.h"
+#include "formats/int8_rows.h"
+#include "formats/json.h"
+#include "formats/regex.h"
+#include "formats/tokenizer_view.h"
+#include "verify/verify.h"
+
+enum { PART = 8 << 20 }; // bytes of a dense tensor that one task looks at
+
+struct checker {
+    const struct bnt_view *view;
+    uint64_t (*counts)[4]; // (n_tensors) codes of each ternary tensor, for R28
+};
+
+static bool all_bytes(const uint8_t *p, uint64_t size, uint8_t value)
+{
+    return size == 0 || (p[0] == value && memcmp(p, p + 1, (size_t)size - 1) == 0);
+}
+
+// --- checksums ---
+
+static void check_sha256(struct verify_task *task)
+{
+    const struct bnt_view *v = ((struct checker *)task->context)->view;
+    uint8_t digest[BNT_SHA256_SIZE];
+    char is[BNT_SHA256_TEXT], must[BNT_SHA256_TEXT];
+    if (!bnt_sha256(v->data + BNT_PAGE, v->size - BNT_PAGE, digest)) {
+        bnt_report(&task->report, "R10", "libcrypto cannot compute SHA-256");
+        return;
+    }
+    if (memcmp(digest, v->header.content_sha256, sizeof digest) == 0)
+        return;
+    bnt_sha256_text(digest, is);
+    bnt_sha256_text(v->header.content_sha256, must);
+    bnt_report(&task->report, "R10", "the content's SHA-256 is %s, the header says %s: damaged", is, must);
+}
+
+static void check_section_crc(struct verify_task *task)
+{
+    const struct bnt_view *v = ((struct checker *)task->context)->view;
+    (void)bnt_view_check_crc(v, &v->header.sections[task->index], &task->report);
+}
+
+// --- gaps ---
+
+static void check_section_gaps(const struct bnt_view *v, struct bnt_report *report)
+{
+    for (uint32_t i = 1; i < v->header.section_count; i++) {
+        const struct bnt_section_record *s = &v->header.sections[i];
+        uint64_t end = s[-1].offset + s[-1].size;
+        if (!all_bytes(v->data + end, s->offset - end, 0))
+            bnt_report(report, "R8", "offset %" PRIu64 ": the bytes between two sections are not zero", end);
+    }
+}
+
+// Tensors of a section follow one another in table order (R16 holds here); seen from each, the one before in its section.
+static void check_tensor_gaps(const struct bnt_view *v, struct bnt_report *report)
+{
+    for (uint32_t i = 0; i < v->header.section_count; i++) {
+        const struct bnt_section_record *s = &v->header.sections[i];
+        uint64_t end = s->offset;
+        for (uint64_t j = 0; j < v->n_tensors; j++) {
+            const struct bnt_tensor_record *t = &v->tensors[j];
+            if (t->offset < s->offset || t->offset - s->offset >= s->size)
+                continue;
+            if (!all_bytes(v->data + end, t->offset - end, 0))
+                bnt_report(report, "R20", "offset %" PRIu64 ": the bytes before %s are not zero", end,
+                           bnt_tensor_name(t->role, t->layer).text);
+            end = t->offset + t->size;
+        }
+    }
+}
+
+// --- ternary matrices ---
+
+static const uint8_t *first_zero_code(const uint8_t *p, uint64_t size)
+{
+    for (uint64_t i = 0; i < size; i += 4) {
+        uint32_t word = bnt_load_u32(p + i);
+        if (((word | word >> 1) & 0x55555555) != 0x55555555)
+            return p + i;
+    }
+    return p;
+}
+
+// Only the last block row has padding rows; only the last block of each has padding columns.
+static bool padding_is_zero(const uint8_t *p, const struct bnt_tensor_record *t)
+{
+    size_t row_bytes = bnt_block_row_bytes(t->cols);
+    size_t tail = t->cols % BNT_BLOCK_COLS ? BNT_BLOCK_BYTES : 0;
+    for (uint32_t row = 0; row < t->rows; row += BNT_BLOCK_ROWS, p += row_bytes) {
+        uint32_t rows = t->rows - row < BNT_BLOCK_ROWS ? t->rows - row : BNT_BLOCK_ROWS;
+        bool fine = rows < BNT_BLOCK_ROWS
+                        ? bnt_block_padding_is_zero(p, rows, t->cols)
+                        : !tail || bnt_block_padding_is_zero(p + row_bytes - tail, rows, t->cols % BNT_BLOCK_COLS);
+        if (!fine)
+            return false;
+    }
+    return true;
+}
+
+static void check_matrix(struct verify_task *task)
+{
+    const struct checker *c = task->context;
+    const struct bnt_tensor_record *t = &c->view->tensors[task->index];
+    const struct bnt_name name = bnt_tensor_name(t->role, t->layer);
+    const uint8_t *p = c->view->data + t->offset;
+    uint64_t *count = c->counts[task->index];
+    bnt_block_count_codes(p, t->size, count);
+    if (count[0])
+        bnt_report(&task->report, "R18", "%s: %" PRIu64 " illegal codes 0, the first in the word at offset %" PRIu64, name.text,
+                   count[0], (uint64_t)(first_zero_code(p, t->size) - c->view->data));
+    if (!padding_is_zero(p, t))
+        bnt_report(&task->report, "R19", "%s: a padding weight is not zero", name.text);
+}
+
+// --- dense tensors ---
+
+static bool is_finite_bf16(const uint8_t *p)
+{
+    return (bnt_load_u16(p) & 0x7f80) != 0x7f80;
+}
+
+// Whether any of n bf16 values is not finite, eight at a time.
+static bool any_not_finite_bf16(const uint8_t *p, uint64_t n)
+{
+    unsigned bad = 0;
+    for (uint64_t i = 0; i < n; i++)
+        bad |= (bnt_load_u16(p + 2 * i) & 0x7f80) == 0x7f80;
+    return bad != 0;
+}
+
+static void check_embedding(struct verify_task *task)
+{
+    const struct checker *c = task->context;
+    const struct bnt_tensor_record *t = &c->view->tensors[task->index];
+    const uint8_t *p = c->view->data + t->offset + task->first;
+    if (!any_not_finite_bf16(p, task->count / 2))
+        return;
+    uint64_t i = 0;
+    while (is_finite_bf16(p + 2 * i))
+        i++;
+    bnt_report(&task->report, "R22", "%s: the value at offset %" PRIu64 " is not finite", bnt_tensor_name(t->role, t->layer).text,
+               t->offset + task->first + 2 * i);
+}
+
+static void check_norm(struct verify_task *task)
+{
+    const struct checker *c = task->context;
+    const struct bnt_tensor_record *t = &c->view->tensors[task->index];
+    for (uint32_t i = 0; i < t->cols; i++) {
+        uint64_t offset = t->offset + 4 * (uint64_t)i;
+        if (!isfinite(bnt_load_f32(c->view->data + offset))) {
+            bnt_report(&task->report, "R21", "%s: the value at offset %" PRIu64 " is not finite",
+                       bnt_tensor_name(t->role, t->layer).text, offset);
+            return;
+        }
+    }
+}
+
+// Rows first … first + count − 1 of the int8 copy.
+static void check_int8(struct verify_task *task)
+{
+    const struct bnt_view *v = ((struct checker *)task->context)->view;
+    const struct bnt_tensor_record *copy = &v->tensors[task->index];
+    const struct bnt_tensor_record *scale = bnt_view_tensor(v, BNT_OUTPUT_INT8_SCALE, BNT_NO_LAYER);
+    const struct bnt_tensor_record *from =
+        bnt_view_tensor(v, v->hyper.flags & BNT_HYPER_TIED ? BNT_TOKEN_EMBEDDING : BNT_OUTPUT, BNT_NO_LAYER);
+    int8_t *row = malloc(copy->cols);
+    if (!row) {
+        bnt_report(&task->report, "R23", "out of memory");
+        return;
+    }
+    for (uint64_t r = task->first; r < task->first + task->count; r++) {
+        const uint8_t *bf16 = v->data + from->offset + 2 * r * from->cols;
+        if (any_not_finite_bf16(bf16, from->cols))
+            break; // R22's
+        float s = bnt_int8_row(bf16, copy->cols, row);
+        if (memcmp(row, v->data + copy->offset + r * copy->cols, copy->cols) != 0 ||
+            bnt_bits_from_float(s) != bnt_load_u32(v->data + scale->offset + 4 * r)) {
+            bnt_report(&task->report, "R23", "row %" PRIu64 " of the int8 copy is not what the output matrix gives", r);
+            break;
+        }
+    }
+    free(row);
+}
+
+static void add_parts(struct verify_tasks *tasks, void (*run)(struct verify_task *), struct checker *c, uint64_t i, uint64_t total,
+                      uint64_t part)
+{
+    for (uint64_t at = 0; at < total; at += part)
+        bnt_verify_add(tasks, run, c, i, at, total - at < part ? total - at : part);
+}
+
+static void add_tensor_tasks(struct verify_tasks *tasks, struct checker *c)
+{
+    for (uint64_t i = 0; i < c->view->n_tensors; i++) {
+        const struct bnt_tensor_record *t = &c->view->tensors[i];
+        if (t->dtype == BNT_TERNARY)
+            bnt_verify_add(tasks, check_matrix, c, i, 0, 0);
+        else if (t->dtype == BNT_BF16)
+            add_parts(tasks, check_embedding, c, i, t->size, PART);
+        else if (t->role == BNT_OUTPUT_INT8)
+            add_parts(tasks, check_int8, c, i, t->rows, PART / t->cols + 1);
+        else if (t->role != BNT_OUTPUT_INT8_SCALE)
+            bnt_verify_add(tasks, check_norm, c, i, 0, 0);
+    }
+}
+
+// --- tokenizer ---
+
+static void check_tokenizer(const struct bnt_view *v, struct bnt_report *report)
+{
+    const struct bnt_section_record *s = bnt_view_section(v, BNT_SECTION_TOKN);
+    struct bnt_tokenizer_view tokenizer;
+    if (!s || !bnt_tokenizer_view_open(&tokenizer, v->data + s->offset, s->size, v->hyper.vocab_size, report))
+        return;
+    for (uint32_t i = 0; i < tokenizer.record.n_steps; i++) {
+        const struct bnt_step_record *step = &tokenizer.steps[i];
+        struct bnt_error err;
+        if (step->type != BNT_STEP_SPLIT)
+            continue;
+        pcre2_code *code = bnt_regex_compile(tokenizer.pool + step->offset, step->size, &err);
+        if (!code)
+            bnt_report(report, "R26", "section TOKN: %s", err.message);
+        pcre2_code_free(code);
+    }
+}
+
+// --- provenance ---
+
+static bool count_is(const json_t *entry, const char *key, uint64_t value)
+{
+    const json_t *count = json_object_get(entry, key);
+    return json_is_integer(count) && json_integer_value(count) >= 0 && (uint64_t)json_integer_value(count) == value;
+}
+
+static bool describes(const json_t *entry, const struct bnt_tensor_record *t, const uint64_t count[4])
+{
+    uint64_t padding = t->size * 4 - (uint64_t)t->rows * t->cols;
+    const char *role = bnt_json_text(entry, "role", "");
+    const json_t *gamma = json_object_get(entry, "gamma");
+    return strcmp(role, bnt_role_name(t->role)) == 0 && count_is(entry, "layer", (uint64_t)t->layer) && json_is_number(gamma) &&
+           (float)json_number_value(gamma) == t->scale && count_is(entry, "minus", count[1]) &&
+           count_is(entry, "zero", count[2] - padding) && count_is(entry, "plus", count[3]);
+}
+
+static void check_matrices(const struct checker *c, const json_t *matrices, struct bnt_report *report)
+{
+    size_t n = 0;
+    for (uint64_t i = 0; i < c->view->n_tensors; i++) {
+        const struct bnt_tensor_record *t = &c->view->tensors[i];
+        if (t->dtype != BNT_TERNARY)
+            continue;
+        if (!describes(json_array_get(matrices, n), t, c->counts[i])) {
+            bnt_report(report, "R28", "section PROV: entry %zu of matrices does not describe %s", n,
+                       bnt_tensor_name(t->role, t->layer).text);
+            return;
+        }
+        n++;
+    }
+    if (json_array_size(matrices) != n)
+        bnt_report(report, "R28", "section PROV: matrices has %zu entries, the model %zu matrices", json_array_size(matrices), n);
+}
+
+static void check_provenance(const struct checker *c, struct bnt_report *report)
+{
+    const struct bnt_section_record *s = bnt_view_section(c->view, BNT_SECTION_PROV);
+    struct bnt_error err;
+    json_t *json;
+    if (!s)
+        return;
+    if (bnt_json_parse((const char *)c->view->data + s->offset, (size_t)s->size, "section PROV", &json, &err) != BNT_OK) {
+        bnt_report(report, "R27", "%s", err.message);
+        return;
+    }
+    const json_t *matrices = json_object_get(json, "matrices");
+    if (matrices)
+        check_matrices(c, matrices, report);
+    json_decref(json);
+}
+
+bool bnt_verify_file(const struct bnt_map *map, struct bnt_view *view, unsigned threads, struct findings *findings)
+{
+    struct bnt_report report = bnt_findings_report(findings);
+    if (!bnt_view_open(view, map->data, map->size, &report))
+        return false;
+    struct checker c = {.view = view, .counts = calloc((size_t)view->n_tensors, sizeof c.counts[0])};
+    struct verify_tasks tasks = {.failed = !c.counts};
+    bnt_verify_add(&tasks, check_sha256, &c, 0, 0, 0); // the longest first
+    for (uint32_t i = 0; i < view->header.section_count; i++)
+        bnt_verify_add(&tasks, check_section_crc, &c, i, 0, 0);
+    if (c.counts)
+        add_tensor_tasks(&tasks, &c);
+    check_section_gaps(view, &report);
+    check_tensor_gaps(view, &report);
+    bnt_verify_run(&tasks, threads, findings);
+    check_tokenizer(view, &report);
+    if (c.counts)
+        check_provenance(&c, &report);
+    free(c.counts);
+    return true;
+}
