@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -103,47 +102,21 @@ static enum bnt_status spool_input(int *fd, const char *path, struct bnt_error *
     return status;
 }
 
-static enum bnt_status map_descriptor(struct bnt_map *map, int *fd, const char *path, struct bnt_error *err)
-{
-    struct stat st;
-    if (fstat(*fd, &st) != 0)
-        return fail_errno(err, path, "cannot stat");
-    if (S_ISDIR(st.st_mode))
-        return bnt_fail(err, BNT_ERR_IO, "%s: is a directory, not a file", path);
-    if (!S_ISREG(st.st_mode)) {
-        enum bnt_status status = spool_input(fd, path, err);
-        if (status != BNT_OK)
-            return status;
-        if (fstat(*fd, &st) != 0)
-            return fail_errno(err, path, "cannot stat");
-    }
-    if (st.st_size == 0)
-        return bnt_fail(err, BNT_ERR_FORMAT, "%s: the file is empty", path);
-    void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, *fd, 0);
-    if (data == MAP_FAILED)
-        return fail_errno(err, path, "cannot map");
-    *map = (struct bnt_map){.data = data, .size = (uint64_t)st.st_size};
-    return BNT_OK;
-}
-
-enum bnt_status bnt_map_open(struct bnt_map *map, const char *path, struct bnt_error *err)
+enum bnt_status bnt_input_map(struct bnt_map *map, const char *path, struct bnt_error *err)
 {
     *map = (struct bnt_map){0};
-    bool standard = strcmp(path, "-") == 0;
-    int fd = standard ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
+    int fd = strcmp(path, "-") == 0 ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) != 0)
         return fail_errno(err, path, "cannot open");
-    enum bnt_status status = map_descriptor(map, &fd, display_name(path), err);
-    if (fd >= 0 && fd != STDIN_FILENO)
+    enum bnt_status status = BNT_OK;
+    if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)) // a directory is refused below
+        status = spool_input(&fd, display_name(path), err);
+    if (status == BNT_OK)
+        status = bnt_map_descriptor(map, fd, display_name(path), err);
+    if (fd > STDIN_FILENO)
         (void)close(fd);
     return status;
-}
-
-void bnt_map_close(struct bnt_map *map)
-{
-    if (map->data)
-        (void)munmap((void *)map->data, (size_t)map->size);
-    *map = (struct bnt_map){0};
 }
 
 static enum bnt_status read_open_file(int fd, const char *path, size_t limit, char **text, size_t *size,

@@ -7,18 +7,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "formats/map.h"
 #include "formats/status.h"
 
-// A file's bytes, mapped read-only and shared. data is page-aligned.
-struct bnt_map {
-    const uint8_t *data;
-    uint64_t size;
-};
-
-// Maps a file. "-" is standard input; what is no regular file (a pipe) is first copied to an unnamed temporary file.
+// Maps a file for reading. "-" is standard input; what is no regular file (a pipe) is first copied to an unnamed temporary file.
 // Directories and empty files are refused. Close with bnt_map_close.
-enum bnt_status bnt_map_open(struct bnt_map *map, const char *path, struct bnt_error *err);
-void bnt_map_close(struct bnt_map *map);
+enum bnt_status bnt_input_map(struct bnt_map *map, const char *path, struct bnt_error *err);
 
 // Reads a whole file of at most limit bytes into *text (malloc'd, a zero byte follows the last). BNT_ERR_IO with *missing
 // set if there is no such file.

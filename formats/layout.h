@@ -151,7 +151,8 @@ _Static_assert(offsetof(struct bnt_tensor_record, scale) == 32, "TENS");
 
 enum { BNT_TOKENIZER_BYTE_BPE = 1 };      // bnt_tokenizer_record.kind
 enum { BNT_TOKENIZER_IGNORE_MERGES = 1 }; // bit of its flags
-enum { BNT_TOKENIZER_MAX_LIST = 65536 };  // of added tokens, steps, prefix and suffix (R24)
+enum { BNT_TOKENIZER_MAX_LIST = 65536 };  // of added tokens, prefix and suffix (R24)
+enum { BNT_TOKENIZER_MAX_STEPS = 64 };    // encoding recurses once a step
 enum { BNT_TOKENIZER_MAX_PATTERN = 65535 };
 
 struct bnt_tokenizer_record {

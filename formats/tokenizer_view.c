@@ -52,7 +52,7 @@ static const char *record_problem(const struct bnt_tokenizer_record *r, uint32_t
         return "unknown flags";
     if (r->n_tokens < 1 || r->n_tokens > vocab_size)
         return "n_tokens is not in 1 … vocab_size";
-    if (r->n_added > BNT_TOKENIZER_MAX_LIST || r->n_steps > BNT_TOKENIZER_MAX_LIST ||
+    if (r->n_added > BNT_TOKENIZER_MAX_LIST || r->n_steps > BNT_TOKENIZER_MAX_STEPS ||
         r->n_prefix > BNT_TOKENIZER_MAX_LIST || r->n_suffix > BNT_TOKENIZER_MAX_LIST)
         return "a count of added tokens, steps, prefix or suffix is too large";
     if (memcmp(r->reserved, zero, sizeof zero) != 0)

@@ -295,7 +295,7 @@ static int run(const struct arguments *a)
     struct bnt_error err = {.status = BNT_OK};
     struct bnt_map map;
     struct bnt_view view;
-    if (bnt_map_open(&map, a->path, &err) != BNT_OK)
+    if (bnt_input_map(&map, a->path, &err) != BNT_OK)
         return bnt_cli_fail(&err);
     struct bnt_report report = {.found = keep_first, .context = &err};
     bool usable = bnt_view_open(&view, map.data, map.size, &report);

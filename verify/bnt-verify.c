@@ -69,7 +69,7 @@ static int run(const struct arguments *a)
     struct bnt_map map;
     struct bnt_view view;
     struct findings findings = {0};
-    if (bnt_map_open(&map, a->path, &err) != BNT_OK)
+    if (bnt_input_map(&map, a->path, &err) != BNT_OK)
         return bnt_cli_fail(&err);
     enum bnt_status status = BNT_OK;
     if (bnt_verify_file(&map, &view, a->threads, &findings) && a->source)

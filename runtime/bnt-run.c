@@ -1,0 +1,392 @@
+// SPDX-License-Identifier: MIT
+// bnt-run: generate text with a .bnt model.
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "formats/cli.h"
+#include "formats/file.h"
+#include "formats/ids.h"
+#include "runtime/bnt.h"
+
+static const char help[] =
+    "Usage: bnt-run [OPTION]... FILE.bnt (-p TEXT | -f FILE | --token-ids 1,2,3)\n"
+    "Generate text. What the model writes goes to standard output as it is written.\n"
+    "\n"
+    "  -p, --prompt=TEXT     the beginning of the text\n"
+    "  -f, --file=FILE       read the prompt from FILE; '-' is standard input\n"
+    "      --token-ids=IDS   the prompt as token ids, comma-separated, used as they are\n"
+    "      --echo            print the prompt first\n"
+    "  -n, --tokens=N        generate at most N tokens (default 256)\n"
+    "      --temp=T          temperature; 0 takes the likeliest token (default: the model's)\n"
+    "      --top-k=K         choose among the K likeliest; 0 is all (default: the model's)\n"
+    "      --top-p=P         choose among the likeliest that make up P (default: the model's)\n"
+    "      --seed=S          the same seed gives the same text (default: a new one each time)\n"
+    "      --stop=TEXT       end before this text; may be given several times\n"
+    "      --ignore-eos      go on when the model ends the text\n"
+    "  -c, --context=N       room for N tokens (default: as many as needed, up to the model's)\n"
+    "  -t, --threads=N       use N threads (default: the processors of this machine)\n"
+    "      --device=DEVICE   auto or cpu (this version has no other)\n"
+    "      --kernel=NAME     use these kernels instead of the best ones; --version lists them\n"
+    "  -q, --quiet           no statistics on standard error\n"
+    "      --help            print this help\n"
+    "      --version         print the version and this processor's kernels\n"
+    "\n"
+    "A model without a tokenizer takes --token-ids and prints token ids.\n"
+    "BNT_KERNEL in the environment is used where --kernel is not given.\n"
+    "Exit status: 0 done, 1 failed, 2 usage.\n";
+
+enum { MAX_STOPS = 32, MAX_PROMPT = 64 << 20 };
+
+struct arguments {
+    const char *model;
+    const char *prompt;
+    const char *file;
+    const char *ids;
+    const char *kernel;
+    const char *stops[MAX_STOPS];
+    size_t n_stops;
+    uint64_t tokens, context, threads, seed, top_k;
+    double temperature, top_p;
+    bool has_seed, has_top_k, has_temperature, has_top_p;
+    bool echo, ignore_eos, quiet;
+};
+
+static double now(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+// --- prompt ---
+
+// Text to tokens, with the model's own tokens around it.
+static enum bnt_status encode(const struct bnt_model *model, const char *text, size_t size, uint32_t **tokens, size_t *count,
+                              struct bnt_error *err)
+{
+    size_t capacity = size + 2 * 65536; // what bnt_tokenize promises to need at most
+    *tokens = malloc(capacity * sizeof **tokens);
+    if (!*tokens)
+        return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+    return bnt_tokenize(model, text, size, true, *tokens, capacity, count, err);
+}
+
+static enum bnt_status read_standard_input(char **text, size_t *size, struct bnt_error *err)
+{
+    size_t got;
+    *text = malloc(MAX_PROMPT);
+    *size = 0;
+    if (!*text)
+        return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+    enum bnt_status status = bnt_read_fully(STDIN_FILENO, *text, MAX_PROMPT, &got, err);
+    *size = got;
+    if (status == BNT_OK && got == MAX_PROMPT)
+        status = bnt_fail(err, BNT_ERR_ARGUMENT, "standard input: a prompt must be shorter than 64 MB");
+    return status;
+}
+
+static enum bnt_status read_prompt(const struct arguments *a, const struct bnt_model *model, uint32_t **tokens, size_t *count,
+                                   struct bnt_error *err)
+{
+    char *text = NULL;
+    size_t size = 0;
+    bool missing;
+    enum bnt_status status;
+    if (a->ids)
+        return bnt_ids_parse(a->ids, tokens, count, err);
+    if (a->prompt)
+        return encode(model, a->prompt, strlen(a->prompt), tokens, count, err);
+    if (strcmp(a->file, "-") == 0)
+        status = read_standard_input(&text, &size, err);
+    else
+        status = bnt_read_file(a->file, MAX_PROMPT, &text, &size, &missing, err);
+    if (status == BNT_OK) {
+        status = encode(model, text, size, tokens, count, err);
+        if (status != BNT_OK)
+            bnt_fail_prefix(err, a->file);
+    }
+    free(text);
+    return status;
+}
+
+// --- output ---
+
+struct printer {
+    bool ids;      // no tokenizer: ids instead of text
+    bool failed;
+    size_t count;
+    double first;  // when the first token came
+};
+
+static bool print(void *context, uint32_t token, const char *text, size_t size)
+{
+    struct printer *p = context;
+    if (p->count++ == 0)
+        p->first = now();
+    if (p->ids)
+        p->failed = printf("%s%" PRIu32, p->count > 1 ? "," : "", token) < 0;
+    else if (size > 0)
+        p->failed = fwrite(text, 1, size, stdout) != size;
+    p->failed = p->failed || fflush(stdout) != 0;
+    return !p->failed;
+}
+
+static void print_echo(const struct bnt_model *model, const uint32_t *tokens, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        size_t size;
+        const char *text = bnt_token_text(model, tokens[i], &size);
+        if (i == 0 && (int32_t)tokens[i] == bnt_model_info(model)->bos_id)
+            continue;
+        if (text)
+            (void)fwrite(text, 1, size, stdout);
+    }
+}
+
+static const char *reason_text(enum bnt_stop_reason reason)
+{
+    switch (reason) {
+    case BNT_STOP_LENGTH:
+        return "as many as asked for";
+    case BNT_STOP_EOS:
+        return "the model ended the text";
+    case BNT_STOP_TEXT:
+        return "stop text";
+    case BNT_STOP_CONTEXT:
+        return "the context is full";
+    case BNT_STOP_CALLBACK:
+        break;
+    }
+    return "output failed";
+}
+
+static double rate(size_t n, double seconds)
+{
+    return seconds > 0 ? (double)n / seconds : 0;
+}
+
+// --- generation ---
+
+static struct bnt_sampling choose_sampling(const struct arguments *a, const struct bnt_model_info *info)
+{
+    return (struct bnt_sampling){
+        .temperature = a->has_temperature ? (float)a->temperature : info->temperature,
+        .top_k = a->has_top_k ? (uint32_t)a->top_k : info->top_k,
+        .top_p = a->has_top_p ? (float)a->top_p : info->top_p,
+        .seed = a->seed,
+    };
+}
+
+static enum bnt_status generate(const struct arguments *a, struct bnt_session *session, const struct bnt_model *model,
+                                const uint32_t *tokens, size_t count, struct bnt_error *err)
+{
+    struct printer printer = {.ids = !bnt_model_info(model)->has_tokenizer};
+    const struct bnt_generation generation = {
+        .max_tokens = (size_t)a->tokens,
+        .sampling = choose_sampling(a, bnt_model_info(model)),
+        .stop_texts = a->stops,
+        .n_stop_texts = a->n_stops,
+        .ignore_eos = a->ignore_eos,
+        .callback = print,
+        .context = &printer,
+    };
+    struct bnt_generation_result result;
+    if (a->echo)
+        print_echo(model, tokens, count);
+    double start = now();
+    enum bnt_status status = bnt_generate(session, tokens, count, &generation, &result, err);
+    if (status != BNT_OK || printer.failed)
+        return status; // output that failed is noticed when it is closed
+    double end = now();
+    (void)puts("");
+    if (!a->quiet)
+        bnt_cli_note("%zu prompt tokens, %.1f tok/s; %zu generated, %.1f tok/s (%s); seed %" PRIu64 ", kernel %s", count,
+                     rate(count, (printer.count ? printer.first : end) - start), result.n_tokens,
+                     printer.count > 1 ? rate(printer.count - 1, end - printer.first) : 0, reason_text(result.reason), a->seed,
+                     bnt_model_info(model)->kernel);
+    return status;
+}
+
+static enum bnt_status run_model(const struct arguments *a, const struct bnt_model *model, struct bnt_error *err)
+{
+    uint32_t *tokens = NULL;
+    size_t count = 0;
+    struct bnt_session *session = NULL;
+    uint64_t most = bnt_model_info(model)->max_context;
+    enum bnt_status status = read_prompt(a, model, &tokens, &count, err);
+    if (status == BNT_OK && count == 0)
+        status = bnt_fail(err, BNT_ERR_ARGUMENT, "the prompt has no tokens");
+    if (status == BNT_OK) {
+        uint64_t needed = count + a->tokens < most ? count + a->tokens : most;
+        const struct bnt_session_options options = {.context = (uint32_t)(a->context ? a->context : needed),
+                                                    .threads = (uint32_t)a->threads};
+        status = bnt_session_open(model, &options, &session, err);
+    }
+    if (status == BNT_OK)
+        status = generate(a, session, model, tokens, count, err);
+    bnt_session_close(session);
+    free(tokens);
+    return status;
+}
+
+static int run(const struct arguments *a)
+{
+    struct bnt_error err;
+    struct bnt_model *model;
+    enum bnt_status status = bnt_model_open(a->model, a->kernel, &model, &err);
+    if (status == BNT_OK)
+        status = run_model(a, model, &err);
+    bnt_model_close(model);
+    if (status != BNT_OK)
+        return bnt_cli_fail(&err);
+    return bnt_cli_close_stdout() ? BNT_EXIT_OK : BNT_EXIT_FAILED;
+}
+
+// --- options ---
+
+static int version(void)
+{
+    char text[256] = "kernels of this processor:";
+    const char *name;
+    for (size_t i = 0; (name = bnt_kernel_name(i)) != NULL; i++) {
+        size_t used = strlen(text);
+        (void)snprintf(text + used, sizeof text - used, " %s%s", name, i == 0 ? " (default)" : "");
+    }
+    size_t used = strlen(text);
+    (void)snprintf(text + used, sizeof text - used, "\n");
+    return bnt_cli_version(text);
+}
+
+enum {
+    OPTION_IDS = 256, OPTION_ECHO, OPTION_TEMP, OPTION_TOP_K, OPTION_TOP_P, OPTION_SEED, OPTION_STOP, OPTION_IGNORE_EOS, OPTION_DEVICE,
+    OPTION_KERNEL, OPTION_HELP, OPTION_VERSION,
+};
+
+static const struct option options[] = {
+    {"prompt", required_argument, NULL, 'p'},
+    {"file", required_argument, NULL, 'f'},
+    {"token-ids", required_argument, NULL, OPTION_IDS},
+    {"echo", no_argument, NULL, OPTION_ECHO},
+    {"tokens", required_argument, NULL, 'n'},
+    {"temp", required_argument, NULL, OPTION_TEMP},
+    {"top-k", required_argument, NULL, OPTION_TOP_K},
+    {"top-p", required_argument, NULL, OPTION_TOP_P},
+    {"seed", required_argument, NULL, OPTION_SEED},
+    {"stop", required_argument, NULL, OPTION_STOP},
+    {"ignore-eos", no_argument, NULL, OPTION_IGNORE_EOS},
+    {"context", required_argument, NULL, 'c'},
+    {"threads", required_argument, NULL, 't'},
+    {"device", required_argument, NULL, OPTION_DEVICE},
+    {"kernel", required_argument, NULL, OPTION_KERNEL},
+    {"quiet", no_argument, NULL, 'q'},
+    {"help", no_argument, NULL, OPTION_HELP},
+    {"version", no_argument, NULL, OPTION_VERSION},
+    {NULL, 0, NULL, 0},
+};
+
+// An option with a number. Returns 0, or the exit code after an error.
+static int parse_number(struct arguments *a, int c)
+{
+    switch (c) {
+    case 'n':
+        return bnt_cli_u64(optarg, 0, UINT32_MAX, &a->tokens) ? 0 : bnt_cli_usage("--tokens must be a whole number, not '%s'", optarg);
+    case 'c':
+        return bnt_cli_u64(optarg, 1, UINT32_MAX, &a->context) ? 0 : bnt_cli_usage("--context must be a number from 1, not '%s'", optarg);
+    case 't':
+        return bnt_cli_u64(optarg, 1, 256, &a->threads) ? 0 : bnt_cli_usage("--threads must be a number from 1 to 256, not '%s'", optarg);
+    case OPTION_SEED:
+        a->has_seed = true;
+        return bnt_cli_u64(optarg, 0, UINT64_MAX, &a->seed) ? 0 : bnt_cli_usage("--seed must be a whole number, not '%s'", optarg);
+    case OPTION_TOP_K:
+        a->has_top_k = true;
+        return bnt_cli_u64(optarg, 0, UINT32_MAX, &a->top_k) ? 0 : bnt_cli_usage("--top-k must be a whole number, not '%s'", optarg);
+    case OPTION_TEMP:
+        a->has_temperature = true;
+        return bnt_cli_double(optarg, 0, 100, &a->temperature) ? 0 : bnt_cli_usage("--temp must be from 0 to 100, not '%s'", optarg);
+    default:
+        a->has_top_p = true;
+        return bnt_cli_double(optarg, 1e-6, 1, &a->top_p) ? 0 : bnt_cli_usage("--top-p must be above 0, up to 1, not '%s'", optarg);
+    }
+}
+
+// Returns 0 to go on, or the exit code + 1 to end with.
+static int parse_option(struct arguments *a, int c, char **argv)
+{
+    int code = 0;
+    switch (c) {
+    case 'p':
+        a->prompt = optarg;
+        break;
+    case 'f':
+        a->file = optarg;
+        break;
+    case OPTION_IDS:
+        a->ids = optarg;
+        break;
+    case OPTION_ECHO:
+        a->echo = true;
+        break;
+    case OPTION_STOP:
+        if (optarg[0] == '\0' || a->n_stops == MAX_STOPS)
+            return 1 + bnt_cli_usage("--stop texts must not be empty, and at most %d", MAX_STOPS);
+        a->stops[a->n_stops++] = optarg;
+        break;
+    case OPTION_IGNORE_EOS:
+        a->ignore_eos = true;
+        break;
+    case OPTION_DEVICE:
+        code = bnt_cli_device(optarg);
+        break;
+    case OPTION_KERNEL:
+        a->kernel = optarg;
+        break;
+    case 'q':
+        a->quiet = true;
+        break;
+    case OPTION_HELP:
+        return 1 + bnt_cli_print(help);
+    case OPTION_VERSION:
+        return 1 + version();
+    case '?':
+    case ':':
+        return 1 + bnt_cli_bad_option(c, argv);
+    default:
+        code = parse_number(a, c);
+        break;
+    }
+    return code ? 1 + code : 0;
+}
+
+static uint64_t new_seed(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_REALTIME, &t);
+    return ((uint64_t)t.tv_sec * 1000000007 + (uint64_t)t.tv_nsec) ^ (uint64_t)getpid() << 32;
+}
+
+int main(int argc, char **argv)
+{
+    const char *environment = getenv("BNT_KERNEL");
+    struct arguments a = {.tokens = 256, .kernel = environment && *environment ? environment : NULL};
+    int c;
+    bnt_cli_init("bnt-run");
+    while ((c = getopt_long(argc, argv, ":p:f:n:c:t:q", options, NULL)) != -1) {
+        int end = parse_option(&a, c, argv);
+        if (end)
+            return end - 1;
+    }
+    if (optind + 1 != argc)
+        return bnt_cli_usage(optind == argc ? "FILE.bnt is missing" : "more than one FILE.bnt");
+    if (!!a.prompt + !!a.file + !!a.ids != 1)
+        return bnt_cli_usage("give the prompt by one of -p, -f and --token-ids");
+    a.model = argv[optind];
+    if (!a.has_seed)
+        a.seed = new_seed();
+    return run(&a);
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MIT
+#include "runtime/bpe.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+bool bnt_encoder_reserve(void **array, size_t *capacity, size_t count, size_t size)
+{
+    if (count <= *capacity)
+        return true;
+    size_t wanted = *capacity ? *capacity * 2 : 64;
+    wanted = wanted < count ? count : wanted;
+    size_t bytes;
+    if (__builtin_mul_overflow(wanted, size, &bytes))
+        return false;
+    void *grown = realloc(*array, bytes);
+    if (!grown)
+        return false;
+    *array = grown;
+    *capacity = wanted;
+    return true;
+}
+
+bool bnt_encoder_put(struct bnt_encoder *e, uint32_t id)
+{
+    if (!bnt_encoder_reserve((void **)&e->ids, &e->ids_capacity, e->n_ids + 1, sizeof e->ids[0]))
+        return false;
+    e->ids[e->n_ids++] = id;
+    return true;
+}
+
+int64_t bnt_bpe_lookup(const struct bnt_model *model, const uint8_t *bytes, size_t size)
+{
+    const struct bnt_tokenizer_view *v = &model->tokenizer;
+    uint32_t low = 0, high = v->record.n_lookup;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        size_t token_size;
+        const uint8_t *token = bnt_token_bytes(v, v->lookup[middle], &token_size);
+        int order = memcmp(token, bytes, token_size < size ? token_size : size);
+        if (order == 0)
+            order = (token_size > size) - (token_size < size);
+        if (order == 0)
+            return v->lookup[middle];
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return -1;
+}
+
+static const struct bnt_merge_record *find_merge(const struct bnt_tokenizer_view *v, uint32_t left, uint32_t right)
+{
+    const uint64_t key = (uint64_t)left << 32 | right;
+    uint32_t low = 0, high = v->record.n_merges;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        const struct bnt_merge_record *m = &v->merges[middle];
+        if (((uint64_t)m->left << 32 | m->right) < key)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    const struct bnt_merge_record *m = v->merges + low;
+    return low < v->record.n_merges && m->left == left && m->right == right ? m : NULL;
+}
+
+// --- a heap of pairs, the lowest rank and then the leftmost on top ---
+
+static bool comes_before(const struct bnt_bpe_pair *a, const struct bnt_bpe_pair *b)
+{
+    return a->rank != b->rank ? a->rank < b->rank : a->at < b->at;
+}
+
+static void swap(struct bnt_bpe_pair *a, struct bnt_bpe_pair *b)
+{
+    struct bnt_bpe_pair t = *a;
+    *a = *b;
+    *b = t;
+}
+
+static bool push(struct bnt_encoder *e, struct bnt_bpe_pair pair)
+{
+    if (!bnt_encoder_reserve((void **)&e->heap, &e->heap_capacity, e->n_heap + 1, sizeof e->heap[0]))
+        return false;
+    size_t i = e->n_heap++;
+    e->heap[i] = pair;
+    for (; i > 0 && comes_before(&e->heap[i], &e->heap[(i - 1) / 2]); i = (i - 1) / 2)
+        swap(&e->heap[i], &e->heap[(i - 1) / 2]);
+    return true;
+}
+
+static struct bnt_bpe_pair pop(struct bnt_encoder *e)
+{
+    struct bnt_bpe_pair top = e->heap[0];
+    e->heap[0] = e->heap[--e->n_heap];
+    for (size_t i = 0;;) {
+        size_t least = i;
+        for (size_t child = 2 * i + 1; child <= 2 * i + 2 && child < e->n_heap; child++)
+            least = comes_before(&e->heap[child], &e->heap[least]) ? child : least;
+        if (least == i)
+            return top;
+        swap(&e->heap[i], &e->heap[least]);
+        i = least;
+    }
+}
+
+// Notes the pair of symbols at `at` and its right neighbour, if it can be merged.
+static bool consider(struct bnt_encoder *e, uint32_t at)
+{
+    uint32_t next = at == BNT_BPE_NONE ? BNT_BPE_NONE : e->symbols[at].next;
+    if (next == BNT_BPE_NONE)
+        return true;
+    const struct bnt_merge_record *m = find_merge(&e->model->tokenizer, e->symbols[at].id, e->symbols[next].id);
+    if (!m)
+        return true;
+    return push(e, (struct bnt_bpe_pair){.rank = m->rank, .at = at, .left = m->left, .right = m->right, .result = m->result});
+}
+
+static bool is_current(const struct bnt_encoder *e, const struct bnt_bpe_pair *p)
+{
+    const struct bnt_bpe_symbol *s = &e->symbols[p->at];
+    return !s->merged && s->id == p->left && s->next != BNT_BPE_NONE && e->symbols[s->next].id == p->right;
+}
+
+static bool merge(struct bnt_encoder *e, const struct bnt_bpe_pair *p)
+{
+    struct bnt_bpe_symbol *left = &e->symbols[p->at];
+    struct bnt_bpe_symbol *right = &e->symbols[left->next];
+    left->id = p->result;
+    right->merged = true;
+    left->next = right->next;
+    if (left->next != BNT_BPE_NONE)
+        e->symbols[left->next].previous = p->at;
+    return consider(e, left->previous) && consider(e, p->at);
+}
+
+// One symbol a byte; bytes without a token are dropped.
+static bool make_symbols(struct bnt_encoder *e, const uint8_t *piece, size_t size, uint32_t *count)
+{
+    if (!bnt_encoder_reserve((void **)&e->symbols, &e->symbols_capacity, size, sizeof e->symbols[0]))
+        return false;
+    uint32_t n = 0;
+    for (size_t i = 0; i < size; i++) {
+        int32_t id = e->model->byte_token[piece[i]];
+        if (id >= 0) {
+            e->symbols[n] = (struct bnt_bpe_symbol){.id = (uint32_t)id, .previous = n - 1, .next = n + 1};
+            n++;
+        }
+    }
+    if (n > 0)
+        e->symbols[n - 1].next = BNT_BPE_NONE; // n − 1 of the first is BNT_BPE_NONE as well
+    *count = n;
+    return true;
+}
+
+bool bnt_bpe_encode(struct bnt_encoder *e, const uint8_t *piece, size_t size)
+{
+    if (e->model->tokenizer.record.flags & BNT_TOKENIZER_IGNORE_MERGES) {
+        int64_t id = bnt_bpe_lookup(e->model, piece, size);
+        if (id >= 0)
+            return bnt_encoder_put(e, (uint32_t)id);
+    }
+    uint32_t n;
+    if (!make_symbols(e, piece, size, &n))
+        return false;
+    e->n_heap = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (!consider(e, i))
+            return false;
+    }
+    while (e->n_heap > 0) {
+        struct bnt_bpe_pair top = pop(e);
+        if (is_current(e, &top) && !merge(e, &top))
+            return false;
+    }
+    for (uint32_t i = 0; n > 0 && i != BNT_BPE_NONE; i = e->symbols[i].next) {
+        if (!bnt_encoder_put(e, e->symbols[i].id))
+            return false;
+    }
+    return true;
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT
+// A model bound to its mapped file: pointers to the bytes as they lie.
+#ifndef BNT_RUNTIME_MODEL_H
+#define BNT_RUNTIME_MODEL_H
+
+#include "runtime/bnt.h"
+
+#include "formats/map.h"
+#include "formats/regex.h"
+#include "formats/tokenizer_view.h"
+#include "formats/view.h"
+#include "runtime/kernels.h"
+
+struct bnt_matrix {
+    const uint32_t *blocks; // (ceil16(rows) / 16, ceil32(cols) / 32) blocks of 32 words
+    uint32_t rows;
+    uint32_t cols;
+    float scale;
+};
+
+struct bnt_layer {
+    const float *attn_norm;     // (hidden)
+    const float *attn_sub_norm; // (n_heads * head_dim), or NULL
+    const float *ffn_norm;      // (hidden)
+    const float *ffn_sub_norm;  // (ffn), or NULL
+    struct bnt_matrix q, k, v, o, gate, up, down;
+};
+
+struct bnt_model {
+    struct bnt_map map;
+    struct bnt_view view;
+    struct bnt_hyper hyper;
+    struct bnt_layer *layers;   // (n_layers)
+    const float *final_norm;    // (hidden)
+    const uint16_t *embedding;  // (vocab, hidden) bf16
+    const uint16_t *output;     // (vocab, hidden) bf16; the embedding when tied
+    bool has_tokenizer;
+    struct bnt_tokenizer_view tokenizer;
+    pcre2_code **patterns;      // (n_steps), NULL for steps without one
+    int32_t byte_token[256];    // lookup token of each single byte, or −1
+    bool added_start[256];      // bytes with which some added token begins
+    const struct bnt_kernels *kernels;
+    struct bnt_model_info info;
+};
+
+// What encoding needs beside the section: compiled patterns, tables by byte. Free with bnt_tokenizer_unbind, also after a failure.
+enum bnt_status bnt_tokenizer_bind(struct bnt_model *model, struct bnt_error *err);
+void bnt_tokenizer_unbind(struct bnt_model *model);
+
+#endif

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT
+#include "runtime/pool.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+
+// Steps follow one another within microseconds, so a thread first looks for the next one without sleeping.
+enum { SPINS_BEFORE_SLEEP = 4000 };
+
+struct worker {
+    struct bnt_pool *pool;
+    unsigned part;
+    pthread_t thread;
+};
+
+struct bnt_pool {
+    unsigned threads;
+    struct worker *workers; // (threads − 1)
+    void (*body)(void *context, unsigned part, unsigned parts);
+    void *context;
+    atomic_uint generation; // counts the steps; a change is the signal to start
+    atomic_uint running;    // workers that have not finished the step
+    atomic_uint sleeping;
+    bool stopping;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+};
+
+static inline void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+// Returns the new generation.
+static unsigned wait_for_step(struct bnt_pool *pool, unsigned seen)
+{
+    unsigned now;
+    for (unsigned i = 0; i < SPINS_BEFORE_SLEEP; i++) {
+        now = atomic_load_explicit(&pool->generation, memory_order_acquire);
+        if (now != seen)
+            return now;
+        relax();
+    }
+    // The order matters: first sleeping, then generation; bnt_pool_run changes generation, then reads sleeping.
+    (void)pthread_mutex_lock(&pool->lock);
+    atomic_fetch_add(&pool->sleeping, 1);
+    while ((now = atomic_load(&pool->generation)) == seen)
+        (void)pthread_cond_wait(&pool->wake, &pool->lock);
+    atomic_fetch_sub(&pool->sleeping, 1);
+    (void)pthread_mutex_unlock(&pool->lock);
+    return now;
+}
+
+static void *work(void *argument)
+{
+    struct worker *worker = argument;
+    struct bnt_pool *pool = worker->pool;
+    unsigned seen = 0;
+    for (;;) {
+        seen = wait_for_step(pool, seen);
+        if (pool->stopping)
+            return NULL;
+        pool->body(pool->context, worker->part, pool->threads);
+        atomic_fetch_sub_explicit(&pool->running, 1, memory_order_release);
+    }
+}
+
+static void start_step(struct bnt_pool *pool)
+{
+    atomic_fetch_add(&pool->generation, 1);
+    if (atomic_load(&pool->sleeping) == 0)
+        return;
+    (void)pthread_mutex_lock(&pool->lock);
+    (void)pthread_cond_broadcast(&pool->wake);
+    (void)pthread_mutex_unlock(&pool->lock);
+}
+
+struct bnt_pool *bnt_pool_open(unsigned threads)
+{
+    struct bnt_pool *pool = calloc(1, sizeof *pool);
+    struct worker *workers = calloc(threads, sizeof *workers);
+    if (!pool || !workers) {
+        free(pool);
+        free(workers);
+        return NULL;
+    }
+    pool->workers = workers;
+    (void)pthread_mutex_init(&pool->lock, NULL);
+    (void)pthread_cond_init(&pool->wake, NULL);
+    unsigned started = 0;
+    for (; started + 1 < threads; started++) {
+        workers[started] = (struct worker){.pool = pool, .part = started + 1};
+        if (pthread_create(&workers[started].thread, NULL, work, &workers[started]) != 0)
+            break;
+    }
+    pool->threads = started + 1; // read by workers only after the first step's release of generation
+    return pool;
+}
+
+void bnt_pool_close(struct bnt_pool *pool)
+{
+    if (!pool)
+        return;
+    pool->stopping = true;
+    start_step(pool);
+    for (unsigned i = 0; i + 1 < pool->threads; i++)
+        (void)pthread_join(pool->workers[i].thread, NULL);
+    (void)pthread_mutex_destroy(&pool->lock);
+    (void)pthread_cond_destroy(&pool->wake);
+    free(pool->workers);
+    free(pool);
+}
+
+unsigned bnt_pool_threads(const struct bnt_pool *pool)
+{
+    return pool->threads;
+}
+
+void bnt_pool_run(struct bnt_pool *pool, void (*body)(void *context, unsigned part, unsigned parts), void *context)
+{
+    if (pool->threads == 1) {
+        body(context, 0, 1);
+        return;
+    }
+    pool->body = body;
+    pool->context = context;
+    atomic_store_explicit(&pool->running, pool->threads - 1, memory_order_relaxed);
+    start_step(pool);
+    body(context, 0, pool->threads);
+    for (unsigned i = 0; atomic_load_explicit(&pool->running, memory_order_acquire) != 0; i++) {
+        if (i < SPINS_BEFORE_SLEEP)
+            relax();
+        else
+            (void)sched_yield(); // more threads than processors: let them come to an end
+    }
+}

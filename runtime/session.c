@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT
+#define _GNU_SOURCE // sched_getaffinity
+#include "runtime/session.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <sched.h>
+#include <stdlib.h>
+
+enum { MAX_THREADS = 256, ALIGNMENT = 64 };
+
+static unsigned processors(void)
+{
+    cpu_set_t set;
+    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : (unsigned)n;
+}
+
+// Not touched here: the system gives the pages as they are used. NULL on overflow too.
+static void *allocate(size_t count, size_t size)
+{
+    size_t bytes;
+    if (__builtin_mul_overflow(count, size, &bytes) || __builtin_add_overflow(bytes, (size_t)ALIGNMENT - 1, &bytes))
+        return NULL;
+    return aligned_alloc(ALIGNMENT, bytes / ALIGNMENT * ALIGNMENT);
+}
+
+static uint32_t max_u32(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+static bool allocate_cache(struct bnt_session *s)
+{
+    const struct bnt_hyper *h = &s->model->hyper;
+    size_t rows = (size_t)h->n_layers * s->context; // below 2^36, and a row below 2^22 bytes
+    s->keys = allocate(rows, (size_t)bnt_kv_size(h) * sizeof(float));
+    s->values = allocate(rows, (size_t)bnt_kv_size(h) * sizeof(float));
+    return s->keys && s->values;
+}
+
+static bool allocate_work(struct bnt_session *s)
+{
+    const struct bnt_hyper *h = &s->model->hyper;
+    const size_t batch = BNT_MAX_BATCH * sizeof(float);
+    s->x_q_stride = bnt_pad_cols(max_u32(max_u32(h->hidden_size, h->ffn_size), bnt_q_size(h)));
+    s->x = allocate(h->hidden_size, batch);
+    s->h = allocate(h->hidden_size, batch);
+    s->q = allocate(bnt_q_size(h), batch);
+    s->att = allocate(bnt_q_size(h), batch);
+    s->gate = allocate(h->ffn_size, batch);
+    s->up = allocate(h->ffn_size, batch);
+    s->scores = allocate(s->context, bnt_pool_threads(s->pool) * sizeof(float));
+    s->x_q = allocate(s->x_q_stride, BNT_MAX_BATCH);
+    s->frequency = allocate(h->head_dim / 2, sizeof(float));
+    s->cosine = allocate(h->head_dim / 2, batch);
+    s->sine = allocate(h->head_dim / 2, batch);
+    s->logits = allocate(h->vocab_size, sizeof(float));
+    s->candidates = allocate(h->vocab_size, sizeof s->candidates[0]);
+    return s->x && s->h && s->q && s->att && s->gate && s->up && s->scores && s->x_q && s->frequency && s->cosine && s->sine &&
+           s->logits && s->candidates;
+}
+
+// Llama 3's stretching of long wavelengths (bnt.md section 10).
+static double scale_frequency(const struct bnt_hyper *h, double f)
+{
+    if (h->rope_scaling != BNT_ROPE_LLAMA3)
+        return f;
+    const double pi = 3.14159265358979323846;
+    double wavelength = 2 * pi / f;
+    double original = h->rope_original_context;
+    double low = (double)h->rope_low_freq_factor, high = (double)h->rope_high_freq_factor, factor = (double)h->rope_factor;
+    if (wavelength < original / high)
+        return f;
+    if (wavelength > original / low)
+        return f / factor;
+    double t = (original / wavelength - low) / (high - low);
+    return ((1 - t) / factor + t) * f;
+}
+
+static void fill_frequencies(struct bnt_session *s)
+{
+    const struct bnt_hyper *h = &s->model->hyper;
+    for (uint32_t i = 0; i < h->head_dim / 2; i++)
+        s->frequency[i] = (float)scale_frequency(h, pow(h->rope_theta, -2.0 * i / h->head_dim));
+}
+
+enum bnt_status bnt_session_open(const struct bnt_model *model, const struct bnt_session_options *options, struct bnt_session **session,
+                                 struct bnt_error *err)
+{
+    *session = NULL;
+    uint32_t context = options ? options->context : 0;
+    uint32_t threads = options ? options->threads : 0;
+    if (context > model->hyper.max_context)
+        return bnt_fail(err, BNT_ERR_ARGUMENT, "a context of %" PRIu32 " tokens is more than the model's %" PRIu32, context,
+                        model->hyper.max_context);
+    if (threads > MAX_THREADS)
+        return bnt_fail(err, BNT_ERR_ARGUMENT, "%" PRIu32 " threads are more than %d", threads, MAX_THREADS);
+    struct bnt_session *s = calloc(1, sizeof *s);
+    if (!s)
+        return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+    s->model = model;
+    s->context = context ? context : model->hyper.max_context;
+    s->pool = bnt_pool_open(threads ? threads : processors());
+    if (!s->pool || !allocate_cache(s) || !allocate_work(s)) {
+        bnt_session_close(s);
+        return bnt_fail(err, BNT_ERR_MEMORY, "out of memory for a session of %" PRIu32 " tokens", context);
+    }
+    fill_frequencies(s);
+    *session = s;
+    return BNT_OK;
+}
+
+void bnt_session_close(struct bnt_session *s)
+{
+    if (!s)
+        return;
+    bnt_pool_close(s->pool);
+    void *const buffers[] = {s->keys, s->values, s->x, s->h, s->q, s->att, s->gate, s->up, s->scores, s->x_q, s->frequency,
+                             s->cosine, s->sine, s->logits, s->candidates};
+    for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
+        free(buffers[i]);
+    free(s);
+}
+
+uint32_t bnt_session_position(const struct bnt_session *session)
+{
+    return session->position;
+}
+
+uint32_t bnt_session_context(const struct bnt_session *session)
+{
+    return session->context;
+}
+
+enum bnt_status bnt_session_rewind(struct bnt_session *session, uint32_t position, struct bnt_error *err)
+{
+    if (position > session->position)
+        return bnt_fail(err, BNT_ERR_ARGUMENT, "cannot rewind from %" PRIu32 " to %" PRIu32, session->position, position);
+    session->position = position;
+    return BNT_OK;
+}

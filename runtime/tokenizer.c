@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: MIT
+// Encoding and decoding (bnt.md section 8).
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/utf8.h"
+#include "runtime/bpe.h"
+#include "runtime/model.h"
+
+// Limits for patterns from untrusted files: a match that needs more is an error, not a hang.
+enum { MATCH_LIMIT = 10 * 1000 * 1000, HEAP_LIMIT_KIB = 64 * 1024 };
+
+// --- what a model keeps ---
+
+enum bnt_status bnt_tokenizer_bind(struct bnt_model *m, struct bnt_error *err)
+{
+    const struct bnt_tokenizer_view *v = &m->tokenizer;
+    m->patterns = calloc((size_t)v->record.n_steps + 1, sizeof m->patterns[0]);
+    if (!m->patterns)
+        return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+    for (uint32_t i = 0; i < v->record.n_steps; i++) {
+        if (v->steps[i].type != BNT_STEP_SPLIT)
+            continue;
+        m->patterns[i] = bnt_regex_compile(v->pool + v->steps[i].offset, v->steps[i].size, err);
+        if (!m->patterns[i]) {
+            bnt_fail_prefix(err, "R26: section TOKN");
+            return BNT_ERR_FORMAT;
+        }
+    }
+    for (unsigned byte = 0; byte < 256; byte++) {
+        const uint8_t text = (uint8_t)byte;
+        m->byte_token[byte] = (int32_t)bnt_bpe_lookup(m, &text, 1);
+    }
+    for (uint32_t i = 0; i < v->record.n_added; i++)
+        m->added_start[v->pool[v->added[i].offset]] = true;
+    return BNT_OK;
+}
+
+void bnt_tokenizer_unbind(struct bnt_model *m)
+{
+    for (uint32_t i = 0; m->patterns && i < m->tokenizer.record.n_steps; i++)
+        pcre2_code_free(m->patterns[i]);
+    free(m->patterns);
+    m->patterns = NULL;
+}
+
+// --- pre-tokenizer steps ---
+
+struct text_encoder {
+    struct bnt_encoder bpe;
+    pcre2_match_data *match;     // one pair of offsets is all that is asked for
+    pcre2_match_context *limits;
+    struct bnt_error *err;
+};
+
+// Pieces of one step as they grow together, by the step's behavior.
+struct splitter {
+    struct text_encoder *encoder;
+    uint32_t step;
+    const uint8_t *text;
+    size_t start, end; // the piece that may still grow; empty: none
+    bool is_separator; // of the piece
+    bool after_separator;
+};
+
+static enum bnt_status encode_piece(struct text_encoder *e, uint32_t step, const uint8_t *text, size_t size);
+
+static enum bnt_status no_memory(struct text_encoder *e)
+{
+    return bnt_fail(e->err, BNT_ERR_MEMORY, "out of memory");
+}
+
+static enum bnt_status flush(struct splitter *s)
+{
+    enum bnt_status status = BNT_OK;
+    if (s->end > s->start)
+        status = encode_piece(s->encoder, s->step + 1, s->text + s->start, s->end - s->start);
+    s->start = s->end = 0;
+    return status;
+}
+
+// Whether the next segment joins the piece that may still grow.
+static bool joins(const struct splitter *s, unsigned behavior, bool separator)
+{
+    if (s->end == s->start)
+        return false;
+    switch (behavior) {
+    case BNT_SPLIT_MERGED_WITH_PREVIOUS:
+        return separator && !s->after_separator;
+    case BNT_SPLIT_MERGED_WITH_NEXT:
+        return !separator && s->is_separator;
+    case BNT_SPLIT_CONTIGUOUS:
+        return separator && s->is_separator;
+    default:
+        return false;
+    }
+}
+
+static enum bnt_status add_segment(struct splitter *s, unsigned behavior, bool separator, size_t start, size_t end)
+{
+    enum bnt_status status = BNT_OK;
+    if (start == end)
+        return status;
+    if (joins(s, behavior, separator)) {
+        s->end = end;
+    } else {
+        status = flush(s);
+        if (!(separator && behavior == BNT_SPLIT_REMOVED)) {
+            s->start = start;
+            s->end = end;
+        }
+    }
+    s->is_separator = separator;
+    s->after_separator = separator;
+    return status;
+}
+
+// The next match at or after from; *start = size when there is none.
+static enum bnt_status next_match(struct text_encoder *e, uint32_t step, const uint8_t *text, size_t size, size_t from, size_t *start,
+                                  size_t *end)
+{
+    *start = *end = size;
+    int n = pcre2_match(e->bpe.model->patterns[step], text, size, from, PCRE2_NO_UTF_CHECK, e->match, e->limits);
+    if (n == PCRE2_ERROR_NOMATCH)
+        return BNT_OK;
+    if (n < 0)
+        return bnt_fail(e->err, BNT_ERR_FORMAT, "the tokenizer's pattern %" PRIu32 " fails on this text (PCRE2 error %d)", step, n);
+    const PCRE2_SIZE *offsets = pcre2_get_ovector_pointer(e->match);
+    *start = offsets[0];
+    *end = offsets[1];
+    // With \K or a lookbehind trick a match may be reported to start after it ends, or before the search.
+    if (*start < from || *end < *start)
+        return bnt_fail(e->err, BNT_ERR_FORMAT, "the tokenizer's pattern %" PRIu32 " moves the start of its match", step);
+    return BNT_OK;
+}
+
+static enum bnt_status split(struct text_encoder *e, uint32_t step, const uint8_t *text, size_t size)
+{
+    const struct bnt_step_record *record = &e->bpe.model->tokenizer.steps[step];
+    struct splitter s = {.encoder = e, .step = step, .text = text};
+    bool invert = record->invert;
+    size_t done = 0, from = 0, start, end;
+    while (from <= size && done < size) {
+        enum bnt_status status = next_match(e, step, text, size, from, &start, &end);
+        if (status == BNT_OK)
+            status = add_segment(&s, record->behavior, invert, done, start);
+        if (status == BNT_OK)
+            status = add_segment(&s, record->behavior, !invert, start, end);
+        if (status != BNT_OK)
+            return status;
+        done = end;
+        // After an empty match the search goes on behind the next character.
+        from = end > start || end == size ? end : end + (size_t)bnt_utf8_next(text + end, size - end, NULL);
+        if (end == start && start == size)
+            break;
+    }
+    return flush(&s);
+}
+
+static enum bnt_status prefix_space(struct text_encoder *e, uint32_t step, const uint8_t *text, size_t size)
+{
+    if (size > 0 && text[0] == ' ')
+        return encode_piece(e, step + 1, text, size);
+    uint8_t *spaced = malloc(size + 1);
+    if (!spaced)
+        return no_memory(e);
+    spaced[0] = ' ';
+    memcpy(spaced + 1, text, size);
+    enum bnt_status status = encode_piece(e, step + 1, spaced, size + 1);
+    free(spaced);
+    return status;
+}
+
+// Applies the steps from `step` on, then merges. Recursion is as deep as there are steps, at most BNT_TOKENIZER_MAX_STEPS.
+static enum bnt_status encode_piece(struct text_encoder *e, uint32_t step, const uint8_t *text, size_t size)
+{
+    const struct bnt_tokenizer_view *v = &e->bpe.model->tokenizer;
+    if (step == v->record.n_steps)
+        return bnt_bpe_encode(&e->bpe, text, size) ? BNT_OK : no_memory(e);
+    return v->steps[step].type == BNT_STEP_SPLIT ? split(e, step, text, size) : prefix_space(e, step, text, size);
+}
+
+// --- added tokens ---
+
+static bool is_white_space(uint32_t c) // Unicode White_Space
+{
+    return (c >= 9 && c <= 13) || c == 32 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
+           c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+}
+
+// Start of the character that ends at `at` > 0.
+static size_t previous_character(const uint8_t *text, size_t at)
+{
+    do
+        at--;
+    while (at > 0 && (text[at] & 0xC0) == 0x80);
+    return at;
+}
+
+// Whether the character at text (size > 0) can be part of a word: letters, marks, decimal digits, connectors.
+static bool is_word_character(const uint8_t *text, size_t size)
+{
+    static const char pattern[] = "\\A[\\p{L}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}]";
+    pcre2_code *code = bnt_regex_compile((const uint8_t *)pattern, sizeof pattern - 1, NULL);
+    pcre2_match_data *match = code ? pcre2_match_data_create(1, NULL) : NULL;
+    bool found = match && pcre2_match(code, text, size, 0, PCRE2_NO_UTF_CHECK, match, NULL) >= 0;
+    pcre2_match_data_free(match);
+    pcre2_code_free(code);
+    return found;
+}
+
+static bool stands_alone(const uint8_t *text, size_t size, size_t start, size_t end)
+{
+    if (start > 0 && is_word_character(text + previous_character(text, start), size - previous_character(text, start)))
+        return false;
+    return end == size || !is_word_character(text + end, size - end);
+}
+
+// The longest added token that begins at `at`, or NULL.
+static const struct bnt_added_record *longest_added(const struct bnt_model *m, const uint8_t *text, size_t size, size_t at)
+{
+    const struct bnt_tokenizer_view *v = &m->tokenizer;
+    const struct bnt_added_record *longest = NULL;
+    if (!m->added_start[text[at]])
+        return NULL;
+    for (uint32_t i = 0; i < v->record.n_added; i++) {
+        const struct bnt_added_record *a = &v->added[i];
+        if (a->size <= size - at && (!longest || a->size > longest->size) && memcmp(v->pool + a->offset, text + at, a->size) == 0)
+            longest = a;
+    }
+    return longest;
+}
+
+struct added_match {
+    const struct bnt_added_record *added;
+    size_t start, end; // with the white space that it takes
+    size_t resume;     // where the search goes on
+};
+
+// The next added token at or after from; .added = NULL when there is none. It takes no white space before floor.
+static struct added_match find_added(const struct bnt_model *m, const uint8_t *text, size_t size, size_t from, size_t floor)
+{
+    for (size_t at = from; at < size; at++) {
+        const struct bnt_added_record *a = longest_added(m, text, size, at);
+        if (!a)
+            continue;
+        struct added_match match = {.added = a, .start = at, .end = at + a->size, .resume = at + a->size};
+        if (a->flags & BNT_ADDED_SINGLE_WORD && !stands_alone(text, size, match.start, match.end)) {
+            at = match.end - 1; // passed over as a whole
+            continue;
+        }
+        uint32_t c;
+        while (a->flags & BNT_ADDED_LSTRIP && match.start > floor) {
+            size_t before = previous_character(text, match.start);
+            (void)bnt_utf8_next(text + before, size - before, &c);
+            if (!is_white_space(c))
+                break;
+            match.start = before;
+        }
+        while (a->flags & BNT_ADDED_RSTRIP && match.end < size) {
+            int n = bnt_utf8_next(text + match.end, size - match.end, &c);
+            if (!is_white_space(c))
+                break;
+            match.end += (size_t)n;
+        }
+        match.resume = match.end;
+        return match;
+    }
+    return (struct added_match){.start = size, .end = size, .resume = size};
+}
+
+static enum bnt_status encode_text(struct text_encoder *e, const uint8_t *text, size_t size)
+{
+    size_t done = 0;
+    while (done < size) {
+        struct added_match match = find_added(e->bpe.model, text, size, done, done);
+        if (match.start > done) {
+            enum bnt_status status = encode_piece(e, 0, text + done, match.start - done);
+            if (status != BNT_OK)
+                return status;
+        }
+        if (match.added && !bnt_encoder_put(&e->bpe, match.added->id))
+            return no_memory(e);
+        done = match.resume;
+    }
+    return BNT_OK;
+}
+
+// --- the public functions ---
+
+static enum bnt_status need_tokenizer(const struct bnt_model *m, struct bnt_error *err)
+{
+    return m->has_tokenizer ? BNT_OK
+                            : bnt_fail(err, BNT_ERR_NO_TOKENIZER, "the model has no tokenizer (its checkpoint had no tokenizer.json): use token ids");
+}
+
+static enum bnt_status put_ids(struct text_encoder *e, const uint32_t *ids, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (!bnt_encoder_put(&e->bpe, ids[i]))
+            return no_memory(e);
+    }
+    return BNT_OK;
+}
+
+static enum bnt_status encode_whole(struct text_encoder *e, const uint8_t *text, size_t size, bool special)
+{
+    const struct bnt_tokenizer_view *v = &e->bpe.model->tokenizer;
+    enum bnt_status status = special ? put_ids(e, v->prefix, v->record.n_prefix) : BNT_OK;
+    if (status == BNT_OK)
+        status = encode_text(e, text, size);
+    if (status == BNT_OK && special)
+        status = put_ids(e, v->suffix, v->record.n_suffix);
+    return status;
+}
+
+static enum bnt_status copy_ids(const struct text_encoder *e, uint32_t *tokens, size_t capacity, size_t *count)
+{
+    *count = e->bpe.n_ids;
+    if (e->bpe.n_ids > capacity)
+        return bnt_fail(e->err, BNT_ERR_ARGUMENT, "the text has %zu tokens, there is room for %zu", e->bpe.n_ids, capacity);
+    if (e->bpe.n_ids)
+        memcpy(tokens, e->bpe.ids, e->bpe.n_ids * sizeof tokens[0]);
+    return BNT_OK;
+}
+
+enum bnt_status bnt_tokenize(const struct bnt_model *model, const char *text, size_t size, bool special, uint32_t *tokens, size_t capacity,
+                             size_t *count, struct bnt_error *err)
+{
+    *count = 0;
+    enum bnt_status status = need_tokenizer(model, err);
+    if (status != BNT_OK)
+        return status;
+    size_t valid = bnt_utf8_valid((const uint8_t *)text, size);
+    if (valid != size)
+        return bnt_fail(err, BNT_ERR_TEXT, "the text is not valid UTF-8 at byte %zu", valid);
+    if (size >= UINT32_MAX)
+        return bnt_fail(err, BNT_ERR_ARGUMENT, "a text must be shorter than 4 GB");
+    struct text_encoder e = {.bpe = {.model = model}, .err = err};
+    e.match = pcre2_match_data_create(1, NULL);
+    e.limits = pcre2_match_context_create(NULL);
+    if (e.match && e.limits) {
+        (void)pcre2_set_match_limit(e.limits, MATCH_LIMIT);
+        (void)pcre2_set_heap_limit(e.limits, HEAP_LIMIT_KIB);
+        status = encode_whole(&e, (const uint8_t *)text, size, special);
+    } else {
+        status = no_memory(&e);
+    }
+    if (status == BNT_OK)
+        status = copy_ids(&e, tokens, capacity, count);
+    pcre2_match_data_free(e.match);
+    pcre2_match_context_free(e.limits);
+    free(e.bpe.ids);
+    free(e.bpe.symbols);
+    free(e.bpe.heap);
+    return status;
+}
+
+const char *bnt_token_text(const struct bnt_model *model, uint32_t token, size_t *size)
+{
+    *size = 0;
+    if (!model->has_tokenizer || token >= model->hyper.vocab_size)
+        return NULL;
+    if (token >= model->tokenizer.record.n_tokens)
+        return ""; // the embedding has more rows than the tokenizer has tokens
+    return (const char *)bnt_token_bytes(&model->tokenizer, token, size);
+}
+
+// Writes where there is room, counts always.
+static void append(char *text, size_t capacity, size_t *size, const void *bytes, size_t n)
+{
+    if (*size <= capacity && n <= capacity - *size && n > 0)
+        memcpy(text + *size, bytes, n);
+    *size += n;
+}
+
+// Bytes to valid UTF-8.
+static void append_valid(char *text, size_t capacity, size_t *size, const uint8_t *bytes, size_t n)
+{
+    for (size_t i = 0; i < n;) {
+        int length = bnt_utf8_next(bytes + i, n - i, NULL);
+        if (length > 0)
+            append(text, capacity, size, bytes + i, (size_t)length);
+        else
+            append(text, capacity, size, "\xEF\xBF\xBD", 3);
+        i += length > 0 ? (size_t)length : length < 0 ? (size_t)-length : n - i; // 0: what is left is cut short
+    }
+}
+
+enum bnt_status bnt_detokenize(const struct bnt_model *model, const uint32_t *tokens, size_t count, char *text, size_t capacity,
+                               size_t *size, struct bnt_error *err)
+{
+    *size = 0;
+    enum bnt_status status = need_tokenizer(model, err);
+    if (status != BNT_OK)
+        return status;
+    size_t total = 0, n;
+    for (size_t i = 0; i < count; i++) {
+        if (!bnt_token_text(model, tokens[i], &n))
+            return bnt_fail(err, BNT_ERR_ARGUMENT, "token %" PRIu32 " is not below the vocabulary's size %" PRIu32, tokens[i],
+                            model->hyper.vocab_size);
+        total += n;
+    }
+    uint8_t *bytes = malloc(total + 1);
+    if (!bytes)
+        return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+    size_t at = 0;
+    for (size_t i = 0; i < count; i++) {
+        const char *token = bnt_token_text(model, tokens[i], &n);
+        memcpy(bytes + at, token, n);
+        at += n;
+    }
+    append_valid(text, capacity, size, bytes, total);
+    free(bytes);
+    return *size <= capacity ? BNT_OK : bnt_fail(err, BNT_ERR_ARGUMENT, "the text has %zu bytes, there is room for %zu", *size, capacity);
+}
