@@ -33,9 +33,9 @@ static enum bnt_status add_source(struct bnt_st_builder *b, const struct bnt_sou
     const uint64_t shape[2] = {source->place.rows, source->place.cols};
     const uint64_t one = 1;
     char scale_name[BNT_TENSOR_NAME_SIZE + 8];
-    if (source->place.dtype == BNT_F32)
+    if (source->place.section == BNT_SECTION_NORM)
         return bnt_st_builder_add(b, source->name, BNT_ST_F32, 1, &shape[1], err);
-    if (source->place.dtype == BNT_BF16)
+    if (source->place.section == BNT_SECTION_EMBD)
         return bnt_st_builder_add(b, source->name, source->tensor->dtype, 2, shape, err);
     (void)snprintf(scale_name, sizeof scale_name, "%s_scale", source->name);
     enum bnt_status status = bnt_st_builder_add(b, source->name, BNT_ST_I8, 2, shape, err);
@@ -43,7 +43,7 @@ static enum bnt_status add_source(struct bnt_st_builder *b, const struct bnt_sou
 }
 
 // Dense tensors come first: they lie first in a .bnt file.
-static const enum bnt_dtype stream_order[] = {BNT_F32, BNT_BF16, BNT_TERNARY};
+static const uint32_t stream_order[] = {BNT_SECTION_NORM, BNT_SECTION_EMBD, BNT_SECTION_TERN};
 enum { ORDERS = sizeof stream_order / sizeof stream_order[0] };
 
 static enum bnt_status add_tensors(struct converter *c, struct bnt_st_builder *b)
@@ -51,7 +51,7 @@ static enum bnt_status add_tensors(struct converter *c, struct bnt_st_builder *b
     const struct bnt_checkpoint *from = c->checkpoint;
     for (size_t order = 0; order < ORDERS; order++) {
         for (size_t i = 0; i < from->n_sources; i++) {
-            if (from->sources[i].place.dtype != stream_order[order])
+            if (from->sources[i].place.section != stream_order[order])
                 continue;
             enum bnt_status status = add_source(b, &from->sources[i], c->err);
             if (status != BNT_OK)
@@ -214,10 +214,10 @@ static enum bnt_status write_matrix(struct converter *c, const struct bnt_source
 
 static enum bnt_status write_tensor(struct converter *c, const struct bnt_source *source)
 {
-    switch (source->place.dtype) {
-    case BNT_F32:
+    switch (source->place.section) {
+    case BNT_SECTION_NORM:
         return write_norm(c, source);
-    case BNT_BF16:
+    case BNT_SECTION_EMBD:
         return write_embedding(c, source);
     default:
         return write_matrix(c, source);
@@ -229,7 +229,7 @@ static enum bnt_status write_tensors(struct converter *c)
     const struct bnt_checkpoint *from = c->checkpoint;
     for (size_t order = 0; order < ORDERS; order++) {
         for (size_t i = 0; i < from->n_sources; i++) {
-            if (from->sources[i].place.dtype != stream_order[order])
+            if (from->sources[i].place.section != stream_order[order])
                 continue;
             enum bnt_status status = write_tensor(c, &from->sources[i]);
             if (status != BNT_OK)

@@ -267,8 +267,19 @@ static enum bnt_status bind(struct finder *f, struct bnt_source *source)
         return bind_packed(f, source);
     if (!is_float(found->tensor))
         return wrong_type(f, found->tensor, "BF16, F16 or F32");
-    unsigned rank = source->place.dtype == BNT_F32 ? 1 : 2; // f32 are the norms
+    unsigned rank = source->place.section == BNT_SECTION_NORM ? 1 : 2;
     return check_shape(f, found->tensor, rank, source->place.rows, source->place.cols);
+}
+
+// Embeddings are kept exactly: as bf16 if all of the checkpoint's are, otherwise as f32, which holds every f16 and f32.
+static void choose_embedding_type(struct finder *f)
+{
+    static const char *const names[] = {"model.embed_tokens.weight", "lm_head.weight"};
+    for (size_t i = 0; i < f->count; i++) {
+        const struct bnt_st_tensor *t = f->all[i].tensor;
+        if ((strcmp(t->name, names[0]) == 0 || strcmp(t->name, names[1]) == 0) && t->dtype != BNT_ST_BF16)
+            f->checkpoint->config.hyper.flags |= BNT_HYPER_F32_EMBEDDINGS;
+    }
 }
 
 // Some tied checkpoints repeat the embedding as lm_head; a different one would contradict the config.
@@ -311,6 +322,7 @@ static enum bnt_status refuse_unused(struct finder *f)
 static enum bnt_status bind_all(struct finder *f)
 {
     struct bnt_checkpoint *c = f->checkpoint;
+    choose_embedding_type(f);
     c->sources = calloc((size_t)bnt_layout_count(&c->config.hyper, false), sizeof c->sources[0]);
     if (!c->sources)
         return bnt_fail(f->err, BNT_ERR_MEMORY, "out of memory");

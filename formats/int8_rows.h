@@ -5,7 +5,9 @@
 
 #include <stdint.h>
 
-// One row of n bf16 values to n int8 values; returns the row's scale. Values must be finite.
-float bnt_int8_row(const uint8_t *bf16, uint32_t n, int8_t *out);
+#include "formats/layout.h"
+
+// One row of n values (dtype: BNT_BF16 or BNT_F32) to n int8 values; returns the row's scale. Values must be finite.
+float bnt_int8_row(enum bnt_dtype dtype, const uint8_t *row, uint32_t n, int8_t *out);
 
 #endif

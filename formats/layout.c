@@ -132,10 +132,11 @@ bool bnt_layout_next(struct bnt_layout_walk *walk, struct bnt_tensor_place *plac
     if (!row)
         return false;
     uint64_t *end = &walk->end[section_slot(row->section)];
+    bool wide = row->section == BNT_SECTION_EMBD && walk->hyper->flags & BNT_HYPER_F32_EMBEDDINGS;
     *place = (struct bnt_tensor_place){
         .role = row->role,
         .layer = row->per_layer ? walk->layer : BNT_NO_LAYER,
-        .dtype = row->dtype,
+        .dtype = wide ? BNT_F32 : row->dtype,
         .rows = dimension(walk->hyper, row->rows),
         .cols = dimension(walk->hyper, row->cols),
         .section = row->section,
@@ -187,10 +188,10 @@ unsigned bnt_role_from_name(const char *name)
     return 0;
 }
 
-bool bnt_role_is_ternary(unsigned role)
+uint32_t bnt_role_section(unsigned role)
 {
     const struct role_row *row = find_role(role);
-    return row && row->dtype == BNT_TERNARY;
+    return row ? row->section : 0;
 }
 
 const char *bnt_dtype_name(unsigned dtype)
@@ -267,7 +268,7 @@ const char *bnt_hyper_problem(const struct bnt_hyper *h)
         return "max_context";
     if (!in_range(h->activation, BNT_ACTIVATION_SILU, BNT_ACTIVATION_RELU2))
         return "activation";
-    if (h->flags & ~(uint32_t)(BNT_HYPER_TIED | BNT_HYPER_SUB_NORMS))
+    if (h->flags & ~(uint32_t)(BNT_HYPER_TIED | BNT_HYPER_SUB_NORMS | BNT_HYPER_F32_EMBEDDINGS))
         return "flags";
     if (!positive((double)h->norm_eps))
         return "norm_eps";

@@ -79,7 +79,8 @@ _Static_assert(offsetof(struct bnt_header, sections) == 128, "header");
 
 enum bnt_activation { BNT_ACTIVATION_SILU = 1, BNT_ACTIVATION_RELU2 = 2 };
 enum bnt_rope_scaling { BNT_ROPE_NONE = 0, BNT_ROPE_LLAMA3 = 1 };
-enum { BNT_HYPER_TIED = 1, BNT_HYPER_SUB_NORMS = 2 }; // bits of bnt_hyper.flags
+// Bits of bnt_hyper.flags.
+enum { BNT_HYPER_TIED = 1, BNT_HYPER_SUB_NORMS = 2, BNT_HYPER_F32_EMBEDDINGS = 4 };
 
 struct bnt_hyper {
     uint32_t n_layers;
@@ -251,8 +252,8 @@ const char *bnt_role_name(unsigned role);
 unsigned bnt_role_from_name(const char *name);
 const char *bnt_dtype_name(unsigned dtype);
 
-// Whether the tensor of this role is per layer, ternary; for tables that are indexed by role.
-bool bnt_role_is_ternary(unsigned role);
+// The section (bnt_section_type) that holds tensors of a known role.
+uint32_t bnt_role_section(unsigned role);
 
 // Names the first field out of its range (R12), or returns NULL.
 const char *bnt_hyper_problem(const struct bnt_hyper *hyper);

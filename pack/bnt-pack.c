@@ -19,8 +19,9 @@ static const char help[] =
     "IN is a file; '-', the default, is standard input.\n"
     "\n"
     "  -o, --output=OUT       write to OUT; '-', the default, is standard output\n"
-    "      --embedding=TYPE   bf16 (default), or int8: add an int8 copy of the output\n"
-    "                         matrix for a faster output layer\n"
+    "      --embedding=TYPE   int8: add an int8 copy of the output matrix for a faster\n"
+    "                         output layer; bf16: round embeddings to bf16. By default they\n"
+    "                         stay as they are, bf16 or f32. May be given for each\n"
     "  -j, --jobs=N           use N threads (default: the processors of this machine)\n"
     "      --matrix=NAME      pack the one I8 matrix NAME of a safetensors file into bare\n"
     "                         16x32 blocks, and nothing else\n"
@@ -113,8 +114,11 @@ int main(int argc, char **argv)
             a.pack.quiet = true;
             break;
         case OPTION_EMBEDDING:
-            a.pack.int8 = strcmp(optarg, "int8") == 0;
-            if (!a.pack.int8 && strcmp(optarg, "bf16") != 0)
+            if (strcmp(optarg, "int8") == 0)
+                a.pack.int8 = true;
+            else if (strcmp(optarg, "bf16") == 0)
+                a.pack.bf16 = true;
+            else
                 return bnt_cli_usage("--embedding must be bf16 or int8, not '%s'", optarg);
             break;
         case OPTION_MATRIX:

@@ -40,7 +40,7 @@ static enum bnt_status pack_ternary(struct pack_queue *q, struct pack_job *job, 
 
 static enum bnt_status refuse_value(const struct pack_job *job, uint64_t i, struct bnt_error *err)
 {
-    return bnt_fail(err, BNT_ERR_FORMAT, "tensor %s: element %" PRIu64 " is not finite, or not as bf16", job->tensor->name,
+    return bnt_fail(err, BNT_ERR_FORMAT, "tensor %s: element %" PRIu64 " is not finite, or not in the type that the file stores", job->tensor->name,
                     (uint64_t)job->first * job->tensor->record->cols + i);
 }
 
@@ -62,13 +62,20 @@ static float load(enum bnt_st_dtype dtype, const uint8_t *data, uint64_t i)
     return dtype == BNT_ST_F16 ? bnt_float_from_f16(v) : bnt_float_from_bf16(v);
 }
 
-static enum bnt_status write_int8(struct pack_queue *q, struct pack_job *job, const uint8_t *bf16, struct bnt_error *err)
+static unsigned value_size(const struct bnt_tensor_record *t)
+{
+    return t->dtype == BNT_F32 ? 4 : 2;
+}
+
+static enum bnt_status write_int8(struct pack_queue *q, struct pack_job *job, struct bnt_error *err)
 {
     uint32_t cols = job->tensor->record->cols;
-    int8_t *rows = (int8_t *)job->out;
-    float *scales = (float *)(void *)(job->out + bnt_round_up((uint64_t)job->rows * cols, sizeof(float)));
+    uint8_t *scratch = job->out + bnt_round_up((uint64_t)job->rows * cols * value_size(job->tensor->record), sizeof(float));
+    int8_t *rows = (int8_t *)scratch;
+    float *scales = (float *)(void *)(scratch + bnt_round_up((uint64_t)job->rows * cols, sizeof(float)));
     for (uint32_t r = 0; r < job->rows; r++)
-        scales[r] = bnt_int8_row(bf16 + 2 * (uint64_t)r * cols, cols, rows + (uint64_t)r * cols);
+        scales[r] = bnt_int8_row(job->tensor->record->dtype, job->out + (uint64_t)r * cols * value_size(job->tensor->record), cols,
+                                 rows + (uint64_t)r * cols);
     enum bnt_status status =
         write_at(q, rows, (uint64_t)job->rows * cols, job->tensor->int8->offset + (uint64_t)job->first * cols, err);
     return status == BNT_OK
@@ -76,30 +83,40 @@ static enum bnt_status write_int8(struct pack_queue *q, struct pack_job *job, co
                : status;
 }
 
-// Rounds to bf16 in place; a bf16 stream stays as it is.
+// One value to the type it has in the file. Rounding to bf16 may overflow.
+static bool put_value(const struct bnt_tensor_record *t, float v, uint8_t *out)
+{
+    if (t->dtype == BNT_F32) {
+        memcpy(out, &v, sizeof v);
+        return isfinite(v);
+    }
+    uint16_t bf16 = bnt_bf16_from_float(v);
+    memcpy(out, &bf16, sizeof bf16);
+    return (bf16 & 0x7f80) != 0x7f80;
+}
+
 static enum bnt_status write_embedding(struct pack_queue *q, struct pack_job *job, struct bnt_error *err)
 {
     const struct bnt_tensor_record *t = job->tensor->record;
+    const unsigned size = value_size(t);
     uint64_t n = (uint64_t)job->rows * t->cols;
     for (uint64_t i = 0; i < n; i++) {
-        uint16_t v = bnt_bf16_from_float(load(job->tensor->dtype, job->in, i));
-        if ((v & 0x7f80) == 0x7f80)
+        if (!put_value(t, load(job->tensor->dtype, job->in, i), job->out + size * i))
             return refuse_value(job, i, err);
-        memcpy(job->in + 2 * i, &v, 2);
     }
-    enum bnt_status status = write_at(q, job->in, 2 * n, t->offset + 2 * (uint64_t)job->first * t->cols, err);
-    return status == BNT_OK && job->tensor->int8 ? write_int8(q, job, job->in, err) : status;
+    enum bnt_status status = write_at(q, job->out, size * n, t->offset + size * (uint64_t)job->first * t->cols, err);
+    return status == BNT_OK && job->tensor->int8 ? write_int8(q, job, err) : status;
 }
 
 static void do_job(struct pack_queue *q, struct pack_job *job)
 {
     struct bnt_error err;
     enum bnt_status status;
-    switch (job->tensor->record->dtype) {
-    case BNT_TERNARY:
+    switch (bnt_role_section(job->tensor->record->role)) {
+    case BNT_SECTION_TERN:
         status = pack_ternary(q, job, &err);
         break;
-    case BNT_F32:
+    case BNT_SECTION_NORM:
         status = copy_norm(q, job, &err);
         break;
     default:
@@ -152,7 +169,8 @@ uint64_t bnt_pack_out_bytes(const struct bnt_tensor_record *record, uint32_t row
 {
     if (record->dtype == BNT_TERNARY)
         return bnt_pad_rows(rows) / BNT_BLOCK_ROWS * bnt_block_row_bytes(record->cols);
-    return bnt_round_up((uint64_t)rows * record->cols, sizeof(float)) + (uint64_t)rows * sizeof(float);
+    uint64_t n = (uint64_t)rows * record->cols;
+    return bnt_round_up(n * value_size(record), sizeof(float)) + bnt_round_up(n, sizeof(float)) + (uint64_t)rows * sizeof(float);
 }
 
 static bool allocate_jobs(struct pack_queue *q, uint64_t in_bytes, uint64_t out_bytes)

@@ -55,7 +55,7 @@ enum { PACK_JOB_BYTES = 1 << 20 };
 // in_bytes, out_bytes: the largest that a stripe takes in and makes.
 enum bnt_status bnt_pack_queue_start(struct pack_queue *queue, struct bnt_output *output, unsigned threads,
                                      uint64_t in_bytes, uint64_t out_bytes, struct bnt_error *err);
-// What a stripe of so many rows makes: packed blocks, or the int8 copy with its scales.
+// What a stripe of so many rows makes: packed blocks, or converted values, their int8 copy and its scales.
 uint64_t bnt_pack_out_bytes(const struct bnt_tensor_record *record, uint32_t rows);
 // A job to fill in. Waits for one; NULL once any job has failed.
 struct pack_job *bnt_pack_queue_take(struct pack_queue *queue);

@@ -152,6 +152,20 @@ static enum bnt_status build_tokenizer(struct packer *p)
 
 // --- what the stream must hold ---
 
+// Embeddings keep all of their bits, as bf16 or f32, unless bf16 was asked for.
+static void choose_embedding_type(struct packer *p)
+{
+    static const enum bnt_role roles[] = {BNT_TOKEN_EMBEDDING, BNT_OUTPUT};
+    char name[BNT_TENSOR_NAME_SIZE];
+    for (size_t i = 0; i < p->stream.count && !p->options->bf16; i++) {
+        for (size_t j = 0; j < sizeof roles / sizeof roles[0]; j++) {
+            bnt_arch_tensor_name(p->config.arch, roles[j], BNT_NO_LAYER, name);
+            if (strcmp(p->stream.tensors[i].name, name) == 0 && p->stream.tensors[i].dtype != BNT_ST_BF16)
+                p->config.hyper.flags |= BNT_HYPER_F32_EMBEDDINGS;
+        }
+    }
+}
+
 static int compare_expected(const void *a, const void *b)
 {
     return strcmp(((const struct expected *)a)->name, ((const struct expected *)b)->name);
@@ -202,9 +216,10 @@ static struct expected *find_expected(struct packer *p, const char *name)
 
 static bool type_fits(const struct expected *e, const struct bnt_st_tensor *t)
 {
-    if (e->is_scale || e->tensor->record->dtype == BNT_F32)
+    uint32_t section = bnt_role_section(e->tensor->record->role);
+    if (e->is_scale || section == BNT_SECTION_NORM)
         return t->dtype == BNT_ST_F32;
-    if (e->tensor->record->dtype == BNT_TERNARY)
+    if (section == BNT_SECTION_TERN)
         return t->dtype == BNT_ST_I8;
     return t->dtype == BNT_ST_BF16 || t->dtype == BNT_ST_F16 || t->dtype == BNT_ST_F32;
 }
@@ -214,7 +229,7 @@ static bool shape_fits(const struct expected *e, const struct bnt_st_tensor *t)
     const struct bnt_tensor_record *r = e->tensor->record;
     if (e->is_scale)
         return t->rank == 1 && t->shape[0] == 1;
-    if (r->dtype == BNT_F32)
+    if (bnt_role_section(r->role) == BNT_SECTION_NORM)
         return t->rank == 1 && t->shape[0] == r->cols;
     return t->rank == 2 && t->shape[0] == r->rows && t->shape[1] == r->cols;
 }
@@ -402,6 +417,8 @@ static enum bnt_status pack_all(struct packer *p, struct bnt_output *out)
     enum bnt_status status = read_header(p);
     if (status == BNT_OK)
         status = read_config(p);
+    if (status == BNT_OK)
+        choose_embedding_type(p);
     if (status == BNT_OK)
         status = build_tokenizer(p);
     if (status == BNT_OK)

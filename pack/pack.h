@@ -11,6 +11,7 @@
 struct pack_options {
     unsigned threads;
     bool int8;  // add the int8 copy of the output matrix
+    bool bf16;  // round embeddings to bf16 whatever they are
     bool quiet; // no progress bar
 };
 

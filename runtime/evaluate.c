@@ -110,11 +110,17 @@ static void add_rows(float *x, const float *y, size_t count)
 
 static void embed(struct bnt_session *s, const uint32_t *tokens, size_t n)
 {
-    size_t hidden = s->model->hyper.hidden_size;
+    const struct bnt_model *m = s->model;
+    const size_t hidden = m->hyper.hidden_size;
     for (size_t t = 0; t < n; t++) {
-        const uint16_t *row = s->model->embedding + (size_t)tokens[t] * hidden;
+        float *x = s->x + t * hidden;
+        size_t at = (size_t)tokens[t] * hidden;
+        if (m->wide) {
+            memcpy(x, (const float *)m->embedding + at, hidden * sizeof *x);
+            continue;
+        }
         for (size_t i = 0; i < hidden; i++)
-            s->x[t * hidden + i] = bnt_float_from_bf16(row[i]);
+            x[i] = bnt_float_from_bf16(((const uint16_t *)m->embedding)[at + i]);
     }
 }
 
@@ -195,7 +201,8 @@ static void part_of_output(void *context, unsigned part, unsigned parts)
     const struct bnt_model *m = job->session->model;
     size_t hidden = m->hyper.hidden_size, vocab = m->hyper.vocab_size;
     for (size_t r = vocab * part / parts; r < vocab * (part + 1) / parts; r++)
-        job->logits[r] = m->kernels->dot_bf16(m->output + r * hidden, job->x, hidden);
+        job->logits[r] = m->wide ? m->kernels->dot((const float *)m->output + r * hidden, job->x, hidden)
+                                 : m->kernels->dot_bf16((const uint16_t *)m->output + r * hidden, job->x, hidden);
 }
 
 static void compute_logits(struct bnt_session *s, size_t t, float *logits)

@@ -76,6 +76,7 @@ static enum bnt_status bind(struct bnt_model *m, struct bnt_error *err)
         bind_layer(m, (int32_t)i, &m->layers[i]);
     m->final_norm = tensor_data(m, BNT_FINAL_NORM, BNT_NO_LAYER);
     m->embedding = tensor_data(m, BNT_TOKEN_EMBEDDING, BNT_NO_LAYER);
+    m->wide = m->hyper.flags & BNT_HYPER_F32_EMBEDDINGS;
     m->output = m->hyper.flags & BNT_HYPER_TIED ? m->embedding : tensor_data(m, BNT_OUTPUT, BNT_NO_LAYER);
     return m->has_tokenizer ? bnt_tokenizer_bind(m, err) : BNT_OK;
 }

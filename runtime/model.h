@@ -32,8 +32,9 @@ struct bnt_model {
     struct bnt_hyper hyper;
     struct bnt_layer *layers;   // (n_layers)
     const float *final_norm;    // (hidden)
-    const uint16_t *embedding;  // (vocab, hidden) bf16
-    const uint16_t *output;     // (vocab, hidden) bf16; the embedding when tied
+    const void *embedding;      // (vocab, hidden) bf16 (uint16_t), or f32 if wide
+    const void *output;         // (vocab, hidden) likewise; the embedding when tied
+    bool wide;                  // embeddings are f32
     bool has_tokenizer;
     struct bnt_tokenizer_view tokenizer;
     pcre2_code **patterns;      // (n_steps), NULL for steps without one

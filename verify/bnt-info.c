@@ -36,10 +36,10 @@ static json_t *describe_hyper(const struct bnt_hyper *h)
     for (uint32_t i = 0; i < h->eos_count; i++)
         (void)json_array_append_new(eos, json_integer(h->eos_id[i]));
     json_t *json = json_pack(
-        "{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:b, s:b, s:f, s:f, s:i, s:o, s:f, s:f, s:i}", "n_layers", h->n_layers,
+        "{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:s, s:b, s:b, s:f, s:f, s:i, s:o, s:f, s:f, s:i}", "n_layers", h->n_layers,
         "hidden_size", h->hidden_size, "ffn_size", h->ffn_size, "n_heads", h->n_heads, "n_kv_heads", h->n_kv_heads, "head_dim",
         h->head_dim, "vocab_size", h->vocab_size, "max_context", h->max_context, "activation",
-        h->activation == BNT_ACTIVATION_RELU2 ? "relu2" : "silu", "tied", (h->flags & BNT_HYPER_TIED) != 0, "sub_norms",
+        h->activation == BNT_ACTIVATION_RELU2 ? "relu2" : "silu", "embeddings", h->flags & BNT_HYPER_F32_EMBEDDINGS ? "f32" : "bf16", "tied", (h->flags & BNT_HYPER_TIED) != 0, "sub_norms",
         (h->flags & BNT_HYPER_SUB_NORMS) != 0, "norm_eps", (double)h->norm_eps, "rope_theta", h->rope_theta, "bos_id", h->bos_id,
         "eos_ids", eos, "temperature", (double)h->temperature, "top_p", (double)h->top_p, "top_k", h->top_k);
     if (h->rope_scaling == BNT_ROPE_LLAMA3)
@@ -188,7 +188,7 @@ static const char *section_meaning(const char *type)
         const char *type, *meaning;
     } rows[] = {
         {"HYPR", "HYPR  hyperparameters"},   {"TOKN", "TOKN  tokenizer"},          {"NORM", "NORM  norms, f32"},
-        {"EMBD", "EMBD  embeddings, bf16"},  {"EMB8", "EMB8  int8 output matrix"}, {"TERN", "TERN  ternary matrices, 2-bit"},
+        {"EMBD", "EMBD  embeddings"},  {"EMB8", "EMB8  int8 output matrix"}, {"TERN", "TERN  ternary matrices, 2-bit"},
         {"TENS", "TENS  tensor table"},      {"PROV", "PROV  provenance"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

@@ -125,32 +125,40 @@ static void check_matrix(struct verify_task *task)
 
 // --- dense tensors ---
 
-static bool is_finite_bf16(const uint8_t *p)
+// bf16 and f32 are not finite when all exponent bits are set, those of the upper 16.
+static bool is_finite(enum bnt_dtype dtype, const uint8_t *p, uint64_t i)
 {
-    return (bnt_load_u16(p) & 0x7f80) != 0x7f80;
+    uint16_t upper = dtype == BNT_F32 ? bnt_load_u16(p + 4 * i + 2) : bnt_load_u16(p + 2 * i);
+    return (upper & 0x7f80) != 0x7f80;
 }
 
-// Whether any of n bf16 values is not finite, eight at a time.
-static bool any_not_finite_bf16(const uint8_t *p, uint64_t n)
+// Whether all of n values are finite; without branches, so that it becomes vector code.
+static bool all_finite(enum bnt_dtype dtype, const uint8_t *p, uint64_t n)
 {
     unsigned bad = 0;
-    for (uint64_t i = 0; i < n; i++)
-        bad |= (bnt_load_u16(p + 2 * i) & 0x7f80) == 0x7f80;
-    return bad != 0;
+    if (dtype == BNT_F32) {
+        for (uint64_t i = 0; i < n; i++)
+            bad |= !is_finite(BNT_F32, p, i);
+    } else {
+        for (uint64_t i = 0; i < n; i++)
+            bad |= !is_finite(BNT_BF16, p, i);
+    }
+    return !bad;
 }
 
 static void check_embedding(struct verify_task *task)
 {
     const struct checker *c = task->context;
     const struct bnt_tensor_record *t = &c->view->tensors[task->index];
+    const unsigned size = t->dtype == BNT_F32 ? 4 : 2;
     const uint8_t *p = c->view->data + t->offset + task->first;
-    if (!any_not_finite_bf16(p, task->count / 2))
+    if (all_finite(t->dtype, p, task->count / size))
         return;
     uint64_t i = 0;
-    while (is_finite_bf16(p + 2 * i))
+    while (is_finite(t->dtype, p, i))
         i++;
     bnt_report(&task->report, "R22", "%s: the value at offset %" PRIu64 " is not finite", bnt_tensor_name(t->role, t->layer).text,
-               t->offset + task->first + 2 * i);
+               t->offset + task->first + size * i);
 }
 
 static void check_norm(struct verify_task *task)
@@ -181,10 +189,10 @@ static void check_int8(struct verify_task *task)
         return;
     }
     for (uint64_t r = task->first; r < task->first + task->count; r++) {
-        const uint8_t *bf16 = v->data + from->offset + 2 * r * from->cols;
-        if (any_not_finite_bf16(bf16, from->cols))
+        const uint8_t *values = v->data + from->offset + from->size / from->rows * r;
+        if (!all_finite(from->dtype, values, from->cols))
             break; // R22's
-        float s = bnt_int8_row(bf16, copy->cols, row);
+        float s = bnt_int8_row(from->dtype, values, copy->cols, row);
         if (memcmp(row, v->data + copy->offset + r * copy->cols, copy->cols) != 0 ||
             bnt_bits_from_float(s) != bnt_load_u32(v->data + scale->offset + 4 * r)) {
             bnt_report(&task->report, "R23", "row %" PRIu64 " of the int8 copy is not what the output matrix gives", r);
@@ -205,14 +213,21 @@ static void add_tensor_tasks(struct verify_tasks *tasks, struct checker *c)
 {
     for (uint64_t i = 0; i < c->view->n_tensors; i++) {
         const struct bnt_tensor_record *t = &c->view->tensors[i];
-        if (t->dtype == BNT_TERNARY)
+        switch (bnt_role_section(t->role)) {
+        case BNT_SECTION_TERN:
             bnt_verify_add(tasks, check_matrix, c, i, 0, 0);
-        else if (t->dtype == BNT_BF16)
+            break;
+        case BNT_SECTION_EMBD:
             add_parts(tasks, check_embedding, c, i, t->size, PART);
-        else if (t->role == BNT_OUTPUT_INT8)
-            add_parts(tasks, check_int8, c, i, t->rows, PART / t->cols + 1);
-        else if (t->role != BNT_OUTPUT_INT8_SCALE)
+            break;
+        case BNT_SECTION_NORM:
             bnt_verify_add(tasks, check_norm, c, i, 0, 0);
+            break;
+        default: // of the two in EMB8 one task looks at both
+            if (t->role == BNT_OUTPUT_INT8)
+                add_parts(tasks, check_int8, c, i, t->rows, PART / t->cols + 1);
+            break;
+        }
     }
 }
 

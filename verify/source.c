@@ -35,7 +35,10 @@ enum { HYPER_FIELDS = sizeof hyper_fields / sizeof hyper_fields[0] };
 // Every byte of the record belongs to a field: they follow one another without padding, the last is reserved.
 static bool compare_hyper(const struct comparison *c, struct bnt_report *report)
 {
-    const uint8_t *a = (const void *)&c->view->hyper;
+    struct bnt_hyper file = c->view->hyper;
+    if (!(file.flags & BNT_HYPER_F32_EMBEDDINGS)) // rounding them to bf16 is bnt-pack's option, not the config's word
+        file.flags |= c->checkpoint->config.hyper.flags & BNT_HYPER_F32_EMBEDDINGS;
+    const uint8_t *a = (const void *)&file;
     const uint8_t *b = (const void *)&c->checkpoint->config.hyper;
     uint64_t before = report->count;
     for (size_t i = 0; i < HYPER_FIELDS; i++) {
@@ -105,10 +108,10 @@ static void compare_matrix(struct verify_task *task)
 
 // --- S4: norms and embeddings ---
 
-static bool dense_equal(const struct bnt_source *source, const uint8_t *file, uint64_t i)
+static bool dense_equal(const struct bnt_source *source, enum bnt_dtype dtype, const uint8_t *file, uint64_t i)
 {
     float v = bnt_float_load(bnt_source_float_type(source), source->data, i);
-    if (source->place.dtype == BNT_F32)
+    if (dtype == BNT_F32)
         return bnt_bits_from_float(v) == bnt_load_u32(file + 4 * i);
     return bnt_bf16_from_float(v) == bnt_load_u16(file + 2 * i);
 }
@@ -122,7 +125,7 @@ static void compare_dense(struct verify_task *task)
     if (t->dtype == BNT_BF16 && source->tensor->dtype == BNT_ST_BF16 && memcmp(file, source->data, (size_t)t->size) == 0)
         return;
     for (uint64_t i = 0; i < source->tensor->count; i++) {
-        if (!dense_equal(source, file, i)) {
+        if (!dense_equal(source, t->dtype, file, i)) {
             bnt_report(&task->report, "S4", "%s: element %" PRIu64 " is not what %s gives", bnt_tensor_name(t->role, t->layer).text, i,
                        source->name);
             return;
@@ -197,7 +200,7 @@ static void compare_all(struct comparison *c, unsigned threads, struct findings 
         bnt_verify_add(&tasks, compare_file, c, i, 0, 0);
     if (compare_hyper(c, &report)) { // otherwise the tensors are not the same ones
         for (size_t i = 0; i < c->checkpoint->n_sources; i++)
-            bnt_verify_add(&tasks, c->checkpoint->sources[i].place.dtype == BNT_TERNARY ? compare_matrix : compare_dense, c, i, 0, 0);
+            bnt_verify_add(&tasks, c->checkpoint->sources[i].place.section == BNT_SECTION_TERN ? compare_matrix : compare_dense, c, i, 0, 0);
     }
     bnt_verify_run(&tasks, threads, findings);
 }
