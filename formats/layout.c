@@ -215,9 +215,9 @@ static const char *rope_problem(const struct bnt_hyper *h)
     if (!positive(h->rope_theta))
         return "rope_theta";
     if (h->rope_scaling == BNT_ROPE_NONE) {
-        bool zero = h->rope_factor == 0 && h->rope_low_freq_factor == 0 &&
-                    h->rope_high_freq_factor == 0 && h->rope_original_context == 0;
-        return zero ? NULL : "rope_factor";
+        uint32_t any = bnt_bits_from_float(h->rope_factor) | bnt_bits_from_float(h->rope_low_freq_factor) |
+                       bnt_bits_from_float(h->rope_high_freq_factor) | h->rope_original_context;
+        return any ? "rope_factor" : NULL;
     }
     if (h->rope_scaling != BNT_ROPE_LLAMA3)
         return "rope_scaling";

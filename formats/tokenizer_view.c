@@ -81,6 +81,8 @@ static const char *range_problem(const struct bnt_tokenizer_view *v)
         if (v->steps[i].reserved0 || v->steps[i].reserved1)
             return "reserved bytes of a step are not zero";
     }
+    if (r->chat_size == 0 && r->chat_offset != 0)
+        return "chat_offset is set without a chat template";
     return in_pool(v, r->chat_offset, r->chat_size) ? NULL : "the chat template lies outside the pool";
 }
 
@@ -166,7 +168,7 @@ static bool is_text(const struct bnt_tokenizer_view *v, uint32_t offset, uint32_
 static const char *step_problem(const struct bnt_tokenizer_view *v, const struct bnt_step_record *s)
 {
     if (s->type == BNT_STEP_PREFIX_SPACE)
-        return s->size || s->behavior || s->invert ? "a prefix-space step has a pattern, behavior or invert" : NULL;
+        return s->offset || s->size || s->behavior || s->invert ? "a prefix-space step has a pattern, behavior or invert" : NULL;
     if (s->type != BNT_STEP_SPLIT || s->behavior > BNT_SPLIT_CONTIGUOUS || s->invert > 1)
         return "unknown step type, behavior or invert";
     if (s->size == 0 || s->size > BNT_TOKENIZER_MAX_PATTERN)
