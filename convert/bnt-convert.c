@@ -39,8 +39,10 @@ static int run(const struct arguments *a, struct bnt_checkpoint *checkpoint)
     if (bnt_checkpoint_open(checkpoint, a->dir, &err) != BNT_OK)
         return bnt_cli_fail(&err);
     if (!checkpoint->config.ternary && !a->force) {
-        bnt_cli_note("%s: config.json says nothing of ternary training (no quantization_config of quant_method bitnet, no weight_bits 1): "
-                     "ternarizing an ordinary model ruins it; --force does it all the same", a->dir);
+        bnt_cli_note("%s: config.json says nothing of ternary training (no quantization_config of "
+                     "quant_method bitnet, no weight_bits 1): "
+                     "ternarizing an ordinary model ruins it; --force does it all the same",
+                     a->dir);
         return BNT_EXIT_FAILED;
     }
     if (bnt_output_open(&out, a->output, &err) != BNT_OK)
@@ -59,9 +61,12 @@ enum { OPTION_FORCE = 256, OPTION_HELP, OPTION_VERSION };
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"output", required_argument, NULL, 'o'},   {"jobs", required_argument, NULL, 'j'},
-        {"force", no_argument, NULL, OPTION_FORCE}, {"quiet", no_argument, NULL, 'q'},
-        {"help", no_argument, NULL, OPTION_HELP},   {"version", no_argument, NULL, OPTION_VERSION},
+        {"output", required_argument, NULL, 'o'},
+        {"jobs", required_argument, NULL, 'j'},
+        {"force", no_argument, NULL, OPTION_FORCE},
+        {"quiet", no_argument, NULL, 'q'},
+        {"help", no_argument, NULL, OPTION_HELP},
+        {"version", no_argument, NULL, OPTION_VERSION},
         {NULL, 0, NULL, 0},
     };
     struct arguments a = {.output = "-", .convert = {.threads = bnt_parallel_processors()}};
@@ -94,7 +99,8 @@ int main(int argc, char **argv)
         }
     }
     if (optind + 1 != argc)
-        return bnt_cli_usage(optind == argc ? "CHECKPOINT_DIR is missing" : "more than one CHECKPOINT_DIR");
+        return bnt_cli_usage(optind == argc ? "CHECKPOINT_DIR is missing"
+                                            : "more than one CHECKPOINT_DIR");
     a.dir = argv[optind];
     struct bnt_checkpoint checkpoint;
     int code = run(&a, &checkpoint);

@@ -14,7 +14,9 @@
 #include "formats/safetensors.h"
 #include "formats/stream.h"
 
-enum { CHUNK_BYTES = 1 << 20 }; // of output at a time: stays in a core's cache between ternarizing and writing
+enum {
+    CHUNK_BYTES = 1 << 20
+}; // of output at a time: stays in a core's cache between ternarizing and writing
 
 struct converter {
     const struct bnt_checkpoint *checkpoint;
@@ -28,7 +30,8 @@ struct converter {
 
 // --- header ---
 
-static enum bnt_status add_source(struct bnt_st_builder *b, const struct bnt_source *source, struct bnt_error *err)
+static enum bnt_status add_source(struct bnt_st_builder *b, const struct bnt_source *source,
+                                  struct bnt_error *err)
 {
     const uint64_t shape[2] = {source->place.rows, source->place.cols};
     const uint64_t one = 1;
@@ -64,10 +67,11 @@ static enum bnt_status add_tensors(struct converter *c, struct bnt_st_builder *b
 
 static enum bnt_status add_metadata(struct converter *c, struct bnt_st_builder *b)
 {
-    static const enum bnt_small_file_index carried[] = {BNT_FILE_CONFIG, BNT_FILE_GENERATION, BNT_FILE_TOKENIZER,
-                                                        BNT_FILE_TOKENIZER_CONFIG, BNT_FILE_CHAT_TEMPLATE};
-    enum bnt_status status =
-        bnt_st_builder_metadata(b, BNT_STREAM_KEY, BNT_STREAM_VERSION, strlen(BNT_STREAM_VERSION), c->err);
+    static const enum bnt_small_file_index carried[] = {
+        BNT_FILE_CONFIG, BNT_FILE_GENERATION, BNT_FILE_TOKENIZER, BNT_FILE_TOKENIZER_CONFIG,
+        BNT_FILE_CHAT_TEMPLATE};
+    enum bnt_status status = bnt_st_builder_metadata(b, BNT_STREAM_KEY, BNT_STREAM_VERSION,
+                                                     strlen(BNT_STREAM_VERSION), c->err);
     for (size_t i = 0; i < sizeof carried / sizeof carried[0] && status == BNT_OK; i++) {
         const struct bnt_small_file *file = &c->checkpoint->small[carried[i]];
         if (file->text)
@@ -106,10 +110,11 @@ static enum bnt_status emit(struct converter *c, const void *data, size_t size)
     return status;
 }
 
-static enum bnt_status refuse_value(struct converter *c, const struct bnt_source *source, uint64_t i)
+static enum bnt_status refuse_value(struct converter *c, const struct bnt_source *source,
+                                    uint64_t i)
 {
-    return bnt_fail(c->err, BNT_ERR_FORMAT, "%s: tensor %s: element %" PRIu64 " is not finite", c->checkpoint->dir,
-                    source->name, i);
+    return bnt_fail(c->err, BNT_ERR_FORMAT, "%s: tensor %s: element %" PRIu64 " is not finite",
+                    c->checkpoint->dir, source->name, i);
 }
 
 static enum bnt_status write_norm(struct converter *c, const struct bnt_source *source)
@@ -163,9 +168,10 @@ static void ternarize_slice(void *context, uint64_t i)
     uint32_t count = s->count - from < s->slice ? s->count - from : s->slice;
     struct bnt_error err;
     int8_t *out = (int8_t *)s->converter->buffer + (size_t)from * s->source->place.cols;
-    enum bnt_status status = bnt_source_ternary_rows(s->converter->checkpoint, s->source, s->scale, s->first + from,
-                                                     count, out, &err);
-    if (status != BNT_OK) { // several threads may come here; any one message will do, but the fields must match
+    enum bnt_status status = bnt_source_ternary_rows(s->converter->checkpoint, s->source, s->scale,
+                                                     s->first + from, count, out, &err);
+    if (status != BNT_OK) { // several threads may come here; any one message will do, but the
+                            // fields must match
         static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
         (void)pthread_mutex_lock(&lock);
         s->status = status;
@@ -190,14 +196,17 @@ static void report_error(const struct converter *c, const struct bnt_source *sou
 {
     double error = 0;
     if (c->checkpoint->config.form == BNT_FORM_MASTERS)
-        error = bnt_ternary_error(bnt_source_float_type(source), source->data, source->tensor->count, scale);
-    bnt_cli_note("%s: relative error of the ternary matrix %.4f, scale %.6g", source->name, error, (double)scale);
+        error = bnt_ternary_error(bnt_source_float_type(source), source->data,
+                                  source->tensor->count, scale);
+    bnt_cli_note("%s: relative error of the ternary matrix %.4f, scale %.6g", source->name, error,
+                 (double)scale);
 }
 
 static enum bnt_status write_matrix(struct converter *c, const struct bnt_source *source)
 {
     struct stripe s = {.converter = c, .source = source};
-    enum bnt_status status = bnt_source_scale(c->checkpoint, source, c->options->threads, &s.scale, c->err);
+    enum bnt_status status =
+        bnt_source_scale(c->checkpoint, source, c->options->threads, &s.scale, c->err);
     uint32_t step = CHUNK_BYTES / source->place.cols;
     step = step ? step : 1;
     for (uint32_t row = 0; row < source->place.rows && status == BNT_OK; row += step) {

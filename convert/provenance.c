@@ -49,8 +49,9 @@ static void find_repository(const char *dir, json_t *json)
     const char *owner = models + 9;
     const char *separator = strstr(owner, "--");
     if (separator)
-        (void)json_object_set_new(json, "repository",
-                                  json_sprintf("%.*s/%s", (int)(separator - owner), owner, separator + 2));
+        (void)json_object_set_new(
+            json, "repository",
+            json_sprintf("%.*s/%s", (int)(separator - owner), owner, separator + 2));
     else
         (void)json_object_set_new(json, "repository", json_string(owner));
     (void)json_object_set_new(json, "commit", json_string(commit));
@@ -58,8 +59,8 @@ static void find_repository(const char *dir, json_t *json)
 
 static int add_source(json_t *sources, const char *file, uint64_t size)
 {
-    return json_array_append_new(sources, json_pack("{s:s, s:I, s:s}", "file", file, "size", (json_int_t)size,
-                                                    "sha256", UNKNOWN_SHA256));
+    return json_array_append_new(sources, json_pack("{s:s, s:I, s:s}", "file", file, "size",
+                                                    (json_int_t)size, "sha256", UNKNOWN_SHA256));
 }
 
 static int add_sources(json_t *sources, const struct bnt_checkpoint *c)
@@ -97,7 +98,8 @@ static void *compute_digests(void *argument)
             failed |= set_digest(json_array_get(sources, n++), c->small[i].text, c->small[i].size);
     }
     for (size_t i = 0; i < c->n_shards; i++)
-        failed |= set_digest(json_array_get(sources, n++), c->shards[i].map.data, c->shards[i].map.size);
+        failed |=
+            set_digest(json_array_get(sources, n++), c->shards[i].map.data, c->shards[i].map.size);
     p->failed = failed != 0;
     return NULL;
 }
@@ -112,15 +114,17 @@ static void describe_form(const struct bnt_checkpoint *c, char *out, size_t size
     (void)snprintf(out, size, "%s, %s", bnt_form_name(c->config.form), type);
 }
 
-enum bnt_status bnt_provenance_start(struct provenance *p, const struct bnt_checkpoint *c, struct bnt_error *err)
+enum bnt_status bnt_provenance_start(struct provenance *p, const struct bnt_checkpoint *c,
+                                     struct bnt_error *err)
 {
     char form[80];
     describe_form(c, form, sizeof form);
     *p = (struct provenance){.checkpoint = c};
-    p->json = json_pack("{s:s, s:s, s:s, s:s, s:n, s:n, s:o, s:[]}", "converter", "bnt-convert " BNT_VERSION, "architecture",
-                        c->config.arch->name, "form", form, "rounding",
-                        c->config.form == BNT_FORM_MASTERS ? "half_even" : "stored", "repository", "commit", "license",
-                        find_license(c->small[BNT_FILE_README].text), "sources");
+    p->json = json_pack(
+        "{s:s, s:s, s:s, s:s, s:n, s:n, s:o, s:[]}", "converter", "bnt-convert " BNT_VERSION,
+        "architecture", c->config.arch->name, "form", form, "rounding",
+        c->config.form == BNT_FORM_MASTERS ? "half_even" : "stored", "repository", "commit",
+        "license", find_license(c->small[BNT_FILE_README].text), "sources");
     if (!p->json || add_sources(json_object_get(p->json, "sources"), c) != 0)
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     find_repository(c->dir, p->json);

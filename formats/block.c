@@ -13,8 +13,8 @@ static size_t word_index(uint32_t row, uint32_t half)
     return (row / 8) * 16 + half * 8 + row % 8;
 }
 
-// Sixteen weights to one word. −1, 0, +1 end in the bits 11, 00, 01; xor 10 makes them the codes 1, 2, 3 of each byte,
-// and byte i of columns 4j … 4j+3 goes to bits 8i + 2j.
+// Sixteen weights to one word. −1, 0, +1 end in the bits 11, 00, 01; xor 10 makes them the codes 1,
+// 2, 3 of each byte, and byte i of columns 4j … 4j+3 goes to bits 8i + 2j.
 static uint32_t pack_word(const int8_t *w)
 {
     uint32_t word = 0;
@@ -76,8 +76,9 @@ void bnt_block_unpack_row(const uint8_t *blocks, uint32_t cols, int8_t *w)
     }
 }
 
-// Sums of 2-bit, 4-bit and 8-bit fields: portable, and the compiler turns the inner loop into vector code.
-// Per 64-bit word a field of 8 bits counts at most 4 codes, so 63 words fit before it could overflow.
+// Sums of 2-bit, 4-bit and 8-bit fields: portable, and the compiler turns the inner loop into
+// vector code. Per 64-bit word a field of 8 bits counts at most 4 codes, so 63 words fit before it
+// could overflow.
 static void count_run(const uint8_t *p, size_t words, uint64_t *low, uint64_t *high, uint64_t *both)
 {
     const uint64_t m1 = 0x5555555555555555, m2 = 0x3333333333333333, m4 = 0x0f0f0f0f0f0f0f0f;

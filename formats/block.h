@@ -15,17 +15,20 @@ static inline size_t bnt_block_row_bytes(uint32_t cols)
     return (size_t)bnt_pad_cols(cols) / BNT_BLOCK_COLS * BNT_BLOCK_BYTES;
 }
 
-// Packs one block row. w: (rows, cols) values −1, 0, +1, row-major without padding; rows 1 … 16, missing ones become zero.
-// out: bnt_block_row_bytes(cols) bytes. Returns false, with out unspecified, if a value is none of the three.
+// Packs one block row. w: (rows, cols) values −1, 0, +1, row-major without padding; rows 1 … 16,
+// missing ones become zero. out: bnt_block_row_bytes(cols) bytes. Returns false, with out
+// unspecified, if a value is none of the three.
 bool bnt_block_pack_row(const int8_t *w, uint32_t rows, uint32_t cols, uint8_t *out);
 
 // The inverse, for tests and messages: w (16, ceil32(cols)); code 0 gives −2.
 void bnt_block_unpack_row(const uint8_t *blocks, uint32_t cols, int8_t *w);
 
-// How often each code occurs in a run of words: count[c] for c = 0 … 3. size: bytes, a multiple of 128.
+// How often each code occurs in a run of words: count[c] for c = 0 … 3. size: bytes, a multiple of
+// 128.
 void bnt_block_count_codes(const uint8_t *blocks, uint64_t size, uint64_t count[4]);
 
-// Whether the padding of one block row holds the zero code throughout. rows: how many of the 16 are real.
+// Whether the padding of one block row holds the zero code throughout. rows: how many of the 16 are
+// real.
 bool bnt_block_padding_is_zero(const uint8_t *blocks, uint32_t rows, uint32_t cols);
 
 #endif

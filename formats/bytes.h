@@ -7,7 +7,8 @@
 #include <stdint.h>
 #include <string.h>
 
-// Records are copied between file and struct as they are, and kernels use the file's words in place.
+// Records are copied between file and struct as they are, and kernels use the file's words in
+// place.
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "bnt runs on little-endian machines");
 
 static inline uint16_t bnt_load_u16(const void *p)
@@ -62,7 +63,8 @@ static inline float bnt_float_from_f16(uint16_t v)
     uint32_t magnitude = v & 0x7fff;
     if (magnitude >= 0x7c00) // Inf, NaN
         return bnt_float_from_bits(sign | 0x7f800000 | (magnitude & 0x3ff) << 13);
-    // Read as f32 the exponent is 112 too small; the multiplication mends it and normalizes subnormals.
+    // Read as f32 the exponent is 112 too small; the multiplication mends it and normalizes
+    // subnormals.
     float scaled = bnt_float_from_bits(magnitude << 13) * 0x1p112f;
     return bnt_float_from_bits(sign | bnt_bits_from_float(scaled));
 }

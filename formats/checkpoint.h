@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A checkpoint folder in Hugging Face form: config, tokenizer files, safetensors in one file or shards.
+// A checkpoint folder in Hugging Face form: config, tokenizer files, safetensors in one file or
+// shards.
 #ifndef BNT_FORMATS_CHECKPOINT_H
 #define BNT_FORMATS_CHECKPOINT_H
 
@@ -58,19 +59,26 @@ struct bnt_checkpoint {
     size_t n_sources;
 };
 
-// Opens the folder and finds every tensor that the config calls for. Missing and unknown tensors, wrong shapes and types
-// are refused by name. The tensors' bytes are mapped, not read. Close with bnt_checkpoint_close, also after a failure.
-enum bnt_status bnt_checkpoint_open(struct bnt_checkpoint *checkpoint, const char *dir, struct bnt_error *err);
+// Opens the folder and finds every tensor that the config calls for. Missing and unknown tensors,
+// wrong shapes and types are refused by name. The tensors' bytes are mapped, not read. Close with
+// bnt_checkpoint_close, also after a failure.
+enum bnt_status bnt_checkpoint_open(struct bnt_checkpoint *checkpoint, const char *dir,
+                                    struct bnt_error *err);
+// Its second half, for bnt_checkpoint_open: finds the tensors in the opened shards.
+enum bnt_status bnt_checkpoint_bind(struct bnt_checkpoint *checkpoint, struct bnt_error *err);
 void bnt_checkpoint_close(struct bnt_checkpoint *checkpoint);
 
-// γ of a ternary matrix. Refuses masters with Inf or NaN and scales that are not finite and positive.
-enum bnt_status bnt_source_scale(const struct bnt_checkpoint *checkpoint, const struct bnt_source *source,
-                                 unsigned threads, float *scale, struct bnt_error *err);
+// γ of a ternary matrix. Refuses masters with Inf or NaN and scales that are not finite and
+// positive.
+enum bnt_status bnt_source_scale(const struct bnt_checkpoint *checkpoint,
+                                 const struct bnt_source *source, unsigned threads, float *scale,
+                                 struct bnt_error *err);
 
 // Rows first … first + count − 1 of a ternary matrix as −1, 0, +1: out (count, cols).
 // scale: from bnt_source_scale. Refuses the code 3 of packed weights.
-enum bnt_status bnt_source_ternary_rows(const struct bnt_checkpoint *checkpoint, const struct bnt_source *source,
-                                        float scale, uint32_t first, uint32_t count, int8_t *out,
+enum bnt_status bnt_source_ternary_rows(const struct bnt_checkpoint *checkpoint,
+                                        const struct bnt_source *source, float scale,
+                                        uint32_t first, uint32_t count, int8_t *out,
                                         struct bnt_error *err);
 
 // Number type of a dense tensor or of master weights.

@@ -82,7 +82,8 @@ bool bnt_cli_close_stdout(void)
     if (failed && errno == EPIPE)
         bnt_cli_note("standard output: the reader closed the pipe");
     else if (failed)
-        bnt_cli_note("standard output: cannot write: %s", errno ? strerror(errno) : "output was lost");
+        bnt_cli_note("standard output: cannot write: %s",
+                     errno ? strerror(errno) : "output was lost");
     return !failed;
 }
 
@@ -104,7 +105,8 @@ bool bnt_cli_double(const char *text, double low, double high, double *out)
     char *end;
     errno = 0;
     double value = strtod(text, &end);
-    if (end == text || *end != '\0' || errno == ERANGE || !isfinite(value) || value < low || value > high)
+    if (end == text || *end != '\0' || errno == ERANGE || !isfinite(value) || value < low ||
+        value > high)
         return false;
     *out = value;
     return true;
@@ -146,8 +148,9 @@ static void draw(const struct bnt_progress *p, double t)
     double seconds = t - p->started;
     double rate = seconds > 0 ? (double)p->done / seconds : 0;
     double left = rate > 0 ? ((double)p->total - (double)p->done) / rate : 0;
-    (void)fprintf(stderr, "\r%s [%.*s%.*s] %3.0f%%  %.1f MB/s  %.0f s left \033[K", p->label, filled, full,
-                  WIDTH - filled, empty, share * 100, rate / 1e6, left > 0 ? left : 0);
+    (void)fprintf(stderr, "\r%s [%.*s%.*s] %3.0f%%  %.1f MB/s  %.0f s left \033[K", p->label,
+                  filled, full, WIDTH - filled, empty, share * 100, rate / 1e6,
+                  left > 0 ? left : 0);
 }
 
 void bnt_progress_add(struct bnt_progress *p, uint64_t bytes)

@@ -24,7 +24,8 @@ int bnt_cli_version(const char *extra);
 int bnt_cli_fail(const struct bnt_error *err);
 __attribute__((format(printf, 1, 2))) int bnt_cli_usage(const char *format, ...);
 
-// The usage error for what getopt_long returned: ':' (an argument is missing; the option string must start with ':') or '?'.
+// The usage error for what getopt_long returned: ':' (an argument is missing; the option string
+// must start with ':') or '?'.
 int bnt_cli_bad_option(int returned, char *const *argv);
 
 // "bnt-pack: message" on standard error.
@@ -50,7 +51,8 @@ struct bnt_progress {
     double drawn;
     bool active;
 };
-void bnt_progress_start(struct bnt_progress *progress, const char *label, uint64_t total, bool quiet);
+void bnt_progress_start(struct bnt_progress *progress, const char *label, uint64_t total,
+                        bool quiet);
 void bnt_progress_add(struct bnt_progress *progress, uint64_t bytes);
 // Removes the bar. Safe to call twice.
 void bnt_progress_end(struct bnt_progress *progress);

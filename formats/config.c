@@ -9,7 +9,8 @@
 
 static const struct bnt_arch arch_table[] = {
     {"BitNetForCausalLM", "self_attn.attn_sub_norm", "mlp.ffn_sub_norm", "relu2", 500000.0},
-    {"BitnetForCausalLM", "self_attn.inner_attn_ln", "mlp.ffn_layernorm", "silu", 10000.0}, // 1bitLLM
+    {"BitnetForCausalLM", "self_attn.inner_attn_ln", "mlp.ffn_layernorm", "silu",
+     10000.0}, // 1bitLLM
     {"LlamaForCausalLM", NULL, NULL, "silu", 10000.0},
 };
 enum { ARCH_ROWS = sizeof arch_table / sizeof arch_table[0] };
@@ -30,7 +31,8 @@ static void fail(struct parser *p, enum bnt_status status, const char *key, cons
 static void unsupported(struct parser *p, const char *key, const char *value)
 {
     if (p->status == BNT_OK)
-        p->status = bnt_fail(p->err, BNT_ERR_UNSUPPORTED, "%s: %s \"%s\" is not supported", p->name, key, value);
+        p->status = bnt_fail(p->err, BNT_ERR_UNSUPPORTED, "%s: %s \"%s\" is not supported", p->name,
+                             key, value);
 }
 
 // A non-negative integer below 2^31; missing: fallback, and an error if that is negative.
@@ -39,8 +41,10 @@ static uint32_t get_u32(struct parser *p, const char *key, int64_t fallback)
     const json_t *value = bnt_json_get(p->json, key);
     if (!value && fallback >= 0)
         return (uint32_t)fallback;
-    if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) > INT32_MAX) {
-        fail(p, BNT_ERR_FORMAT, key, value ? "must be an integer from 0 to 2147483647" : "is missing");
+    if (!json_is_integer(value) || json_integer_value(value) < 0 ||
+        json_integer_value(value) > INT32_MAX) {
+        fail(p, BNT_ERR_FORMAT, key,
+             value ? "must be an integer from 0 to 2147483647" : "is missing");
         return 0;
     }
     return (uint32_t)json_integer_value(value);
@@ -71,9 +75,10 @@ static void parse_architecture(struct parser *p, struct bnt_config *config)
             config->arch = &arch_table[i];
     }
     if (!config->arch && p->status == BNT_OK)
-        p->status = bnt_fail(p->err, BNT_ERR_UNSUPPORTED,
-                             "%s: architecture \"%s\" is not supported (known: %s, %s, %s)", p->name, name,
-                             arch_table[0].name, arch_table[1].name, arch_table[2].name);
+        p->status =
+            bnt_fail(p->err, BNT_ERR_UNSUPPORTED,
+                     "%s: architecture \"%s\" is not supported (known: %s, %s, %s)", p->name, name,
+                     arch_table[0].name, arch_table[1].name, arch_table[2].name);
 }
 
 static uint32_t parse_activation(struct parser *p, const struct bnt_arch *arch)
@@ -96,7 +101,8 @@ static void parse_sizes(struct parser *p, const struct bnt_arch *arch, struct bn
     h->vocab_size = get_u32(p, "vocab_size", -1);
     h->max_context = get_u32(p, "max_position_embeddings", 2048);
     if (!bnt_json_get(p->json, "head_dim") && (h->n_heads == 0 || h->hidden_size % h->n_heads != 0))
-        fail(p, BNT_ERR_FORMAT, "num_attention_heads", "does not divide hidden_size, and there is no head_dim");
+        fail(p, BNT_ERR_FORMAT, "num_attention_heads",
+             "does not divide hidden_size, and there is no head_dim");
     h->head_dim = get_u32(p, "head_dim", h->n_heads ? h->hidden_size / h->n_heads : 0);
     h->activation = parse_activation(p, arch);
     if (!bnt_json_get(p->json, "rms_norm_eps"))
@@ -109,7 +115,8 @@ static void parse_sizes(struct parser *p, const struct bnt_arch *arch, struct bn
 // What would change the forward pass in a way that we do not compute.
 static void refuse_unsupported(struct parser *p)
 {
-    static const char *const flags[] = {"attention_bias", "mlp_bias", "use_qk_norm", "use_sliding_window"};
+    static const char *const flags[] = {"attention_bias", "mlp_bias", "use_qk_norm",
+                                        "use_sliding_window"};
     for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
         if (bnt_json_true(p->json, flags[i]))
             unsupported(p, flags[i], "true");
@@ -129,7 +136,8 @@ static void parse_llama3(struct parser *p, const json_t *rope, struct bnt_hyper 
     h->rope_high_freq_factor = (float)get_number(p, rope, "high_freq_factor", 0);
     double original = get_number(p, rope, "original_max_position_embeddings", 0);
     if (original < 1 || original > BNT_MAX_CONTEXT)
-        fail(p, BNT_ERR_FORMAT, "rope_scaling", "has no original_max_position_embeddings in 1 … 2^24");
+        fail(p, BNT_ERR_FORMAT, "rope_scaling",
+             "has no original_max_position_embeddings in 1 … 2^24");
     else
         h->rope_original_context = (uint32_t)original;
 }
@@ -178,13 +186,15 @@ static void check_not_converted(struct parser *p, const json_t *quantization)
 static bool is_offline(struct parser *p, const json_t *quantization)
 {
     const json_t *old = bnt_json_get(quantization, "offline_quantization");
-    const char *mode = bnt_json_text(quantization, "quantization_mode", json_is_false(old) ? "online" : "offline");
+    const char *mode =
+        bnt_json_text(quantization, "quantization_mode", json_is_false(old) ? "online" : "offline");
     if (strcmp(mode, "offline") != 0 && strcmp(mode, "online") != 0)
         unsupported(p, "quantization_mode", mode);
     return strcmp(mode, "offline") == 0;
 }
 
-static void parse_quantization(struct parser *p, const json_t *quantization, struct bnt_config *config)
+static void parse_quantization(struct parser *p, const json_t *quantization,
+                               struct bnt_config *config)
 {
     const char *method = bnt_json_text(quantization, "quant_method", "");
     const char *class = bnt_json_text(quantization, "linear_class", "bitlinear");
@@ -227,7 +237,8 @@ static void parse_eos(struct parser *p, const json_t *eos, struct bnt_hyper *h)
     }
     for (size_t i = 0; i < count; i++) {
         const json_t *id = json_is_array(eos) ? json_array_get(eos, i) : eos;
-        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= h->vocab_size) {
+        if (!json_is_integer(id) || json_integer_value(id) < 0 ||
+            json_integer_value(id) >= h->vocab_size) {
             fail(p, BNT_ERR_FORMAT, "eos_token_id", "must be one or more ids below vocab_size");
             return;
         }
@@ -240,7 +251,8 @@ static void parse_tokens(struct parser *p, const json_t *generation, struct bnt_
     const json_t *bos = bnt_json_get(p->json, "bos_token_id");
     h->bos_id = -1;
     if (bos) {
-        if (!json_is_integer(bos) || json_integer_value(bos) < 0 || json_integer_value(bos) >= h->vocab_size)
+        if (!json_is_integer(bos) || json_integer_value(bos) < 0 ||
+            json_integer_value(bos) >= h->vocab_size)
             fail(p, BNT_ERR_FORMAT, "bos_token_id", "must be an id below vocab_size");
         else
             h->bos_id = (int32_t)json_integer_value(bos);
@@ -280,15 +292,17 @@ static void parse_all(struct parser *p, const json_t *generation, struct bnt_con
         fail(p, BNT_ERR_FORMAT, problem, "is out of the range that a .bnt file can hold");
 }
 
-enum bnt_status bnt_config_parse(struct bnt_config *config, const char *text, size_t size, const char *generation,
-                                 size_t generation_size, const char *name, struct bnt_error *err)
+enum bnt_status bnt_config_parse(struct bnt_config *config, const char *text, size_t size,
+                                 const char *generation, size_t generation_size, const char *name,
+                                 struct bnt_error *err)
 {
     *config = (struct bnt_config){0};
     json_t *json = NULL;
     json_t *generation_json = NULL;
     enum bnt_status status = bnt_json_parse(text, size, name, &json, err);
     if (status == BNT_OK && generation)
-        status = bnt_json_parse(generation, generation_size, "generation_config.json", &generation_json, err);
+        status = bnt_json_parse(generation, generation_size, "generation_config.json",
+                                &generation_json, err);
     if (status == BNT_OK) {
         struct parser p = {.json = json, .name = name, .err = err, .status = BNT_OK};
         parse_all(&p, generation_json, config);
@@ -348,7 +362,8 @@ void bnt_arch_tensor_name(const struct bnt_arch *arch, enum bnt_role role, int32
     const char *in_layer = layer_tensor_name(arch, role);
     out[0] = '\0';
     if (in_layer)
-        (void)snprintf(out, BNT_TENSOR_NAME_SIZE, "model.layers.%" PRId32 ".%s.weight", layer, in_layer);
+        (void)snprintf(out, BNT_TENSOR_NAME_SIZE, "model.layers.%" PRId32 ".%s.weight", layer,
+                       in_layer);
     else if (role == BNT_FINAL_NORM)
         (void)snprintf(out, BNT_TENSOR_NAME_SIZE, "model.norm.weight");
     else if (role == BNT_TOKEN_EMBEDDING)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What a checkpoint's config.json says: architecture, sizes, and in which form its weights are stored.
+// What a checkpoint's config.json says: architecture, sizes, and in which form its weights are
+// stored.
 #ifndef BNT_FORMATS_CONFIG_H
 #define BNT_FORMATS_CONFIG_H
 
@@ -18,28 +19,30 @@ enum bnt_form {
 
 // One architecture. To support another is to add a row to the table in config.c.
 struct bnt_arch {
-    const char *name;           // config.json's architectures[0]
-    const char *attn_sub_norm;  // names inside a layer, NULL: the architecture has no sub-norms
+    const char *name;          // config.json's architectures[0]
+    const char *attn_sub_norm; // names inside a layer, NULL: the architecture has no sub-norms
     const char *ffn_sub_norm;
-    const char *activation;     // used when the config names none
-    double rope_theta;          // likewise
+    const char *activation; // used when the config names none
+    double rope_theta;      // likewise
 };
 
 struct bnt_config {
     struct bnt_hyper hyper;
     const struct bnt_arch *arch;
     enum bnt_form form;
-    bool ternary;               // the config says that the model was trained for ternary weights
+    bool ternary; // the config says that the model was trained for ternary weights
 };
 
-// Parses config.json and, if there is one, generation_config.json (text NULL: none). name: for messages, the config's path.
-enum bnt_status bnt_config_parse(struct bnt_config *config, const char *text, size_t size, const char *generation,
-                                 size_t generation_size, const char *name, struct bnt_error *err);
+// Parses config.json and, if there is one, generation_config.json (text NULL: none). name: for
+// messages, the config's path.
+enum bnt_status bnt_config_parse(struct bnt_config *config, const char *text, size_t size,
+                                 const char *generation, size_t generation_size, const char *name,
+                                 struct bnt_error *err);
 
 const char *bnt_form_name(enum bnt_form form);
 
-// The checkpoint's name of a tensor, e.g. "model.layers.3.self_attn.q_proj.weight", into out; "" for a role that no
-// checkpoint holds.
+// The checkpoint's name of a tensor, e.g. "model.layers.3.self_attn.q_proj.weight", into out; ""
+// for a role that no checkpoint holds.
 enum { BNT_TENSOR_NAME_SIZE = 96 };
 void bnt_arch_tensor_name(const struct bnt_arch *arch, enum bnt_role role, int32_t layer,
                           char out[BNT_TENSOR_NAME_SIZE]);

@@ -20,7 +20,8 @@ static inline struct bnt_cursor bnt_cursor(const void *data, uint64_t size)
     return (struct bnt_cursor){.data = data, .size = size, .pos = 0};
 }
 
-// Points *out at count elements of element_size bytes and steps over them. false: they are not all there; nothing moves.
+// Points *out at count elements of element_size bytes and steps over them. false: they are not all
+// there; nothing moves.
 static inline bool bnt_cursor_take(struct bnt_cursor *c, uint64_t count, uint64_t element_size,
                                    const uint8_t **out)
 {

@@ -119,8 +119,8 @@ enum bnt_status bnt_input_map(struct bnt_map *map, const char *path, struct bnt_
     return status;
 }
 
-static enum bnt_status read_open_file(int fd, const char *path, size_t limit, char **text, size_t *size,
-                                      struct bnt_error *err)
+static enum bnt_status read_open_file(int fd, const char *path, size_t limit, char **text,
+                                      size_t *size, struct bnt_error *err)
 {
     struct stat st;
     if (fstat(fd, &st) != 0)
@@ -128,7 +128,8 @@ static enum bnt_status read_open_file(int fd, const char *path, size_t limit, ch
     if (!S_ISREG(st.st_mode))
         return bnt_fail(err, BNT_ERR_IO, "%s: not a regular file", path);
     if ((uint64_t)st.st_size > limit)
-        return bnt_fail(err, BNT_ERR_FORMAT, "%s: %jd bytes, more than the %zu expected of such a file", path,
+        return bnt_fail(err, BNT_ERR_FORMAT,
+                        "%s: %jd bytes, more than the %zu expected of such a file", path,
                         (intmax_t)st.st_size, limit);
     *text = malloc((size_t)st.st_size + 1);
     if (!*text)
@@ -143,8 +144,8 @@ static enum bnt_status read_open_file(int fd, const char *path, size_t limit, ch
     return status;
 }
 
-enum bnt_status bnt_read_file(const char *path, size_t limit, char **text, size_t *size, bool *missing,
-                              struct bnt_error *err)
+enum bnt_status bnt_read_file(const char *path, size_t limit, char **text, size_t *size,
+                              bool *missing, struct bnt_error *err)
 {
     *text = NULL;
     *size = 0;
@@ -234,15 +235,18 @@ enum bnt_status bnt_output_open(struct bnt_output *out, const char *path, struct
     if (strcmp(path, "-") != 0)
         return open_temporary(out, err);
     if (isatty(STDOUT_FILENO))
-        return bnt_fail(err, BNT_ERR_IO, "standard output is a terminal: redirect it or use -o FILE");
+        return bnt_fail(err, BNT_ERR_IO,
+                        "standard output is a terminal: redirect it or use -o FILE");
 #ifdef F_SETPIPE_SZ
-    (void)fcntl(STDOUT_FILENO, F_SETPIPE_SZ, COPY_BYTES); // fewer switches between the tools of a pipeline; harmless elsewhere
+    (void)fcntl(STDOUT_FILENO, F_SETPIPE_SZ,
+                COPY_BYTES); // fewer switches between the tools of a pipeline; harmless elsewhere
 #endif
     out->fd = STDOUT_FILENO;
     return BNT_OK;
 }
 
-enum bnt_status bnt_output_open_random(struct bnt_output *out, const char *path, struct bnt_error *err)
+enum bnt_status bnt_output_open_random(struct bnt_output *out, const char *path,
+                                       struct bnt_error *err)
 {
     enum bnt_status status = bnt_output_open(out, path, err);
     if (status != BNT_OK || out->temporary)
@@ -258,10 +262,12 @@ static enum bnt_status write_failed(const struct bnt_output *out, struct bnt_err
 {
     if (errno == EPIPE)
         return bnt_fail(err, BNT_ERR_IO, "standard output: the reader closed the pipe");
-    return fail_errno(err, strcmp(out->path, "-") == 0 ? "standard output" : out->path, "cannot write");
+    return fail_errno(err, strcmp(out->path, "-") == 0 ? "standard output" : out->path,
+                      "cannot write");
 }
 
-enum bnt_status bnt_output_write(struct bnt_output *out, const void *data, size_t size, struct bnt_error *err)
+enum bnt_status bnt_output_write(struct bnt_output *out, const void *data, size_t size,
+                                 struct bnt_error *err)
 {
     if (!write_fully(out->fd, data, size))
         return write_failed(out, err);
@@ -269,8 +275,8 @@ enum bnt_status bnt_output_write(struct bnt_output *out, const void *data, size_
     return BNT_OK;
 }
 
-enum bnt_status bnt_output_write_at(struct bnt_output *out, const void *data, size_t size, uint64_t offset,
-                                    struct bnt_error *err)
+enum bnt_status bnt_output_write_at(struct bnt_output *out, const void *data, size_t size,
+                                    uint64_t offset, struct bnt_error *err)
 {
     const char *p = data;
     while (size > 0) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Files in and out: mapped or read whole with a limit; written under a temporary name until complete.
+// Files in and out: mapped or read whole with a limit; written under a temporary name until
+// complete.
 #ifndef BNT_FORMATS_FILE_H
 #define BNT_FORMATS_FILE_H
 
@@ -10,47 +11,54 @@
 #include "formats/map.h"
 #include "formats/status.h"
 
-// Maps a file for reading. "-" is standard input; what is no regular file (a pipe) is first copied to an unnamed temporary file.
-// Directories and empty files are refused. Close with bnt_map_close.
+// Maps a file for reading. "-" is standard input; what is no regular file (a pipe) is first copied
+// to an unnamed temporary file. Directories and empty files are refused. Close with bnt_map_close.
 enum bnt_status bnt_input_map(struct bnt_map *map, const char *path, struct bnt_error *err);
 
-// Reads a whole file of at most limit bytes into *text (malloc'd, a zero byte follows the last). BNT_ERR_IO with *missing
-// set if there is no such file.
-enum bnt_status bnt_read_file(const char *path, size_t limit, char **text, size_t *size, bool *missing,
-                              struct bnt_error *err);
+// Reads a whole file of at most limit bytes into *text (malloc'd, a zero byte follows the last).
+// BNT_ERR_IO with *missing set if there is no such file.
+enum bnt_status bnt_read_file(const char *path, size_t limit, char **text, size_t *size,
+                              bool *missing, struct bnt_error *err);
 
-// read(2) and write(2) until done. read returns the bytes read, fewer than size only at the end of the file.
+// read(2) and write(2) until done. read returns the bytes read, fewer than size only at the end of
+// the file.
 enum bnt_status bnt_read_fully(int fd, void *data, size_t size, size_t *got, struct bnt_error *err);
 
 // dir + "/" + name, malloc'd, or NULL.
 char *bnt_path_join(const char *dir, const char *name);
 
-// A file being written. It gets its name only in bnt_output_commit; before that it lies beside it under a temporary name, which
-// a failure, bnt_output_abort and the signals HUP, INT and TERM remove.
+// A file being written. It gets its name only in bnt_output_commit; before that it lies beside it
+// under a temporary name, which a failure, bnt_output_abort and the signals HUP, INT and TERM
+// remove.
 struct bnt_output {
-    const char *path;     // final name, or "-"
-    char *temporary;      // NULL when there is none (standard output, spooled output)
+    const char *path; // final name, or "-"
+    char *temporary;  // NULL when there is none (standard output, spooled output)
     int fd;
-    bool spooled;         // path is "-" but standard output cannot seek: written there from the start at commit
-    uint64_t written;     // bytes written in sequence
+    bool spooled; // path is "-" but standard output cannot seek: written there from the start at
+                  // commit
+    uint64_t written; // bytes written in sequence
 };
 
-// For writing in sequence: "-" writes to standard output directly, and is refused if that is a terminal.
+// For writing in sequence: "-" writes to standard output directly, and is refused if that is a
+// terminal.
 enum bnt_status bnt_output_open(struct bnt_output *out, const char *path, struct bnt_error *err);
 // For writing at offsets: "-" goes to an unnamed temporary file, and to standard output at commit.
-enum bnt_status bnt_output_open_random(struct bnt_output *out, const char *path, struct bnt_error *err);
+enum bnt_status bnt_output_open_random(struct bnt_output *out, const char *path,
+                                       struct bnt_error *err);
 
-enum bnt_status bnt_output_write(struct bnt_output *out, const void *data, size_t size, struct bnt_error *err);
-enum bnt_status bnt_output_write_at(struct bnt_output *out, const void *data, size_t size, uint64_t offset,
-                                    struct bnt_error *err);
+enum bnt_status bnt_output_write(struct bnt_output *out, const void *data, size_t size,
+                                 struct bnt_error *err);
+enum bnt_status bnt_output_write_at(struct bnt_output *out, const void *data, size_t size,
+                                    uint64_t offset, struct bnt_error *err);
 
 // Flushes to the disk and gives the file its name. After a failure the temporary file is gone.
 enum bnt_status bnt_output_commit(struct bnt_output *out, struct bnt_error *err);
 // Removes what was written. Safe after a failed open, after commit and after another abort.
 void bnt_output_abort(struct bnt_output *out);
 
-// Makes the signals HUP, INT and TERM remove the temporary file of the output being written before they end the process,
-// and a closed pipe an error of the writing function instead of a signal. For tools, once at the start.
+// Makes the signals HUP, INT and TERM remove the temporary file of the output being written before
+// they end the process, and a closed pipe an error of the writing function instead of a signal. For
+// tools, once at the start.
 void bnt_output_handle_signals(void);
 
 #endif

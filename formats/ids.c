@@ -28,10 +28,12 @@ static const char *parse_id(const char *p, uint32_t *id)
     return *p ? NULL : p;
 }
 
-enum bnt_status bnt_ids_parse(const char *text, uint32_t **ids, size_t *count, struct bnt_error *err)
+enum bnt_status bnt_ids_parse(const char *text, uint32_t **ids, size_t *count,
+                              struct bnt_error *err)
 {
     *count = 0;
-    *ids = malloc((strlen(text) / 2 + 1) * sizeof **ids); // each id takes a digit and a comma at least
+    *ids =
+        malloc((strlen(text) / 2 + 1) * sizeof **ids); // each id takes a digit and a comma at least
     if (!*ids)
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     for (const char *p = skip_blanks(text); *p;) {
@@ -39,7 +41,8 @@ enum bnt_status bnt_ids_parse(const char *text, uint32_t **ids, size_t *count, s
         if (!p) {
             free(*ids);
             *ids = NULL;
-            return bnt_fail(err, BNT_ERR_ARGUMENT, "token ids must be numbers separated by commas, not '%.60s'", text);
+            return bnt_fail(err, BNT_ERR_ARGUMENT,
+                            "token ids must be numbers separated by commas, not '%.60s'", text);
         }
         *count += 1;
     }

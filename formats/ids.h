@@ -8,7 +8,9 @@
 
 #include "formats/status.h"
 
-// Parses ids separated by commas, blanks around them allowed. *ids is malloc'd; an empty or blank text gives none.
-enum bnt_status bnt_ids_parse(const char *text, uint32_t **ids, size_t *count, struct bnt_error *err);
+// Parses ids separated by commas, blanks around them allowed. *ids is malloc'd; an empty or blank
+// text gives none.
+enum bnt_status bnt_ids_parse(const char *text, uint32_t **ids, size_t *count,
+                              struct bnt_error *err);
 
 #endif

@@ -8,7 +8,8 @@
 
 static float load(enum bnt_dtype dtype, const uint8_t *row, uint32_t i)
 {
-    return dtype == BNT_F32 ? bnt_load_f32(row + 4 * (uint64_t)i) : bnt_float_from_bf16(bnt_load_u16(row + 2 * (uint64_t)i));
+    return dtype == BNT_F32 ? bnt_load_f32(row + 4 * (uint64_t)i)
+                            : bnt_float_from_bf16(bnt_load_u16(row + 2 * (uint64_t)i));
 }
 
 float bnt_int8_row(enum bnt_dtype dtype, const uint8_t *row, uint32_t n, int8_t *out)

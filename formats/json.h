@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// JSON from untrusted files, through jansson: duplicate keys refused, errors as one line with their place.
+// JSON from untrusted files, through jansson: duplicate keys refused, errors as one line with their
+// place.
 #ifndef BNT_FORMATS_JSON_H
 #define BNT_FORMATS_JSON_H
 
@@ -10,7 +11,8 @@
 #include "formats/status.h"
 
 // Parses an object. name: for messages. *out is a new reference.
-enum bnt_status bnt_json_parse(const char *text, size_t size, const char *name, json_t **out, struct bnt_error *err);
+enum bnt_status bnt_json_parse(const char *text, size_t size, const char *name, json_t **out,
+                               struct bnt_error *err);
 
 // Members of an object; NULL or a JSON null count as missing.
 json_t *bnt_json_get(const json_t *object, const char *key);

@@ -8,35 +8,47 @@
 
 // Which of a model's sizes a dimension is.
 enum dimension { DIM_ONE, DIM_HIDDEN, DIM_Q, DIM_KV, DIM_FFN, DIM_VOCAB };
-enum presence { ALWAYS, WITH_SUB_NORMS, WHEN_UNTIED, WITH_INT8 };
+// When and where a tensor exists. One of PER_LAYER and ONCE; the others narrow it.
+enum {
+    ONCE = 0,
+    PER_LAYER = 1,
+    IF_SUB_NORMS = 2,
+    IF_UNTIED = 4,
+    IF_INT8 = 8,
+    GLUED = 16, // starts where the one before ends, unaligned
+};
+enum {
+    NORM = BNT_SECTION_NORM,
+    EMBD = BNT_SECTION_EMBD,
+    EMB8 = BNT_SECTION_EMB8,
+    TERN = BNT_SECTION_TERN,
+};
 
 // The table of bnt.md section 6.
 static const struct role_row {
     const char *name;
     enum bnt_role role;
-    bool per_layer;
-    enum presence presence;
     uint32_t section;
     enum bnt_dtype dtype;
     enum dimension rows, cols;
-    bool glued; // starts where the one before ends, unaligned
+    unsigned flags;
 } role_table[] = {
-    {"attn_norm", BNT_ATTN_NORM, true, ALWAYS, BNT_SECTION_NORM, BNT_F32, DIM_ONE, DIM_HIDDEN, false},
-    {"attn_sub_norm", BNT_ATTN_SUB_NORM, true, WITH_SUB_NORMS, BNT_SECTION_NORM, BNT_F32, DIM_ONE, DIM_Q, false},
-    {"ffn_norm", BNT_FFN_NORM, true, ALWAYS, BNT_SECTION_NORM, BNT_F32, DIM_ONE, DIM_HIDDEN, false},
-    {"ffn_sub_norm", BNT_FFN_SUB_NORM, true, WITH_SUB_NORMS, BNT_SECTION_NORM, BNT_F32, DIM_ONE, DIM_FFN, false},
-    {"attn_q", BNT_ATTN_Q, true, ALWAYS, BNT_SECTION_TERN, BNT_TERNARY, DIM_Q, DIM_HIDDEN, false},
-    {"attn_k", BNT_ATTN_K, true, ALWAYS, BNT_SECTION_TERN, BNT_TERNARY, DIM_KV, DIM_HIDDEN, true},
-    {"attn_v", BNT_ATTN_V, true, ALWAYS, BNT_SECTION_TERN, BNT_TERNARY, DIM_KV, DIM_HIDDEN, true},
-    {"attn_o", BNT_ATTN_O, true, ALWAYS, BNT_SECTION_TERN, BNT_TERNARY, DIM_HIDDEN, DIM_Q, false},
-    {"ffn_gate", BNT_FFN_GATE, true, ALWAYS, BNT_SECTION_TERN, BNT_TERNARY, DIM_FFN, DIM_HIDDEN, false},
-    {"ffn_up", BNT_FFN_UP, true, ALWAYS, BNT_SECTION_TERN, BNT_TERNARY, DIM_FFN, DIM_HIDDEN, true},
-    {"ffn_down", BNT_FFN_DOWN, true, ALWAYS, BNT_SECTION_TERN, BNT_TERNARY, DIM_HIDDEN, DIM_FFN, false},
-    {"final_norm", BNT_FINAL_NORM, false, ALWAYS, BNT_SECTION_NORM, BNT_F32, DIM_ONE, DIM_HIDDEN, false},
-    {"token_embedding", BNT_TOKEN_EMBEDDING, false, ALWAYS, BNT_SECTION_EMBD, BNT_BF16, DIM_VOCAB, DIM_HIDDEN, false},
-    {"output", BNT_OUTPUT, false, WHEN_UNTIED, BNT_SECTION_EMBD, BNT_BF16, DIM_VOCAB, DIM_HIDDEN, false},
-    {"output_int8", BNT_OUTPUT_INT8, false, WITH_INT8, BNT_SECTION_EMB8, BNT_I8, DIM_VOCAB, DIM_HIDDEN, false},
-    {"output_int8_scale", BNT_OUTPUT_INT8_SCALE, false, WITH_INT8, BNT_SECTION_EMB8, BNT_F32, DIM_ONE, DIM_VOCAB, false},
+    {"attn_norm", BNT_ATTN_NORM, NORM, BNT_F32, DIM_ONE, DIM_HIDDEN, PER_LAYER},
+    {"attn_sub_norm", BNT_ATTN_SUB_NORM, NORM, BNT_F32, DIM_ONE, DIM_Q, PER_LAYER | IF_SUB_NORMS},
+    {"ffn_norm", BNT_FFN_NORM, NORM, BNT_F32, DIM_ONE, DIM_HIDDEN, PER_LAYER},
+    {"ffn_sub_norm", BNT_FFN_SUB_NORM, NORM, BNT_F32, DIM_ONE, DIM_FFN, PER_LAYER | IF_SUB_NORMS},
+    {"attn_q", BNT_ATTN_Q, TERN, BNT_TERNARY, DIM_Q, DIM_HIDDEN, PER_LAYER},
+    {"attn_k", BNT_ATTN_K, TERN, BNT_TERNARY, DIM_KV, DIM_HIDDEN, PER_LAYER | GLUED},
+    {"attn_v", BNT_ATTN_V, TERN, BNT_TERNARY, DIM_KV, DIM_HIDDEN, PER_LAYER | GLUED},
+    {"attn_o", BNT_ATTN_O, TERN, BNT_TERNARY, DIM_HIDDEN, DIM_Q, PER_LAYER},
+    {"ffn_gate", BNT_FFN_GATE, TERN, BNT_TERNARY, DIM_FFN, DIM_HIDDEN, PER_LAYER},
+    {"ffn_up", BNT_FFN_UP, TERN, BNT_TERNARY, DIM_FFN, DIM_HIDDEN, PER_LAYER | GLUED},
+    {"ffn_down", BNT_FFN_DOWN, TERN, BNT_TERNARY, DIM_HIDDEN, DIM_FFN, PER_LAYER},
+    {"final_norm", BNT_FINAL_NORM, NORM, BNT_F32, DIM_ONE, DIM_HIDDEN, ONCE},
+    {"token_embedding", BNT_TOKEN_EMBEDDING, EMBD, BNT_BF16, DIM_VOCAB, DIM_HIDDEN, ONCE},
+    {"output", BNT_OUTPUT, EMBD, BNT_BF16, DIM_VOCAB, DIM_HIDDEN, IF_UNTIED},
+    {"output_int8", BNT_OUTPUT_INT8, EMB8, BNT_I8, DIM_VOCAB, DIM_HIDDEN, IF_INT8},
+    {"output_int8_scale", BNT_OUTPUT_INT8_SCALE, EMB8, BNT_F32, DIM_ONE, DIM_VOCAB, IF_INT8},
 };
 enum { ROLE_ROWS = sizeof role_table / sizeof role_table[0] };
 
@@ -75,17 +87,10 @@ static uint32_t dimension(const struct bnt_hyper *h, enum dimension d)
 
 static bool present(const struct bnt_layout_walk *walk, const struct role_row *row)
 {
-    switch (row->presence) {
-    case WITH_SUB_NORMS:
-        return walk->hyper->flags & BNT_HYPER_SUB_NORMS;
-    case WHEN_UNTIED:
-        return !(walk->hyper->flags & BNT_HYPER_TIED);
-    case WITH_INT8:
-        return walk->has_int8;
-    case ALWAYS:
-        break;
-    }
-    return true;
+    bool sub_norms = walk->hyper->flags & BNT_HYPER_SUB_NORMS;
+    bool tied = walk->hyper->flags & BNT_HYPER_TIED;
+    return (!(row->flags & IF_SUB_NORMS) || sub_norms) && (!(row->flags & IF_UNTIED) || !tied) &&
+           (!(row->flags & IF_INT8) || walk->has_int8);
 }
 
 static uint64_t tensor_size(enum bnt_dtype dtype, uint32_t rows, uint32_t cols)
@@ -121,7 +126,7 @@ static const struct role_row *next_row(struct bnt_layout_walk *walk)
             continue;
         }
         const struct role_row *row = &role_table[walk->index++];
-        if (row->per_layer == in_layers && present(walk, row))
+        if (!!(row->flags & PER_LAYER) == in_layers && present(walk, row))
             return row;
     }
 }
@@ -135,12 +140,12 @@ bool bnt_layout_next(struct bnt_layout_walk *walk, struct bnt_tensor_place *plac
     bool wide = row->section == BNT_SECTION_EMBD && walk->hyper->flags & BNT_HYPER_F32_EMBEDDINGS;
     *place = (struct bnt_tensor_place){
         .role = row->role,
-        .layer = row->per_layer ? walk->layer : BNT_NO_LAYER,
+        .layer = row->flags & PER_LAYER ? walk->layer : BNT_NO_LAYER,
         .dtype = wide ? BNT_F32 : row->dtype,
         .rows = dimension(walk->hyper, row->rows),
         .cols = dimension(walk->hyper, row->cols),
         .section = row->section,
-        .offset = row->glued ? *end : bnt_round_up(*end, BNT_TENSOR_ALIGN),
+        .offset = row->flags & GLUED ? *end : bnt_round_up(*end, BNT_TENSOR_ALIGN),
     };
     place->size = tensor_size(place->dtype, place->rows, place->cols);
     *end = place->offset + place->size;
@@ -159,7 +164,7 @@ uint64_t bnt_layout_count(const struct bnt_hyper *hyper, bool has_int8)
     uint64_t others = 0;
     for (size_t i = 0; i < ROLE_ROWS; i++) {
         if (present(&walk, &role_table[i]))
-            *(role_table[i].per_layer ? &per_layer : &others) += 1;
+            *(role_table[i].flags & PER_LAYER ? &per_layer : &others) += 1;
     }
     return per_layer * hyper->n_layers + others;
 }
@@ -215,7 +220,8 @@ static const char *rope_problem(const struct bnt_hyper *h)
     if (!positive(h->rope_theta))
         return "rope_theta";
     if (h->rope_scaling == BNT_ROPE_NONE) {
-        uint32_t any = bnt_bits_from_float(h->rope_factor) | bnt_bits_from_float(h->rope_low_freq_factor) |
+        uint32_t any = bnt_bits_from_float(h->rope_factor) |
+                       bnt_bits_from_float(h->rope_low_freq_factor) |
                        bnt_bits_from_float(h->rope_high_freq_factor) | h->rope_original_context;
         return any ? "rope_factor" : NULL;
     }

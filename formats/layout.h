@@ -8,16 +8,16 @@
 #include <stdint.h>
 
 enum {
-    BNT_PAGE = 4096,          // alignment of sections, size of the header page
-    BNT_TENSOR_ALIGN = 256,   // alignment of tensors
-    BNT_MAX_SECTIONS = 124,   // what fits in the header page
-    BNT_BLOCK_ROWS = 16,      // ternary matrices are cut into blocks of 16 rows …
-    BNT_BLOCK_COLS = 32,      // … × 32 columns …
-    BNT_BLOCK_WORDS = 32,     // … of 32 words …
-    BNT_BLOCK_BYTES = 128,    // … of 4 bytes
+    BNT_PAGE = 4096,        // alignment of sections, size of the header page
+    BNT_TENSOR_ALIGN = 256, // alignment of tensors
+    BNT_MAX_SECTIONS = 124, // what fits in the header page
+    BNT_BLOCK_ROWS = 16,    // ternary matrices are cut into blocks of 16 rows …
+    BNT_BLOCK_COLS = 32,    // … × 32 columns …
+    BNT_BLOCK_WORDS = 32,   // … of 32 words …
+    BNT_BLOCK_BYTES = 128,  // … of 4 bytes
     BNT_MAX_EOS = 8,
-    BNT_NO_LAYER = -1,        // on disk 0xFFFFFFFF
-    BNT_MAX_COLS = 1 << 20,   // widest product (R12); section 5 derives the int32 headroom from it
+    BNT_NO_LAYER = -1,      // on disk 0xFFFFFFFF
+    BNT_MAX_COLS = 1 << 20, // widest product (R12); section 5 derives the int32 headroom from it
     BNT_MAX_VOCAB = 1 << 24,
     BNT_MAX_CONTEXT = 1 << 24,
     BNT_MAX_LAYERS = 4096,
@@ -27,10 +27,13 @@ enum {
     BNT_VERSION_MINOR = 0,
 };
 
-// Unsigned codes up to 3 times activations of magnitude up to 128, BNT_MAX_COLS of them, must fit in int32.
+// Unsigned codes up to 3 times activations of magnitude up to 128, BNT_MAX_COLS of them, must fit
+// in int32.
 _Static_assert(3ll * 128 * BNT_MAX_COLS <= INT32_MAX, "integer sums fit in int32");
 
-#define BNT_MAGIC "\x89" "BNT\r\n\x1a\n"
+#define BNT_MAGIC                                                                                  \
+    "\x89"                                                                                         \
+    "BNT\r\n\x1a\n"
 
 #define BNT_FOURCC(a, b, c, d)                                                                     \
     ((uint32_t)(a) | (uint32_t)(b) << 8 | (uint32_t)(c) << 16 | (uint32_t)(d) << 24)
@@ -225,19 +228,19 @@ struct bnt_tensor_place {
     enum bnt_dtype dtype;
     uint32_t rows;
     uint32_t cols;
-    uint32_t section;          // bnt_section_type
-    uint64_t offset;           // from the section's start
-    uint64_t size;             // bytes
+    uint32_t section; // bnt_section_type
+    uint64_t offset;  // from the section's start
+    uint64_t size;    // bytes
 };
 
-// Walks the tensors of a model in table order, giving each its place (R14 – R16). Reader and writer share it.
-// Sizes stay below 2^61 by the ranges of R12, so nothing here overflows.
+// Walks the tensors of a model in table order, giving each its place (R14 – R16). Reader and writer
+// share it. Sizes stay below 2^61 by the ranges of R12, so nothing here overflows.
 struct bnt_layout_walk {
     const struct bnt_hyper *hyper;
     bool has_int8;
     int32_t layer;
-    size_t index;              // into the table of roles
-    uint64_t end[4];           // of NORM, EMBD, EMB8, TERN so far
+    size_t index;    // into the table of roles
+    uint64_t end[4]; // of NORM, EMBD, EMB8, TERN so far
 };
 
 struct bnt_layout_walk bnt_layout_walk(const struct bnt_hyper *hyper, bool has_int8);

@@ -9,7 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum bnt_status bnt_map_descriptor(struct bnt_map *map, int fd, const char *name, struct bnt_error *err)
+enum bnt_status bnt_map_descriptor(struct bnt_map *map, int fd, const char *name,
+                                   struct bnt_error *err)
 {
     struct stat st;
     *map = (struct bnt_map){0};

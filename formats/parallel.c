@@ -27,7 +27,8 @@ static void *work(void *argument)
     }
 }
 
-void bnt_parallel_for(unsigned threads, uint64_t count, void (*body)(void *context, uint64_t i), void *context)
+void bnt_parallel_for(unsigned threads, uint64_t count, void (*body)(void *context, uint64_t i),
+                      void *context)
 {
     struct loop loop = {.count = count, .body = body, .context = context};
     pthread_t thread[MAX_THREADS];

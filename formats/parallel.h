@@ -5,9 +5,10 @@
 
 #include <stdint.h>
 
-// Calls body(context, i) for each i in 0 … count − 1, in any order, by up to threads threads, the caller being one of them.
-// Threads that cannot be started are done without.
-void bnt_parallel_for(unsigned threads, uint64_t count, void (*body)(void *context, uint64_t i), void *context);
+// Calls body(context, i) for each i in 0 … count − 1, in any order, by up to threads threads, the
+// caller being one of them. Threads that cannot be started are done without.
+void bnt_parallel_for(unsigned threads, uint64_t count, void (*body)(void *context, uint64_t i),
+                      void *context);
 
 // Processors this process may run on, at least 1.
 unsigned bnt_parallel_processors(void);

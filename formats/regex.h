@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Compiling a pattern of the TOKN section: pack and verify check it, the runtime uses it, all with the same options.
+// Compiling a pattern of the TOKN section: pack and verify check it, the runtime uses it, all with
+// the same options.
 #ifndef BNT_FORMATS_REGEX_H
 #define BNT_FORMATS_REGEX_H
 

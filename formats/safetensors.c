@@ -56,31 +56,36 @@ static bool get_shape(const json_t *shape, struct bnt_st_tensor *t)
     t->rank = (unsigned)json_array_size(shape);
     t->count = 1;
     for (unsigned i = 0; i < t->rank; i++) {
-        if (!get_u64(json_array_get(shape, i), &t->shape[i]) || !bnt_mul_u64(t->count, t->shape[i], &t->count))
+        if (!get_u64(json_array_get(shape, i), &t->shape[i]) ||
+            !bnt_mul_u64(t->count, t->shape[i], &t->count))
             return false;
     }
     return true;
 }
 
-static enum bnt_status get_tensor(const char *name, const json_t *entry, const char *file, struct bnt_st_tensor *t,
-                                  struct bnt_error *err)
+static enum bnt_status get_tensor(const char *name, const json_t *entry, const char *file,
+                                  struct bnt_st_tensor *t, struct bnt_error *err)
 {
     *t = (struct bnt_st_tensor){.name = name, .type_name = bnt_json_text(entry, "dtype", "")};
     const struct type_row *type = find_type_name(t->type_name);
     const json_t *offsets = json_object_get(entry, "data_offsets");
     uint64_t end, bytes;
     if (!type)
-        return bnt_fail(err, BNT_ERR_FORMAT, "%s: tensor %s: unknown dtype '%s'", file, name, t->type_name);
+        return bnt_fail(err, BNT_ERR_FORMAT, "%s: tensor %s: unknown dtype '%s'", file, name,
+                        t->type_name);
     t->dtype = type->dtype;
     if (!get_shape(json_object_get(entry, "shape"), t))
-        return bnt_fail(err, BNT_ERR_FORMAT, "%s: tensor %s: shape must be at most %d non-negative integers", file,
-                        name, BNT_ST_MAX_RANK);
+        return bnt_fail(err, BNT_ERR_FORMAT,
+                        "%s: tensor %s: shape must be at most %d non-negative integers", file, name,
+                        BNT_ST_MAX_RANK);
     if (json_array_size(offsets) != 2 || !get_u64(json_array_get(offsets, 0), &t->begin) ||
         !get_u64(json_array_get(offsets, 1), &end) || end < t->begin)
-        return bnt_fail(err, BNT_ERR_FORMAT, "%s: tensor %s: data_offsets must be two ascending integers", file, name);
+        return bnt_fail(err, BNT_ERR_FORMAT,
+                        "%s: tensor %s: data_offsets must be two ascending integers", file, name);
     t->size = end - t->begin;
     if (!bnt_mul_u64(t->count, type->bits / 8, &bytes) || bytes != t->size)
-        return bnt_fail(err, BNT_ERR_FORMAT, "%s: tensor %s: its %" PRIu64 " bytes do not fit its shape", file, name,
+        return bnt_fail(err, BNT_ERR_FORMAT,
+                        "%s: tensor %s: its %" PRIu64 " bytes do not fit its shape", file, name,
                         t->size);
     return BNT_OK;
 }
@@ -96,7 +101,8 @@ static int compare_begin(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
-static enum bnt_status check_tight(struct bnt_st_header *header, const char *name, struct bnt_error *err)
+static enum bnt_status check_tight(struct bnt_st_header *header, const char *name,
+                                   struct bnt_error *err)
 {
     if (header->count > 0)
         qsort(header->tensors, header->count, sizeof header->tensors[0], compare_begin);
@@ -104,16 +110,18 @@ static enum bnt_status check_tight(struct bnt_st_header *header, const char *nam
     for (size_t i = 0; i < header->count; i++) {
         const struct bnt_st_tensor *t = &header->tensors[i];
         if (t->begin != end)
-            return bnt_fail(err, BNT_ERR_FORMAT, "%s: tensor %s begins at %" PRIu64 " of the data, must be %" PRIu64
-                            " (tensors must not overlap or leave holes)", name, t->name, t->begin, end);
+            return bnt_fail(err, BNT_ERR_FORMAT,
+                            "%s: tensor %s begins at %" PRIu64 " of the data, must be %" PRIu64
+                            " (tensors must not overlap or leave holes)",
+                            name, t->name, t->begin, end);
         end += t->size;
     }
     header->data_size = end;
     return BNT_OK;
 }
 
-enum bnt_status bnt_st_parse(struct bnt_st_header *header, const char *text, size_t size, const char *name,
-                             struct bnt_error *err)
+enum bnt_status bnt_st_parse(struct bnt_st_header *header, const char *text, size_t size,
+                             const char *name, struct bnt_error *err)
 {
     *header = (struct bnt_st_header){0};
     enum bnt_status status = bnt_json_parse(text, size, name, &header->json, err);
@@ -135,8 +143,8 @@ enum bnt_status bnt_st_parse(struct bnt_st_header *header, const char *text, siz
     return check_tight(header, name, err);
 }
 
-enum bnt_status bnt_st_open(struct bnt_st_header *header, const uint8_t *file, uint64_t size, const char *name,
-                            const uint8_t **data, struct bnt_error *err)
+enum bnt_status bnt_st_open(struct bnt_st_header *header, const uint8_t *file, uint64_t size,
+                            const char *name, const uint8_t **data, struct bnt_error *err)
 {
     *header = (struct bnt_st_header){0};
     struct bnt_cursor c = bnt_cursor(file, size);
@@ -144,15 +152,18 @@ enum bnt_status bnt_st_open(struct bnt_st_header *header, const uint8_t *file, u
     const uint8_t *text;
     if (!bnt_cursor_copy(&c, &length, sizeof length) || length > BNT_ST_MAX_HEADER ||
         !bnt_cursor_take(&c, length, 1, &text))
-        return bnt_fail(err, BNT_ERR_FORMAT, "%s: not a safetensors file, or truncated: no header of the length it says",
+        return bnt_fail(err, BNT_ERR_FORMAT,
+                        "%s: not a safetensors file, or truncated: no header of the length it says",
                         name);
     enum bnt_status status = bnt_st_parse(header, (const char *)text, (size_t)length, name, err);
     if (status != BNT_OK)
         return status;
     *data = file + c.pos;
     if (bnt_cursor_left(&c) != header->data_size)
-        return bnt_fail(err, BNT_ERR_FORMAT, "%s: the header speaks of %" PRIu64 " bytes of tensors, the file has %" PRIu64
-                        ": truncated or damaged", name, header->data_size, bnt_cursor_left(&c));
+        return bnt_fail(err, BNT_ERR_FORMAT,
+                        "%s: the header speaks of %" PRIu64
+                        " bytes of tensors, the file has %" PRIu64 ": truncated or damaged",
+                        name, header->data_size, bnt_cursor_left(&c));
     return BNT_OK;
 }
 
@@ -183,8 +194,9 @@ enum bnt_status bnt_st_builder_init(struct bnt_st_builder *builder, struct bnt_e
     return BNT_OK;
 }
 
-enum bnt_status bnt_st_builder_add(struct bnt_st_builder *builder, const char *name, enum bnt_st_dtype dtype,
-                                   unsigned rank, const uint64_t *shape, struct bnt_error *err)
+enum bnt_status bnt_st_builder_add(struct bnt_st_builder *builder, const char *name,
+                                   enum bnt_st_dtype dtype, unsigned rank, const uint64_t *shape,
+                                   struct bnt_error *err)
 {
     const struct type_row *type = find_type(dtype);
     uint64_t size = type->bits / 8;
@@ -193,16 +205,17 @@ enum bnt_status bnt_st_builder_add(struct bnt_st_builder *builder, const char *n
         size *= shape[i];
         (void)json_array_append_new(dimensions, json_integer((json_int_t)shape[i]));
     }
-    json_t *entry = json_pack("{s:s, s:o, s:[I,I]}", "dtype", type->name, "shape", dimensions, "data_offsets",
-                              (json_int_t)builder->end, (json_int_t)(builder->end + size));
+    json_t *entry =
+        json_pack("{s:s, s:o, s:[I,I]}", "dtype", type->name, "shape", dimensions, "data_offsets",
+                  (json_int_t)builder->end, (json_int_t)(builder->end + size));
     if (!entry || json_object_set_new(builder->json, name, entry) != 0)
         return out_of_memory(err);
     builder->end += size;
     return BNT_OK;
 }
 
-enum bnt_status bnt_st_builder_metadata(struct bnt_st_builder *builder, const char *key, const char *text,
-                                        size_t size, struct bnt_error *err)
+enum bnt_status bnt_st_builder_metadata(struct bnt_st_builder *builder, const char *key,
+                                        const char *text, size_t size, struct bnt_error *err)
 {
     json_t *value = json_stringn(text, size);
     if (!value)
@@ -212,7 +225,8 @@ enum bnt_status bnt_st_builder_metadata(struct bnt_st_builder *builder, const ch
     return BNT_OK;
 }
 
-enum bnt_status bnt_st_builder_finish(struct bnt_st_builder *builder, char **bytes, size_t *size, struct bnt_error *err)
+enum bnt_status bnt_st_builder_finish(struct bnt_st_builder *builder, char **bytes, size_t *size,
+                                      struct bnt_error *err)
 {
     size_t length = json_dumpb(builder->json, NULL, 0, JSON_COMPACT);
     uint64_t padded = bnt_round_up(length + 8, 64) - 8;

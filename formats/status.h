@@ -3,7 +3,8 @@
 #ifndef BNT_FORMATS_STATUS_H
 #define BNT_FORMATS_STATUS_H
 
-// The one list. runtime/bnt.h spells it out for readers of the public header; runtime/status.c asserts that both agree.
+// The one list. runtime/bnt.h spells it out for readers of the public header; runtime/status.c
+// asserts that both agree.
 #define BNT_STATUS_LIST(X)                                                                         \
     X(BNT_OK, 0, "success")                                                                        \
     X(BNT_ERR_IO, 1, "a file or stream could not be read or written")                              \
@@ -25,7 +26,8 @@ enum bnt_status {
 
 enum { BNT_ERROR_SIZE = 512 };
 
-// One line for a person: what, where (file, byte offset, tensor), which rule, what to do. Without a newline.
+// One line for a person: what, where (file, byte offset, tensor), which rule, what to do. Without a
+// newline.
 struct bnt_error {
     enum bnt_status status;
     char message[BNT_ERROR_SIZE];
@@ -33,7 +35,8 @@ struct bnt_error {
 #endif
 
 // Fills err (which may be NULL) and returns status, so that callers can `return bnt_fail(...)`.
-// Control characters in the message are replaced by '?': names come from untrusted files and end on a terminal.
+// Control characters in the message are replaced by '?': names come from untrusted files and end on
+// a terminal.
 __attribute__((format(printf, 3, 4))) enum bnt_status
 bnt_fail(struct bnt_error *err, enum bnt_status status, const char *format, ...);
 

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT
-// The ternary checkpoint that bnt-convert writes and bnt-pack reads: an ordinary safetensors stream with
+// The ternary checkpoint that bnt-convert writes and bnt-pack reads: an ordinary safetensors stream
+// with
 //   - each norm as F32, the embeddings as the checkpoint has them, under their names there;
-//   - each ternary matrix as I8 (rows, cols) of −1, 0, +1 under its name, and its γ as F32 [1] under that name + "_scale";
-//   - the tensor BNT_STREAM_PROVENANCE, U8: JSON, last, because it holds the checksums of files that are read meanwhile;
-//   - in __metadata__: BNT_STREAM_KEY with the version of this description, and the texts of the checkpoint's small files under their names.
+//   - each ternary matrix as I8 (rows, cols) of −1, 0, +1 under its name, and its γ as F32 [1]
+//   under that name + "_scale";
+//   - the tensor BNT_STREAM_PROVENANCE, U8: JSON, last, because it holds the checksums of files
+//   that are read meanwhile;
+//   - in __metadata__: BNT_STREAM_KEY with the version of this description, and the texts of the
+//   checkpoint's small files under their names.
 #ifndef BNT_FORMATS_STREAM_H
 #define BNT_FORMATS_STREAM_H
 

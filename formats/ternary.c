@@ -7,8 +7,8 @@
 #include "formats/bytes.h"
 #include "formats/parallel.h"
 
-// A chunk is summed by LANES interleaved accumulators, chunks are added in their order. Lanes let the compiler use vector registers
-// without reordering anything.
+// A chunk is summed by LANES interleaved accumulators, chunks are added in their order. Lanes let
+// the compiler use vector registers without reordering anything.
 enum { LANES = 8, CHUNK = 1 << 16, CHUNKS_AT_ONCE = 256 };
 
 float bnt_float_load(enum bnt_float_type type, const uint8_t *data, uint64_t index)
@@ -24,9 +24,10 @@ float bnt_float_load(enum bnt_float_type type, const uint8_t *data, uint64_t ind
     return bnt_load_f32(data + 4 * index);
 }
 
-// The inner loops are written once and compiled for each type, which has to be a constant for them to be vectorized.
-static inline __attribute__((always_inline)) double
-sum_chunk_of(enum bnt_float_type type, const uint8_t *data, uint64_t n)
+// The inner loops are written once and compiled for each type, which has to be a constant for them
+// to be vectorized.
+static inline __attribute__((always_inline)) double sum_chunk_of(enum bnt_float_type type,
+                                                                 const uint8_t *data, uint64_t n)
 {
     double lane[LANES] = {0};
     uint64_t i = 0;
@@ -91,7 +92,8 @@ float bnt_ternary_scale(double abs_sum, uint64_t n)
     return mean > 1e-5f ? mean : 1e-5f;
 }
 
-// clamp(round_half_even(v), −1, 1) without rounding: a half rounds to the even 0, anything above it to 1 or clamps to 1.
+// clamp(round_half_even(v), −1, 1) without rounding: a half rounds to the even 0, anything above it
+// to 1 or clamps to 1.
 static inline int8_t ternary(float v)
 {
     return (int8_t)((v > 0.5f) - (v < -0.5f));
@@ -104,7 +106,8 @@ ternarize_of(enum bnt_float_type type, const uint8_t *data, uint64_t n, float in
         out[i] = ternary(bnt_float_load(type, data, i) * inverse);
 }
 
-void bnt_ternarize(enum bnt_float_type type, const uint8_t *data, uint64_t n, float scale, int8_t *out)
+void bnt_ternarize(enum bnt_float_type type, const uint8_t *data, uint64_t n, float scale,
+                   int8_t *out)
 {
     float inverse = 1.0f / scale;
     switch (type) {

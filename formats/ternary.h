@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 // The definition of ternarizing, done by bnt-convert and repeated by bnt-verify --source:
 //   γ = max(mean|W| over the matrix, 1e-5);  q = clamp(round_half_even(W · (1/γ)), −1, 1);  W ≈ q·γ
-// in float32, as transformers' WeightQuant, llama.cpp and bitnet.cpp do. The sum of |W| is taken in double and
-// rounded to float32 once, in an order that depends on nothing but the matrix: the result is the same for any number of threads.
+// in float32, as transformers' WeightQuant, llama.cpp and bitnet.cpp do. The sum of |W| is taken in
+// double and rounded to float32 once, in an order that depends on nothing but the matrix: the
+// result is the same for any number of threads.
 #ifndef BNT_FORMATS_TERNARY_H
 #define BNT_FORMATS_TERNARY_H
 
@@ -27,7 +28,8 @@ double bnt_abs_sum(enum bnt_float_type type, const uint8_t *data, uint64_t n, un
 float bnt_ternary_scale(double abs_sum, uint64_t n);
 
 // out[i] = q of data[i] for n elements.
-void bnt_ternarize(enum bnt_float_type type, const uint8_t *data, uint64_t n, float scale, int8_t *out);
+void bnt_ternarize(enum bnt_float_type type, const uint8_t *data, uint64_t n, float scale,
+                   int8_t *out);
 
 // ‖W − qγ‖ / ‖W‖, for reports. 0 for a matrix of zeros.
 double bnt_ternary_error(enum bnt_float_type type, const uint8_t *data, uint64_t n, float scale);

@@ -12,7 +12,8 @@ static bool take_u32s(struct bnt_cursor *c, uint64_t count, const uint32_t **out
     const uint8_t *bytes;
     if (!bnt_cursor_take(c, count, 4, &bytes))
         return false;
-    *out = (const void *)bytes; // 4-byte aligned: so is the section, and only multiples of 4 come before
+    *out = (const void *)
+        bytes; // 4-byte aligned: so is the section, and only multiples of 4 come before
     return true;
 }
 
@@ -83,7 +84,8 @@ static const char *range_problem(const struct bnt_tokenizer_view *v)
     }
     if (r->chat_size == 0 && r->chat_offset != 0)
         return "chat_offset is set without a chat template";
-    return in_pool(v, r->chat_offset, r->chat_size) ? NULL : "the chat template lies outside the pool";
+    return in_pool(v, r->chat_offset, r->chat_size) ? NULL
+                                                    : "the chat template lies outside the pool";
 }
 
 static bool ids_fit(const uint32_t *ids, uint32_t count, uint32_t n_tokens)
@@ -168,7 +170,9 @@ static bool is_text(const struct bnt_tokenizer_view *v, uint32_t offset, uint32_
 static const char *step_problem(const struct bnt_tokenizer_view *v, const struct bnt_step_record *s)
 {
     if (s->type == BNT_STEP_PREFIX_SPACE)
-        return s->offset || s->size || s->behavior || s->invert ? "a prefix-space step has a pattern, behavior or invert" : NULL;
+        return s->offset || s->size || s->behavior || s->invert
+                   ? "a prefix-space step has a pattern, behavior or invert"
+                   : NULL;
     if (s->type != BNT_STEP_SPLIT || s->behavior > BNT_SPLIT_CONTIGUOUS || s->invert > 1)
         return "unknown step type, behavior or invert";
     if (s->size == 0 || s->size > BNT_TOKENIZER_MAX_PATTERN)
@@ -183,7 +187,8 @@ static const char *text_problem(const struct bnt_tokenizer_view *v)
         const struct bnt_added_record *a = &v->added[i];
         if (a->size == 0 || !is_text(v, a->offset, a->size))
             return "an added token's text is empty or not UTF-8";
-        if (a->flags & ~(uint32_t)(BNT_ADDED_SPECIAL | BNT_ADDED_SINGLE_WORD | BNT_ADDED_LSTRIP | BNT_ADDED_RSTRIP))
+        if (a->flags & ~(uint32_t)(BNT_ADDED_SPECIAL | BNT_ADDED_SINGLE_WORD | BNT_ADDED_LSTRIP |
+                                   BNT_ADDED_RSTRIP))
             return "an added token has unknown flags";
     }
     for (uint32_t i = 0; i < r->n_steps; i++) {

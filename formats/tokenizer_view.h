@@ -23,7 +23,8 @@ struct bnt_tokenizer_view {
     const uint8_t *pool;                   // (pool_size)
 };
 
-// Checks R24, R25 and all of R26 but that patterns compile. data: 4-byte aligned. Returns whether all of it holds.
+// Checks R24, R25 and all of R26 but that patterns compile. data: 4-byte aligned. Returns whether
+// all of it holds.
 bool bnt_tokenizer_view_open(struct bnt_tokenizer_view *view, const uint8_t *data, uint64_t size,
                              uint32_t vocab_size, struct bnt_report *report);
 

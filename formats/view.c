@@ -94,14 +94,16 @@ static bool check_magic_and_version(struct bnt_view *view, struct bnt_report *re
         return false;
     }
     if (view->size <= BNT_PAGE) {
-        bnt_report(report, "R5", "the file has %" PRIu64 " bytes, too few for a header page and content: truncated?",
+        bnt_report(report, "R5",
+                   "the file has %" PRIu64
+                   " bytes, too few for a header page and content: truncated?",
                    view->size);
         return false;
     }
     memcpy(&view->header, view->data, sizeof view->header);
     if (h->version_major != BNT_VERSION_MAJOR) {
-        bnt_report(report, "R2", "offset 8: version %u.%u, this program reads %d.x", h->version_major,
-                   h->version_minor, BNT_VERSION_MAJOR);
+        bnt_report(report, "R2", "offset 8: version %u.%u, this program reads %d.x",
+                   h->version_major, h->version_minor, BNT_VERSION_MAJOR);
         return false;
     }
     return true;
@@ -115,22 +117,26 @@ static bool check_header(struct bnt_view *view, struct bnt_report *report)
     copy.header_crc32 = 0;
     uint32_t crc = bnt_crc32(0, &copy, sizeof copy);
     if (crc != h->header_crc32)
-        bnt_report(report, "R3", "offset 24: header CRC-32 is %08" PRIx32 ", its bytes give %08" PRIx32 ": the header is damaged",
+        bnt_report(report, "R3",
+                   "offset 24: header CRC-32 is %08" PRIx32 ", its bytes give %08" PRIx32
+                   ": the header is damaged",
                    h->header_crc32, crc);
     if (h->reserved0 || !all_zero(h->reserved1, sizeof h->reserved1))
         bnt_report(report, "R4", "reserved bytes of the header are not zero");
     if (h->file_size != view->size)
-        bnt_report(report, "R5", "offset 16: file_size is %" PRIu64 ", the file has %" PRIu64 " bytes: %s", h->file_size,
-                   view->size, view->size < h->file_size ? "truncated?" : "bytes appended?");
+        bnt_report(
+            report, "R5", "offset 16: file_size is %" PRIu64 ", the file has %" PRIu64 " bytes: %s",
+            h->file_size, view->size, view->size < h->file_size ? "truncated?" : "bytes appended?");
     if (h->section_count < 1 || h->section_count > BNT_MAX_SECTIONS) {
-        bnt_report(report, "R6", "offset 12: section_count is %" PRIu32 ", must be 1 … %d", h->section_count,
-                   BNT_MAX_SECTIONS);
+        bnt_report(report, "R6", "offset 12: section_count is %" PRIu32 ", must be 1 … %d",
+                   h->section_count, BNT_MAX_SECTIONS);
         return false;
     }
     for (uint32_t i = 0; i < BNT_MAX_SECTIONS; i++) {
         const struct bnt_section_record *s = &h->sections[i];
         if (i < h->section_count ? s->reserved != 0 : !all_zero(s, sizeof *s)) {
-            bnt_report(report, "R4", "offset %u: reserved bytes of the section table are not zero", 128 + i * 32);
+            bnt_report(report, "R4", "offset %u: reserved bytes of the section table are not zero",
+                       128 + i * 32);
             break;
         }
     }
@@ -144,14 +150,17 @@ static bool check_extents(const struct bnt_view *view, struct bnt_report *report
     for (uint32_t i = 0; i < view->header.section_count; i++) {
         const struct bnt_section_record *s = &view->header.sections[i];
         const struct bnt_name holder = bnt_section_name(s->type);
-    const char *name = holder.text;
+        const char *name = holder.text;
         if (s->offset != expected) {
-            bnt_report(report, "R6", "section %s is at offset %" PRIu64 ", must be at %" PRIu64, name, s->offset, expected);
+            bnt_report(report, "R6", "section %s is at offset %" PRIu64 ", must be at %" PRIu64,
+                       name, s->offset, expected);
             return false;
         }
         if (s->size == 0 || s->offset > view->size || s->size > view->size - s->offset) {
-            bnt_report(report, "R6", "section %s (offset %" PRIu64 ", %" PRIu64 " bytes) does not lie in the file", name,
-                       s->offset, s->size);
+            bnt_report(report, "R6",
+                       "section %s (offset %" PRIu64 ", %" PRIu64
+                       " bytes) does not lie in the file",
+                       name, s->offset, s->size);
             return false;
         }
         expected = bnt_round_up(s->offset + s->size, BNT_PAGE);
@@ -169,9 +178,9 @@ static const struct known_section {
     uint32_t type;
     bool required;
 } known_sections[] = {
-    {BNT_SECTION_HYPR, true},  {BNT_SECTION_TOKN, false}, {BNT_SECTION_NORM, true},
-    {BNT_SECTION_EMBD, true},  {BNT_SECTION_EMB8, false}, {BNT_SECTION_TERN, true},
-    {BNT_SECTION_TENS, true},  {BNT_SECTION_PROV, false},
+    {BNT_SECTION_HYPR, true}, {BNT_SECTION_TOKN, false}, {BNT_SECTION_NORM, true},
+    {BNT_SECTION_EMBD, true}, {BNT_SECTION_EMB8, false}, {BNT_SECTION_TERN, true},
+    {BNT_SECTION_TENS, true}, {BNT_SECTION_PROV, false},
 };
 enum { KNOWN_SECTIONS = sizeof known_sections / sizeof known_sections[0] };
 
@@ -194,9 +203,11 @@ static void check_section_type(const struct bnt_view *view, uint32_t i, struct b
     if (s->flags & ~(uint32_t)BNT_SECTION_REQUIRED)
         bnt_report(report, "R7", "section %s: unknown flags %#" PRIx32, name, s->flags);
     if (!known && required)
-        bnt_report(report, "R7", "section %s is required but unknown: the file needs a newer program", name);
+        bnt_report(report, "R7",
+                   "section %s is required but unknown: the file needs a newer program", name);
     if (known && known->required != required)
-        bnt_report(report, "R11", "section %s must %sbe marked as required", name, known->required ? "" : "not ");
+        bnt_report(report, "R11", "section %s must %sbe marked as required", name,
+                   known->required ? "" : "not ");
     for (uint32_t j = 0; j < i; j++) {
         if (view->header.sections[j].type == s->type)
             bnt_report(report, "R7", "section %s occurs twice", name);
@@ -211,7 +222,8 @@ static bool check_section_types(const struct bnt_view *view, struct bnt_report *
         check_section_type(view, i, report);
     for (size_t i = 0; i < KNOWN_SECTIONS; i++) {
         if (known_sections[i].required && !bnt_view_section(view, known_sections[i].type))
-            bnt_report(report, "R11", "section %s is missing", bnt_section_name(known_sections[i].type).text);
+            bnt_report(report, "R11", "section %s is missing",
+                       bnt_section_name(known_sections[i].type).text);
     }
     return report->count == before;
 }
@@ -220,7 +232,8 @@ static bool check_hyper(struct bnt_view *view, struct bnt_report *report)
 {
     const struct bnt_section_record *s = bnt_view_section(view, BNT_SECTION_HYPR);
     if (s->size != sizeof view->hyper) {
-        bnt_report(report, "R12", "section HYPR has %" PRIu64 " bytes, must have %zu", s->size, sizeof view->hyper);
+        bnt_report(report, "R12", "section HYPR has %" PRIu64 " bytes, must have %zu", s->size,
+                   sizeof view->hyper);
         return false;
     }
     memcpy(&view->hyper, view->data + s->offset, sizeof view->hyper);
@@ -242,7 +255,8 @@ static bool check_records(struct bnt_view *view, struct bnt_report *report)
 {
     const struct bnt_section_record *s = bnt_view_section(view, BNT_SECTION_TENS);
     if (s->size % sizeof *view->tensors != 0) {
-        bnt_report(report, "R13", "section TENS has %" PRIu64 " bytes, no multiple of %zu", s->size, sizeof *view->tensors);
+        bnt_report(report, "R13", "section TENS has %" PRIu64 " bytes, no multiple of %zu", s->size,
+                   sizeof *view->tensors);
         return false;
     }
     // R6 put the section at a multiple of 4096, so the records are as aligned as the file's bytes.
@@ -259,34 +273,40 @@ static bool check_records(struct bnt_view *view, struct bnt_report *report)
         else if (i > 0 && !ascending(t - 1, t))
             problem = "not in ascending order of (layer, role)";
         if (problem) {
-            bnt_report(report, "R13", "offset %" PRIu64 ": tensor record %" PRIu64 " (%s): %s", at, i,
-                       bnt_tensor_name(t->role, t->layer).text, problem);
+            bnt_report(report, "R13", "offset %" PRIu64 ": tensor record %" PRIu64 " (%s): %s", at,
+                       i, bnt_tensor_name(t->role, t->layer).text, problem);
             return false;
         }
     }
     return true;
 }
 
-// R15 – R17 of one record that is there (R14). The place is relative to its section, the record to the file.
+// R15 – R17 of one record that is there (R14). The place is relative to its section, the record to
+// the file.
 static void check_tensor(const struct bnt_view *view, const struct bnt_tensor_place *place,
                          const struct bnt_tensor_record *t, struct bnt_report *report)
 {
     const struct bnt_name holder = bnt_tensor_name(t->role, t->layer);
     const char *name = holder.text;
     if (t->dtype != place->dtype || t->rows != place->rows || t->cols != place->cols)
-        bnt_report(report, "R15", "%s is %s %" PRIu32 "×%" PRIu32 ", must be %s %" PRIu32 "×%" PRIu32, name,
-                   bnt_dtype_name(t->dtype), t->rows, t->cols, bnt_dtype_name(place->dtype), place->rows, place->cols);
+        bnt_report(report, "R15",
+                   "%s is %s %" PRIu32 "×%" PRIu32 ", must be %s %" PRIu32 "×%" PRIu32, name,
+                   bnt_dtype_name(t->dtype), t->rows, t->cols, bnt_dtype_name(place->dtype),
+                   place->rows, place->cols);
     uint64_t offset = bnt_view_section(view, place->section)->offset + place->offset;
     if (t->offset != offset || t->size != place->size)
-        bnt_report(report, "R16", "%s is at offset %" PRIu64 " with %" PRIu64 " bytes, must be at %" PRIu64 " with %" PRIu64,
+        bnt_report(report, "R16",
+                   "%s is at offset %" PRIu64 " with %" PRIu64 " bytes, must be at %" PRIu64
+                   " with %" PRIu64,
                    name, t->offset, t->size, offset, place->size);
-    if (place->dtype == BNT_TERNARY ? !(isfinite(t->scale) && t->scale > 0) : bnt_bits_from_float(t->scale) != 0)
+    if (place->dtype == BNT_TERNARY ? !(isfinite(t->scale) && t->scale > 0)
+                                    : bnt_bits_from_float(t->scale) != 0)
         bnt_report(report, "R17", "%s: scale %g must be %s", name, (double)t->scale,
                    place->dtype == BNT_TERNARY ? "finite and positive" : "zero");
 }
 
-static void check_section_size(const struct bnt_view *view, const struct bnt_layout_walk *walk, uint32_t type,
-                               struct bnt_report *report)
+static void check_section_size(const struct bnt_view *view, const struct bnt_layout_walk *walk,
+                               uint32_t type, struct bnt_report *report)
 {
     const struct bnt_section_record *s = bnt_view_section(view, type);
     if (s && s->size != bnt_layout_section_size(walk, type))
@@ -305,8 +325,10 @@ static bool check_tensors(struct bnt_view *view, struct bnt_report *report)
         const struct bnt_tensor_record *t = &view->tensors[i];
         if (i == view->n_tensors || t->role != place.role || t->layer != place.layer) {
             const struct bnt_tensor_record *extra = i < view->n_tensors ? t : NULL;
-            bnt_report(report, "R14", "tensor %s expected, %s found", bnt_tensor_name(place.role, place.layer).text,
-                       extra ? bnt_tensor_name(extra->role, extra->layer).text : "the end of the table");
+            bnt_report(report, "R14", "tensor %s expected, %s found",
+                       bnt_tensor_name(place.role, place.layer).text,
+                       extra ? bnt_tensor_name(extra->role, extra->layer).text
+                             : "the end of the table");
             return false;
         }
         check_tensor(view, &place, t, report);
@@ -324,7 +346,8 @@ static bool check_tensors(struct bnt_view *view, struct bnt_report *report)
     return report->count == before;
 }
 
-bool bnt_view_open(struct bnt_view *view, const uint8_t *data, uint64_t size, struct bnt_report *report)
+bool bnt_view_open(struct bnt_view *view, const uint8_t *data, uint64_t size,
+                   struct bnt_report *report)
 {
     *view = (struct bnt_view){.data = data, .size = size};
     if (!check_magic_and_version(view, report) || !check_header(view, report))
@@ -341,7 +364,10 @@ bool bnt_view_check_crc(const struct bnt_view *view, const struct bnt_section_re
     uint32_t crc = bnt_crc32(0, view->data + section->offset, section->size);
     if (crc == section->crc32)
         return true;
-    bnt_report(report, "R9", "section %s (offset %" PRIu64 ", %" PRIu64 " bytes): CRC-32 is %08" PRIx32 ", its bytes give %08" PRIx32 ": damaged",
-               bnt_section_name(section->type).text, section->offset, section->size, section->crc32, crc);
+    bnt_report(report, "R9",
+               "section %s (offset %" PRIu64 ", %" PRIu64 " bytes): CRC-32 is %08" PRIx32
+               ", its bytes give %08" PRIx32 ": damaged",
+               bnt_section_name(section->type).text, section->offset, section->size, section->crc32,
+               crc);
     return false;
 }

@@ -26,8 +26,10 @@ static void add_section(struct bnt_writer *w, uint32_t type, uint32_t flags, uin
     uint64_t offset = BNT_PAGE;
     uint32_t n = w->header.section_count;
     if (n > 0)
-        offset = bnt_round_up(w->header.sections[n - 1].offset + w->header.sections[n - 1].size, BNT_PAGE);
-    w->header.sections[n] = (struct bnt_section_record){.type = type, .flags = flags, .offset = offset, .size = size};
+        offset = bnt_round_up(w->header.sections[n - 1].offset + w->header.sections[n - 1].size,
+                              BNT_PAGE);
+    w->header.sections[n] =
+        (struct bnt_section_record){.type = type, .flags = flags, .offset = offset, .size = size};
     w->header.section_count = n + 1;
 }
 
@@ -57,16 +59,20 @@ static void add_sections(struct bnt_writer *w, bool has_int8, uint64_t tokenizer
     add_section(w, BNT_SECTION_HYPR, BNT_SECTION_REQUIRED, sizeof w->hyper);
     if (w->tokenizer)
         add_section(w, BNT_SECTION_TOKN, 0, tokenizer_size);
-    add_section(w, BNT_SECTION_NORM, BNT_SECTION_REQUIRED, bnt_layout_section_size(&walk, BNT_SECTION_NORM));
-    add_section(w, BNT_SECTION_EMBD, BNT_SECTION_REQUIRED, bnt_layout_section_size(&walk, BNT_SECTION_EMBD));
+    add_section(w, BNT_SECTION_NORM, BNT_SECTION_REQUIRED,
+                bnt_layout_section_size(&walk, BNT_SECTION_NORM));
+    add_section(w, BNT_SECTION_EMBD, BNT_SECTION_REQUIRED,
+                bnt_layout_section_size(&walk, BNT_SECTION_EMBD));
     if (has_int8)
         add_section(w, BNT_SECTION_EMB8, 0, bnt_layout_section_size(&walk, BNT_SECTION_EMB8));
-    add_section(w, BNT_SECTION_TERN, BNT_SECTION_REQUIRED, bnt_layout_section_size(&walk, BNT_SECTION_TERN));
+    add_section(w, BNT_SECTION_TERN, BNT_SECTION_REQUIRED,
+                bnt_layout_section_size(&walk, BNT_SECTION_TERN));
     add_section(w, BNT_SECTION_TENS, BNT_SECTION_REQUIRED, w->n_tensors * sizeof w->tensors[0]);
 }
 
-enum bnt_status bnt_writer_open(struct bnt_writer *w, struct bnt_output *out, const struct bnt_hyper *hyper,
-                                bool has_int8, const void *tokenizer, uint64_t tokenizer_size, struct bnt_error *err)
+enum bnt_status bnt_writer_open(struct bnt_writer *w, struct bnt_output *out,
+                                const struct bnt_hyper *hyper, bool has_int8, const void *tokenizer,
+                                uint64_t tokenizer_size, struct bnt_error *err)
 {
     *w = (struct bnt_writer){.out = out, .hyper = *hyper, .tokenizer = tokenizer};
     memcpy(w->header.magic, BNT_MAGIC, sizeof w->header.magic);
@@ -90,13 +96,15 @@ struct bnt_tensor_record *bnt_writer_tensor(struct bnt_writer *w, enum bnt_role 
     return NULL;
 }
 
-static enum bnt_status write_section(struct bnt_writer *w, uint32_t type, const void *data, struct bnt_error *err)
+static enum bnt_status write_section(struct bnt_writer *w, uint32_t type, const void *data,
+                                     struct bnt_error *err)
 {
     const struct bnt_section_record *s = find_section(w, type);
     return bnt_output_write_at(w->out, data, (size_t)s->size, s->offset, err);
 }
 
-static enum bnt_status write_small_sections(struct bnt_writer *w, const char *provenance, struct bnt_error *err)
+static enum bnt_status write_small_sections(struct bnt_writer *w, const char *provenance,
+                                            struct bnt_error *err)
 {
     enum bnt_status status = write_section(w, BNT_SECTION_HYPR, &w->hyper, err);
     if (status == BNT_OK && w->tokenizer)
@@ -131,12 +139,14 @@ static void fill_crcs(struct bnt_writer *w, const uint8_t *file)
     w->header.header_crc32 = 0;
 }
 
-// Both checksums over the file as it was written, side by side: each alone is as slow as reading the file.
+// Both checksums over the file as it was written, side by side: each alone is as slow as reading
+// the file.
 static enum bnt_status fill_checksums(struct bnt_writer *w, struct bnt_error *err)
 {
     uint8_t *file = mmap(NULL, (size_t)w->header.file_size, PROT_READ, MAP_SHARED, w->out->fd, 0);
     if (file == MAP_FAILED)
-        return bnt_fail(err, BNT_ERR_IO, "%s: cannot map what was written: %s", w->out->path, strerror(errno));
+        return bnt_fail(err, BNT_ERR_IO, "%s: cannot map what was written: %s", w->out->path,
+                        strerror(errno));
     struct digest_job job = {.data = file + BNT_PAGE, .size = w->header.file_size - BNT_PAGE};
     job.out = w->header.content_sha256;
     pthread_t thread;
@@ -153,8 +163,8 @@ static enum bnt_status fill_checksums(struct bnt_writer *w, struct bnt_error *er
     return BNT_OK;
 }
 
-enum bnt_status bnt_writer_finish(struct bnt_writer *w, const char *provenance, uint64_t provenance_size,
-                                  struct bnt_error *err)
+enum bnt_status bnt_writer_finish(struct bnt_writer *w, const char *provenance,
+                                  uint64_t provenance_size, struct bnt_error *err)
 {
     add_section(w, BNT_SECTION_PROV, 0, provenance_size);
     const struct bnt_section_record *last = find_section(w, BNT_SECTION_PROV);

@@ -47,14 +47,19 @@ static enum bnt_status open_input(const char *path, int *fd, struct bnt_error *e
     if (*fd < 0 || fstat(*fd, &st) != 0)
         return bnt_fail(err, BNT_ERR_IO, "%s: cannot open: %s", name, strerror(errno));
     if (S_ISDIR(st.st_mode))
-        return bnt_fail(err, BNT_ERR_IO, "%s: is a directory; bnt-convert reads those: bnt-convert %s | bnt-pack -o FILE.bnt", name,
-                        name);
+        return bnt_fail(
+            err, BNT_ERR_IO,
+            "%s: is a directory; bnt-convert reads those: bnt-convert %s | bnt-pack -o FILE.bnt",
+            name, name);
     if (isatty(*fd))
-        return bnt_fail(err, BNT_ERR_IO, "standard input is a terminal: pipe bnt-convert into bnt-pack, or name a file");
+        return bnt_fail(
+            err, BNT_ERR_IO,
+            "standard input is a terminal: pipe bnt-convert into bnt-pack, or name a file");
     return BNT_OK;
 }
 
-static enum bnt_status pack_stream(const struct arguments *a, struct bnt_output *out, struct bnt_error *err)
+static enum bnt_status pack_stream(const struct arguments *a, struct bnt_output *out,
+                                   struct bnt_error *err)
 {
     int fd;
     enum bnt_status status = open_input(a->input, &fd, err);
@@ -67,7 +72,8 @@ static enum bnt_status pack_stream(const struct arguments *a, struct bnt_output 
     return status;
 }
 
-static enum bnt_status pack_matrix(const struct arguments *a, struct bnt_output *out, struct bnt_error *err)
+static enum bnt_status pack_matrix(const struct arguments *a, struct bnt_output *out,
+                                   struct bnt_error *err)
 {
     enum bnt_status status = bnt_output_open(out, a->output, err);
     return status == BNT_OK ? bnt_pack_matrix(a->input, a->matrix, out, err) : status;
@@ -91,12 +97,17 @@ enum { OPTION_EMBEDDING = 256, OPTION_MATRIX, OPTION_HELP, OPTION_VERSION };
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"output", required_argument, NULL, 'o'},  {"embedding", required_argument, NULL, OPTION_EMBEDDING},
-        {"jobs", required_argument, NULL, 'j'},    {"matrix", required_argument, NULL, OPTION_MATRIX},
-        {"quiet", no_argument, NULL, 'q'},         {"help", no_argument, NULL, OPTION_HELP},
-        {"version", no_argument, NULL, OPTION_VERSION}, {NULL, 0, NULL, 0},
+        {"output", required_argument, NULL, 'o'},
+        {"embedding", required_argument, NULL, OPTION_EMBEDDING},
+        {"jobs", required_argument, NULL, 'j'},
+        {"matrix", required_argument, NULL, OPTION_MATRIX},
+        {"quiet", no_argument, NULL, 'q'},
+        {"help", no_argument, NULL, OPTION_HELP},
+        {"version", no_argument, NULL, OPTION_VERSION},
+        {NULL, 0, NULL, 0},
     };
-    struct arguments a = {.input = "-", .output = "-", .pack = {.threads = bnt_parallel_processors()}};
+    struct arguments a = {
+        .input = "-", .output = "-", .pack = {.threads = bnt_parallel_processors()}};
     uint64_t n;
     int c;
     bnt_cli_init("bnt-pack");

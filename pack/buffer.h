@@ -13,7 +13,8 @@ struct bnt_buffer {
     uint8_t *data;
     size_t size;
     size_t capacity;
-    bool failed; // out of memory or over the cap; later calls do nothing, so that it can be asked once at the end
+    bool failed; // out of memory or over the cap; later calls do nothing, so that it can be asked
+                 // once at the end
 };
 
 void bnt_buffer_put(struct bnt_buffer *buffer, const void *data, size_t size);

@@ -12,12 +12,14 @@
 
 // --- one job ---
 
-static enum bnt_status write_at(struct pack_queue *q, const void *data, uint64_t size, uint64_t offset, struct bnt_error *err)
+static enum bnt_status write_at(struct pack_queue *q, const void *data, uint64_t size,
+                                uint64_t offset, struct bnt_error *err)
 {
     return bnt_output_write_at(q->output, data, (size_t)size, offset, err);
 }
 
-static enum bnt_status pack_ternary(struct pack_queue *q, struct pack_job *job, struct bnt_error *err)
+static enum bnt_status pack_ternary(struct pack_queue *q, struct pack_job *job,
+                                    struct bnt_error *err)
 {
     const struct bnt_tensor_record *t = job->tensor->record;
     size_t row_bytes = bnt_block_row_bytes(t->cols);
@@ -25,9 +27,11 @@ static enum bnt_status pack_ternary(struct pack_queue *q, struct pack_job *job, 
     for (uint64_t i = 0; i < block_rows; i++) {
         uint32_t rows = job->rows - (uint32_t)i * BNT_BLOCK_ROWS;
         const int8_t *in = (const int8_t *)job->in + i * BNT_BLOCK_ROWS * t->cols;
-        if (!bnt_block_pack_row(in, rows < BNT_BLOCK_ROWS ? rows : BNT_BLOCK_ROWS, t->cols, job->out + i * row_bytes))
-            return bnt_fail(err, BNT_ERR_FORMAT, "tensor %s: a value in rows %" PRIu64 " … is none of -1, 0, +1", job->tensor->name,
-                            job->first + i * BNT_BLOCK_ROWS);
+        if (!bnt_block_pack_row(in, rows < BNT_BLOCK_ROWS ? rows : BNT_BLOCK_ROWS, t->cols,
+                                job->out + i * row_bytes))
+            return bnt_fail(err, BNT_ERR_FORMAT,
+                            "tensor %s: a value in rows %" PRIu64 " … is none of -1, 0, +1",
+                            job->tensor->name, job->first + i * BNT_BLOCK_ROWS);
     }
     uint64_t count[4];
     bnt_block_count_codes(job->out, block_rows * row_bytes, count);
@@ -35,13 +39,16 @@ static enum bnt_status pack_ternary(struct pack_queue *q, struct pack_job *job, 
     for (int i = 0; i < 4; i++)
         job->tensor->count[i] += count[i];
     (void)pthread_mutex_unlock(&q->lock);
-    return write_at(q, job->out, block_rows * row_bytes, t->offset + job->first / BNT_BLOCK_ROWS * row_bytes, err);
+    return write_at(q, job->out, block_rows * row_bytes,
+                    t->offset + job->first / BNT_BLOCK_ROWS * row_bytes, err);
 }
 
 static enum bnt_status refuse_value(const struct pack_job *job, uint64_t i, struct bnt_error *err)
 {
-    return bnt_fail(err, BNT_ERR_FORMAT, "tensor %s: element %" PRIu64 " is not finite, or not in the type that the file stores", job->tensor->name,
-                    (uint64_t)job->first * job->tensor->record->cols + i);
+    return bnt_fail(err, BNT_ERR_FORMAT,
+                    "tensor %s: element %" PRIu64
+                    " is not finite, or not in the type that the file stores",
+                    job->tensor->name, (uint64_t)job->first * job->tensor->record->cols + i);
 }
 
 static enum bnt_status copy_norm(struct pack_queue *q, struct pack_job *job, struct bnt_error *err)
@@ -70,16 +77,21 @@ static unsigned value_size(const struct bnt_tensor_record *t)
 static enum bnt_status write_int8(struct pack_queue *q, struct pack_job *job, struct bnt_error *err)
 {
     uint32_t cols = job->tensor->record->cols;
-    uint8_t *scratch = job->out + bnt_round_up((uint64_t)job->rows * cols * value_size(job->tensor->record), sizeof(float));
+    uint8_t *scratch =
+        job->out +
+        bnt_round_up((uint64_t)job->rows * cols * value_size(job->tensor->record), sizeof(float));
     int8_t *rows = (int8_t *)scratch;
-    float *scales = (float *)(void *)(scratch + bnt_round_up((uint64_t)job->rows * cols, sizeof(float)));
+    float *scales =
+        (float *)(void *)(scratch + bnt_round_up((uint64_t)job->rows * cols, sizeof(float)));
     for (uint32_t r = 0; r < job->rows; r++)
-        scales[r] = bnt_int8_row(job->tensor->record->dtype, job->out + (uint64_t)r * cols * value_size(job->tensor->record), cols,
-                                 rows + (uint64_t)r * cols);
-    enum bnt_status status =
-        write_at(q, rows, (uint64_t)job->rows * cols, job->tensor->int8->offset + (uint64_t)job->first * cols, err);
+        scales[r] = bnt_int8_row(job->tensor->record->dtype,
+                                 job->out + (uint64_t)r * cols * value_size(job->tensor->record),
+                                 cols, rows + (uint64_t)r * cols);
+    enum bnt_status status = write_at(q, rows, (uint64_t)job->rows * cols,
+                                      job->tensor->int8->offset + (uint64_t)job->first * cols, err);
     return status == BNT_OK
-               ? write_at(q, scales, (uint64_t)job->rows * 4, job->tensor->int8_scale->offset + (uint64_t)job->first * 4, err)
+               ? write_at(q, scales, (uint64_t)job->rows * 4,
+                          job->tensor->int8_scale->offset + (uint64_t)job->first * 4, err)
                : status;
 }
 
@@ -95,7 +107,8 @@ static bool put_value(const struct bnt_tensor_record *t, float v, uint8_t *out)
     return (bf16 & 0x7f80) != 0x7f80;
 }
 
-static enum bnt_status write_embedding(struct pack_queue *q, struct pack_job *job, struct bnt_error *err)
+static enum bnt_status write_embedding(struct pack_queue *q, struct pack_job *job,
+                                       struct bnt_error *err)
 {
     const struct bnt_tensor_record *t = job->tensor->record;
     const unsigned size = value_size(t);
@@ -104,7 +117,8 @@ static enum bnt_status write_embedding(struct pack_queue *q, struct pack_job *jo
         if (!put_value(t, load(job->tensor->dtype, job->in, i), job->out + size * i))
             return refuse_value(job, i, err);
     }
-    enum bnt_status status = write_at(q, job->out, size * n, t->offset + size * (uint64_t)job->first * t->cols, err);
+    enum bnt_status status =
+        write_at(q, job->out, size * n, t->offset + size * (uint64_t)job->first * t->cols, err);
     return status == BNT_OK && job->tensor->int8 ? write_int8(q, job, err) : status;
 }
 
@@ -170,7 +184,8 @@ uint64_t bnt_pack_out_bytes(const struct bnt_tensor_record *record, uint32_t row
     if (record->dtype == BNT_TERNARY)
         return bnt_pad_rows(rows) / BNT_BLOCK_ROWS * bnt_block_row_bytes(record->cols);
     uint64_t n = (uint64_t)rows * record->cols;
-    return bnt_round_up(n * value_size(record), sizeof(float)) + bnt_round_up(n, sizeof(float)) + (uint64_t)rows * sizeof(float);
+    return bnt_round_up(n * value_size(record), sizeof(float)) + bnt_round_up(n, sizeof(float)) +
+           (uint64_t)rows * sizeof(float);
 }
 
 static bool allocate_jobs(struct pack_queue *q, uint64_t in_bytes, uint64_t out_bytes)
@@ -187,10 +202,12 @@ static bool allocate_jobs(struct pack_queue *q, uint64_t in_bytes, uint64_t out_
     return q->jobs != NULL;
 }
 
-enum bnt_status bnt_pack_queue_start(struct pack_queue *q, struct bnt_output *output, unsigned threads, uint64_t in_bytes,
-                                     uint64_t out_bytes, struct bnt_error *err)
+enum bnt_status bnt_pack_queue_start(struct pack_queue *q, struct bnt_output *output,
+                                     unsigned threads, uint64_t in_bytes, uint64_t out_bytes,
+                                     struct bnt_error *err)
 {
-    unsigned workers = threads > 1 ? threads - 1 : 0; // the caller, who reads the stream, is one of them
+    unsigned workers =
+        threads > 1 ? threads - 1 : 0; // the caller, who reads the stream, is one of them
     *q = (struct pack_queue){.output = output, .n_jobs = 2 * workers + 1};
     (void)pthread_mutex_init(&q->lock, NULL);
     (void)pthread_cond_init(&q->changed, NULL);

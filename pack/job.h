@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The work on the stream's tensors, a stripe of rows at a time: converted, written at its place, counted.
+// The work on the stream's tensors, a stripe of rows at a time: converted, written at its place,
+// counted.
 #ifndef BNT_PACK_JOB_H
 #define BNT_PACK_JOB_H
 
@@ -14,12 +15,13 @@
 
 // A tensor being packed. Several stripes of one may be at work at once.
 struct pack_tensor {
-    struct bnt_tensor_record *record;      // where it goes
-    enum bnt_st_dtype dtype;               // of the stream
-    const char *name;                      // in the stream
-    struct bnt_tensor_record *int8;        // of the output matrix: its int8 copy, and the copy's scales; otherwise NULL
+    struct bnt_tensor_record *record; // where it goes
+    enum bnt_st_dtype dtype;          // of the stream
+    const char *name;                 // in the stream
+    struct bnt_tensor_record
+        *int8; // of the output matrix: its int8 copy, and the copy's scales; otherwise NULL
     struct bnt_tensor_record *int8_scale;
-    uint64_t count[4];                     // codes of a ternary matrix, padding included; under the queue's lock
+    uint64_t count[4]; // codes of a ternary matrix, padding included; under the queue's lock
 };
 
 // Rows first … first + rows − 1 of a tensor, as the stream has them.
@@ -53,9 +55,11 @@ struct pack_queue {
 enum { PACK_JOB_BYTES = 1 << 20 };
 
 // in_bytes, out_bytes: the largest that a stripe takes in and makes.
-enum bnt_status bnt_pack_queue_start(struct pack_queue *queue, struct bnt_output *output, unsigned threads,
-                                     uint64_t in_bytes, uint64_t out_bytes, struct bnt_error *err);
-// What a stripe of so many rows makes: packed blocks, or converted values, their int8 copy and its scales.
+enum bnt_status bnt_pack_queue_start(struct pack_queue *queue, struct bnt_output *output,
+                                     unsigned threads, uint64_t in_bytes, uint64_t out_bytes,
+                                     struct bnt_error *err);
+// What a stripe of so many rows makes: packed blocks, or converted values, their int8 copy and its
+// scales.
 uint64_t bnt_pack_out_bytes(const struct bnt_tensor_record *record, uint32_t rows);
 // A job to fill in. Waits for one; NULL once any job has failed.
 struct pack_job *bnt_pack_queue_take(struct pack_queue *queue);

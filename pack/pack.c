@@ -38,11 +38,11 @@ struct packer {
     struct bnt_writer writer;
     struct pack_tensor *tensors; // one for each record of the stream's
     size_t n_tensors;
-    struct expected *expected;   // ascending by name
+    struct expected *expected; // ascending by name
     size_t n_expected;
     struct pack_queue queue;
     bool queue_started;
-    char *provenance;            // as the stream has it
+    char *provenance; // as the stream has it
     size_t provenance_size;
     struct bnt_progress progress;
     struct bnt_error *err;
@@ -70,7 +70,9 @@ static enum bnt_status read_exactly(struct packer *p, void *data, size_t size, c
     }
     if (got == size)
         return BNT_OK;
-    return bnt_fail(p->err, BNT_ERR_FORMAT, "%s: the stream ends inside %s: truncated, or bnt-convert failed", p->name, what);
+    return bnt_fail(p->err, BNT_ERR_FORMAT,
+                    "%s: the stream ends inside %s: truncated, or bnt-convert failed", p->name,
+                    what);
 }
 
 static enum bnt_status read_header(struct packer *p)
@@ -89,7 +91,8 @@ static enum bnt_status read_header(struct packer *p)
         status = bnt_st_parse(&p->stream, text, (size_t)length, p->name, p->err);
     free(text);
     size_t size;
-    const char *version = status == BNT_OK ? bnt_st_metadata(&p->stream, BNT_STREAM_KEY, &size) : NULL;
+    const char *version =
+        status == BNT_OK ? bnt_st_metadata(&p->stream, BNT_STREAM_KEY, &size) : NULL;
     if (status == BNT_OK && (!version || strcmp(version, BNT_STREAM_VERSION) != 0))
         return bad(p, "not a ternary checkpoint of this version: make it with bnt-convert");
     return status;
@@ -99,11 +102,12 @@ static enum bnt_status read_config(struct packer *p)
 {
     size_t size, generation_size;
     const char *text = bnt_st_metadata(&p->stream, "config.json", &size);
-    const char *generation = bnt_st_metadata(&p->stream, "generation_config.json", &generation_size);
+    const char *generation =
+        bnt_st_metadata(&p->stream, "generation_config.json", &generation_size);
     if (!text)
         return bad(p, "the stream carries no config.json");
-    enum bnt_status status =
-        bnt_config_parse(&p->config, text, size, generation, generation_size, "config.json", p->err);
+    enum bnt_status status = bnt_config_parse(&p->config, text, size, generation, generation_size,
+                                              "config.json", p->err);
     if (status != BNT_OK)
         bnt_fail_prefix(p->err, p->name);
     return status;
@@ -111,8 +115,10 @@ static enum bnt_status read_config(struct packer *p)
 
 // --- tokenizer ---
 
-// The template's text: chat_template.jinja, else tokenizer_config.json's, one string or the "default" of several.
-static const char *find_chat_template(const struct packer *p, const json_t *tokenizer_config, size_t *size)
+// The template's text: chat_template.jinja, else tokenizer_config.json's, one string or the
+// "default" of several.
+static const char *find_chat_template(const struct packer *p, const json_t *tokenizer_config,
+                                      size_t *size)
 {
     const char *file = bnt_st_metadata(&p->stream, "chat_template.jinja", size);
     if (file)
@@ -142,7 +148,8 @@ static enum bnt_status build_tokenizer(struct packer *p)
         status = bnt_json_parse(config, config_size, "tokenizer_config.json", &json, p->err);
     if (status == BNT_OK) {
         const char *chat = find_chat_template(p, json, &chat_size);
-        status = bnt_tokenizer_build(text, size, chat, chat_size, p->config.hyper.vocab_size, &p->tokenizer, p->err);
+        status = bnt_tokenizer_build(text, size, chat, chat_size, p->config.hyper.vocab_size,
+                                     &p->tokenizer, p->err);
     }
     json_decref(json);
     if (status != BNT_OK)
@@ -160,7 +167,8 @@ static void choose_embedding_type(struct packer *p)
     for (size_t i = 0; i < p->stream.count && !p->options->bf16; i++) {
         for (size_t j = 0; j < sizeof roles / sizeof roles[0]; j++) {
             bnt_arch_tensor_name(p->config.arch, roles[j], BNT_NO_LAYER, name);
-            if (strcmp(p->stream.tensors[i].name, name) == 0 && p->stream.tensors[i].dtype != BNT_ST_BF16)
+            if (strcmp(p->stream.tensors[i].name, name) == 0 &&
+                p->stream.tensors[i].dtype != BNT_ST_BF16)
                 p->config.hyper.flags |= BNT_HYPER_F32_EMBEDDINGS;
         }
     }
@@ -188,7 +196,8 @@ static enum bnt_status list_expected(struct packer *p)
     p->expected = calloc((size_t)n * 2, sizeof p->expected[0]);
     if (!p->tensors || !p->expected)
         return no_memory(p);
-    enum bnt_role output = p->config.hyper.flags & BNT_HYPER_TIED ? BNT_TOKEN_EMBEDDING : BNT_OUTPUT;
+    enum bnt_role output =
+        p->config.hyper.flags & BNT_HYPER_TIED ? BNT_TOKEN_EMBEDDING : BNT_OUTPUT;
     for (uint64_t i = 0; i < n; i++) {
         struct bnt_tensor_record *record = &p->writer.tensors[i];
         if (record->role == BNT_OUTPUT_INT8 || record->role == BNT_OUTPUT_INT8_SCALE)
@@ -243,32 +252,37 @@ static enum bnt_status check_tensors(struct packer *p)
             continue;
         struct expected *e = find_expected(p, t->name);
         if (!e)
-            return bnt_fail(p->err, BNT_ERR_FORMAT, "%s: tensor %s is none that %s has", p->name, t->name, p->config.arch->name);
+            return bnt_fail(p->err, BNT_ERR_FORMAT, "%s: tensor %s is none that %s has", p->name,
+                            t->name, p->config.arch->name);
         if (!type_fits(e, t) || !shape_fits(e, t))
-            return bnt_fail(p->err, BNT_ERR_FORMAT, "%s: tensor %s has the wrong type or shape", p->name, t->name);
+            return bnt_fail(p->err, BNT_ERR_FORMAT, "%s: tensor %s has the wrong type or shape",
+                            p->name, t->name);
         e->seen = true;
         if (!e->is_scale) {
             e->tensor->dtype = t->dtype;
             e->tensor->name = t->name;
         }
         if (e->tensor->record->dtype == BNT_BF16 && t->dtype != BNT_ST_BF16)
-            bnt_cli_note("%s: tensor %s is %s and is rounded to bf16", p->name, t->name, t->type_name);
+            bnt_cli_note("%s: tensor %s is %s and is rounded to bf16", p->name, t->name,
+                         t->type_name);
     }
     for (size_t i = 0; i < p->n_expected; i++) {
         if (!p->expected[i].seen)
-            return bnt_fail(p->err, BNT_ERR_FORMAT, "%s: tensor %s is missing", p->name, p->expected[i].name);
+            return bnt_fail(p->err, BNT_ERR_FORMAT, "%s: tensor %s is missing", p->name,
+                            p->expected[i].name);
     }
     return BNT_OK;
 }
 
 // --- tensors ---
 
-static enum bnt_status read_scale(struct packer *p, const struct bnt_st_tensor *t, struct bnt_tensor_record *record)
+static enum bnt_status read_scale(struct packer *p, const struct bnt_st_tensor *t,
+                                  struct bnt_tensor_record *record)
 {
     enum bnt_status status = read_exactly(p, &record->scale, sizeof record->scale, t->name);
     if (status == BNT_OK && !(isfinite(record->scale) && record->scale > 0))
-        return bnt_fail(p->err, BNT_ERR_FORMAT, "%s: tensor %s is %g: must be finite and positive", p->name, t->name,
-                        (double)record->scale);
+        return bnt_fail(p->err, BNT_ERR_FORMAT, "%s: tensor %s is %g: must be finite and positive",
+                        p->name, t->name, (double)record->scale);
     return status;
 }
 
@@ -293,12 +307,14 @@ static uint32_t stripe_rows(const struct bnt_tensor_record *record, uint64_t row
     return rows < least ? least : (uint32_t)(rows < record->rows ? rows : record->rows);
 }
 
-static uint64_t source_row_bytes(const struct bnt_st_tensor *t, const struct bnt_tensor_record *record)
+static uint64_t source_row_bytes(const struct bnt_st_tensor *t,
+                                 const struct bnt_tensor_record *record)
 {
     return t->size / record->rows;
 }
 
-static enum bnt_status read_stripes(struct packer *p, const struct bnt_st_tensor *t, struct pack_tensor *tensor)
+static enum bnt_status read_stripes(struct packer *p, const struct bnt_st_tensor *t,
+                                    struct pack_tensor *tensor)
 {
     uint64_t row_bytes = source_row_bytes(t, tensor->record);
     uint32_t step = stripe_rows(tensor->record, row_bytes);
@@ -351,8 +367,8 @@ static enum bnt_status read_tensors(struct packer *p)
         out_bytes = out > out_bytes ? out : out_bytes;
     }
     p->queue_started = true;
-    enum bnt_status status =
-        bnt_pack_queue_start(&p->queue, p->writer.out, p->options->threads, in_bytes, out_bytes, p->err);
+    enum bnt_status status = bnt_pack_queue_start(&p->queue, p->writer.out, p->options->threads,
+                                                  in_bytes, out_bytes, p->err);
     bnt_progress_start(&p->progress, "packing", p->stream.data_size, p->options->quiet);
     for (size_t i = 0; i < p->stream.count && status == BNT_OK; i++)
         status = read_tensor(p, &p->stream.tensors[i]);
@@ -371,8 +387,9 @@ static json_t *describe_matrix(const struct pack_tensor *t)
 {
     const struct bnt_tensor_record *r = t->record;
     uint64_t padding = r->size * 4 - (uint64_t)r->rows * r->cols;
-    return json_pack("{s:i, s:s, s:f, s:I, s:I, s:I}", "layer", (int)r->layer, "role", bnt_role_name(r->role), "gamma",
-                     (double)r->scale, "minus", (json_int_t)t->count[1], "zero", (json_int_t)(t->count[2] - padding), "plus",
+    return json_pack("{s:i, s:s, s:f, s:I, s:I, s:I}", "layer", (int)r->layer, "role",
+                     bnt_role_name(r->role), "gamma", (double)r->scale, "minus",
+                     (json_int_t)t->count[1], "zero", (json_int_t)(t->count[2] - padding), "plus",
                      (json_int_t)t->count[3]);
 }
 
@@ -382,7 +399,8 @@ static enum bnt_status make_provenance(struct packer *p, char **text)
     *text = NULL;
     enum bnt_status status = BNT_OK;
     if (p->provenance)
-        status = bnt_json_parse(p->provenance, p->provenance_size, BNT_STREAM_PROVENANCE, &json, p->err);
+        status =
+            bnt_json_parse(p->provenance, p->provenance_size, BNT_STREAM_PROVENANCE, &json, p->err);
     else
         json = json_object();
     if (status != BNT_OK) {
@@ -397,7 +415,8 @@ static enum bnt_status make_provenance(struct packer *p, char **text)
     }
     failed |= json_object_set_new(json, "matrices", matrices);
     if (!failed)
-        *text = json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(9)); // nine digits name every float32
+        *text = json_dumps(json,
+                           JSON_COMPACT | JSON_REAL_PRECISION(9)); // nine digits name every float32
     json_decref(json);
     return *text ? BNT_OK : no_memory(p);
 }
@@ -422,8 +441,8 @@ static enum bnt_status pack_all(struct packer *p, struct bnt_output *out)
     if (status == BNT_OK)
         status = build_tokenizer(p);
     if (status == BNT_OK)
-        status = bnt_writer_open(&p->writer, out, &p->config.hyper, p->options->int8, p->tokenizer.data, p->tokenizer.size,
-                                 p->err);
+        status = bnt_writer_open(&p->writer, out, &p->config.hyper, p->options->int8,
+                                 p->tokenizer.data, p->tokenizer.size, p->err);
     if (status == BNT_OK)
         status = list_expected(p);
     if (status == BNT_OK)
@@ -433,8 +452,8 @@ static enum bnt_status pack_all(struct packer *p, struct bnt_output *out)
     return status == BNT_OK ? finish(p) : status;
 }
 
-enum bnt_status bnt_pack(int fd, const char *name, struct bnt_output *out, const struct pack_options *options,
-                         struct bnt_error *err)
+enum bnt_status bnt_pack(int fd, const char *name, struct bnt_output *out,
+                         const struct pack_options *options, struct bnt_error *err)
 {
     struct packer p = {.fd = fd, .name = name, .options = options, .err = err};
     enum bnt_status status = pack_all(&p, out);
@@ -451,8 +470,8 @@ enum bnt_status bnt_pack(int fd, const char *name, struct bnt_output *out, const
 
 // --- one matrix ---
 
-static enum bnt_status pack_blocks(const struct bnt_st_tensor *t, const uint8_t *data, struct bnt_output *out,
-                                   struct bnt_error *err)
+static enum bnt_status pack_blocks(const struct bnt_st_tensor *t, const uint8_t *data,
+                                   struct bnt_output *out, struct bnt_error *err)
 {
     uint32_t rows = (uint32_t)t->shape[0], cols = (uint32_t)t->shape[1];
     size_t row_bytes = bnt_block_row_bytes(cols);
@@ -462,7 +481,9 @@ static enum bnt_status pack_blocks(const struct bnt_st_tensor *t, const uint8_t 
         uint32_t n = rows - row < BNT_BLOCK_ROWS ? rows - row : BNT_BLOCK_ROWS;
         const int8_t *from = (const int8_t *)data + t->begin + (uint64_t)row * cols;
         if (!bnt_block_pack_row(from, n, cols, blocks))
-            status = bnt_fail(err, BNT_ERR_FORMAT, "tensor %s: a value in rows %" PRIu32 " … is none of -1, 0, +1", t->name, row);
+            status = bnt_fail(err, BNT_ERR_FORMAT,
+                              "tensor %s: a value in rows %" PRIu32 " … is none of -1, 0, +1",
+                              t->name, row);
         else
             status = bnt_output_write(out, blocks, row_bytes, err);
     }
@@ -474,14 +495,15 @@ static const struct bnt_st_tensor *find_matrix(const struct bnt_st_header *heade
 {
     for (size_t i = 0; i < header->count; i++) {
         const struct bnt_st_tensor *t = &header->tensors[i];
-        if (strcmp(t->name, name) == 0 && t->dtype == BNT_ST_I8 && t->rank == 2 && t->count > 0 && t->shape[0] <= BNT_MAX_VOCAB &&
-            t->shape[1] <= BNT_MAX_COLS)
+        if (strcmp(t->name, name) == 0 && t->dtype == BNT_ST_I8 && t->rank == 2 && t->count > 0 &&
+            t->shape[0] <= BNT_MAX_VOCAB && t->shape[1] <= BNT_MAX_COLS)
             return t;
     }
     return NULL;
 }
 
-enum bnt_status bnt_pack_matrix(const char *path, const char *tensor, struct bnt_output *out, struct bnt_error *err)
+enum bnt_status bnt_pack_matrix(const char *path, const char *tensor, struct bnt_output *out,
+                                struct bnt_error *err)
 {
     struct bnt_map map;
     struct bnt_st_header header = {0};

@@ -15,12 +15,13 @@ struct pack_options {
     bool quiet; // no progress bar
 };
 
-// Reads the stream from fd to its end and writes the file. out: opened with bnt_output_open_random; the caller commits or aborts it.
-// name: of the input, for messages.
-enum bnt_status bnt_pack(int fd, const char *name, struct bnt_output *out, const struct pack_options *options,
-                         struct bnt_error *err);
+// Reads the stream from fd to its end and writes the file. out: opened with bnt_output_open_random;
+// the caller commits or aborts it. name: of the input, for messages.
+enum bnt_status bnt_pack(int fd, const char *name, struct bnt_output *out,
+                         const struct pack_options *options, struct bnt_error *err);
 
 // Writes the blocks of one I8 matrix of a safetensors file, and nothing else.
-enum bnt_status bnt_pack_matrix(const char *path, const char *tensor, struct bnt_output *out, struct bnt_error *err);
+enum bnt_status bnt_pack_matrix(const char *path, const char *tensor, struct bnt_output *out,
+                                struct bnt_error *err);
 
 #endif

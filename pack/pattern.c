@@ -6,8 +6,9 @@
 
 #include "formats/regex.h"
 
-// Escapes whose meaning differs. \s of Oniguruma is Unicode's White_Space; PCRE2's also takes U+180E. \h is a hex digit
-// there and horizontal space here. \R, \X and the anchors mean the same in both.
+// Escapes whose meaning differs. \s of Oniguruma is Unicode's White_Space; PCRE2's also takes
+// U+180E. \h is a hex digit there and horizontal space here. \R, \X and the anchors mean the same
+// in both.
 static const struct {
     char escape;
     const char *means;
@@ -60,32 +61,66 @@ static size_t translate_escape(const char *p, size_t left, struct bnt_buffer *ou
     return used;
 }
 
-enum bnt_status bnt_pattern_translate(const char *pattern, size_t size, struct bnt_buffer *out, struct bnt_error *err)
+struct scanner {
+    const char *p;
+    size_t size;
+    size_t at;
+    bool in_class; // between '[' and ']'
+    bool in_posix; // inside a class, between "[:" and ":]"
+};
+
+static bool next_is(const struct scanner *s, char c)
 {
-    bool in_class = false;
-    for (size_t i = 0; i < size;) {
-        if (pattern[i] == '\\') {
-            i += translate_escape(pattern + i, size - i, out);
-            continue;
+    return s->at + 1 < s->size && s->p[s->at + 1] == c;
+}
+
+// A '[' outside of a class, with what may follow it directly: '^', and a ']' that is an ordinary
+// character there.
+static void open_class(struct scanner *s, struct bnt_buffer *out)
+{
+    size_t end = s->at + 1;
+    if (end < s->size && s->p[end] == '^')
+        end++;
+    if (end < s->size && s->p[end] == ']')
+        end++;
+    bnt_buffer_put(out, s->p + s->at, end - s->at);
+    s->at = end;
+    s->in_class = true;
+}
+
+// A character of a class. Returns false for what Oniguruma takes as a set inside the set, or an
+// intersection; PCRE2 10.x would take the same characters literally.
+static bool class_character(struct scanner *s)
+{
+    char c = s->p[s->at];
+    if (c == '[' && next_is(s, ':'))
+        s->in_posix = true;
+    else if (c == '[' || (c == '&' && next_is(s, '&')))
+        return false;
+    else if (c == ']' && s->in_posix)
+        s->in_posix = false;
+    else if (c == ']')
+        s->in_class = false;
+    return true;
+}
+
+enum bnt_status bnt_pattern_translate(const char *pattern, size_t size, struct bnt_buffer *out,
+                                      struct bnt_error *err)
+{
+    struct scanner s = {.p = pattern, .size = size};
+    while (s.at < size) {
+        if (pattern[s.at] == '\\') {
+            s.at += translate_escape(pattern + s.at, size - s.at, out);
+        } else if (pattern[s.at] == '[' && !s.in_class) {
+            open_class(&s, out);
+        } else {
+            if (s.in_class && !class_character(&s))
+                return bnt_fail(err, BNT_ERR_UNSUPPORTED,
+                                "pattern '%.*s': sets inside sets are not supported",
+                                (int)(size < 200 ? size : 200), pattern);
+            bnt_buffer_put(out, pattern + s.at, 1);
+            s.at++;
         }
-        // Oniguruma has sets inside sets and their intersection; PCRE2 10.x takes the same characters literally.
-        bool posix = i + 1 < size && pattern[i + 1] == ':';
-        if (in_class && ((pattern[i] == '[' && !posix) || (pattern[i] == '&' && i + 1 < size && pattern[i + 1] == '&')))
-            return bnt_fail(err, BNT_ERR_UNSUPPORTED, "pattern '%.*s': sets inside sets are not supported",
-                            (int)(size < 200 ? size : 200), pattern);
-        if (pattern[i] == '[' && !in_class) {
-            in_class = true;
-            // A ']' that comes first, or after '^', is an ordinary character.
-            size_t first = i + 1 + (i + 1 < size && pattern[i + 1] == '^');
-            size_t end = first < size && pattern[first] == ']' ? first + 1 : first;
-            bnt_buffer_put(out, pattern + i, end - i);
-            i = end;
-            continue;
-        }
-        if (pattern[i] == ']' && !(in_class && i >= 1 && pattern[i - 1] == ':' ))
-            in_class = false;
-        bnt_buffer_put(out, pattern + i, 1);
-        i++;
     }
     return out->failed ? bnt_fail(err, BNT_ERR_MEMORY, "out of memory") : BNT_OK;
 }

@@ -8,8 +8,10 @@
 #include "formats/status.h"
 #include "pack/buffer.h"
 
-// Appends the PCRE2 pattern that means the same. Refuses what has no equivalent. Not zero-terminated.
-enum bnt_status bnt_pattern_translate(const char *pattern, size_t size, struct bnt_buffer *out, struct bnt_error *err);
+// Appends the PCRE2 pattern that means the same. Refuses what has no equivalent. Not
+// zero-terminated.
+enum bnt_status bnt_pattern_translate(const char *pattern, size_t size, struct bnt_buffer *out,
+                                      struct bnt_error *err);
 
 // Appends a pattern that matches just this text.
 void bnt_pattern_quote(const char *text, size_t size, struct bnt_buffer *out);

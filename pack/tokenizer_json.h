@@ -11,7 +11,8 @@
 
 // json: tokenizer.json. chat: the chat template's source, or NULL. Appends the section to out.
 // Kinds of tokenizer, and parts of one, that are not understood are refused by name.
-enum bnt_status bnt_tokenizer_build(const char *json, size_t size, const char *chat, size_t chat_size,
-                                    uint32_t vocab_size, struct bnt_buffer *out, struct bnt_error *err);
+enum bnt_status bnt_tokenizer_build(const char *json, size_t size, const char *chat,
+                                    size_t chat_size, uint32_t vocab_size, struct bnt_buffer *out,
+                                    struct bnt_error *err);
 
 #endif

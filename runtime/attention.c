@@ -74,6 +74,7 @@ static void some_heads(void *context, unsigned part, unsigned parts)
 void bnt_attention(struct bnt_session *s, uint32_t layer, size_t n)
 {
     size_t size = (size_t)s->context * bnt_kv_size(&s->model->hyper);
-    struct attention_job job = {.session = s, .keys = s->keys + layer * size, .values = s->values + layer * size, .n = n};
+    struct attention_job job = {
+        .session = s, .keys = s->keys + layer * size, .values = s->values + layer * size, .n = n};
     bnt_pool_run(s->pool, some_heads, &job);
 }

@@ -67,8 +67,8 @@ static double now(void)
 // --- prompt ---
 
 // Text to tokens, with the model's own tokens around it.
-static enum bnt_status encode(const struct bnt_model *model, const char *text, size_t size, uint32_t **tokens, size_t *count,
-                              struct bnt_error *err)
+static enum bnt_status encode(const struct bnt_model *model, const char *text, size_t size,
+                              uint32_t **tokens, size_t *count, struct bnt_error *err)
 {
     size_t capacity = size + 2 * 65536; // what bnt_tokenize promises to need at most
     *tokens = malloc(capacity * sizeof **tokens);
@@ -87,12 +87,13 @@ static enum bnt_status read_standard_input(char **text, size_t *size, struct bnt
     enum bnt_status status = bnt_read_fully(STDIN_FILENO, *text, MAX_PROMPT, &got, err);
     *size = got;
     if (status == BNT_OK && got == MAX_PROMPT)
-        status = bnt_fail(err, BNT_ERR_ARGUMENT, "standard input: a prompt must be shorter than 64 MB");
+        status =
+            bnt_fail(err, BNT_ERR_ARGUMENT, "standard input: a prompt must be shorter than 64 MB");
     return status;
 }
 
-static enum bnt_status read_prompt(const struct arguments *a, const struct bnt_model *model, uint32_t **tokens, size_t *count,
-                                   struct bnt_error *err)
+static enum bnt_status read_prompt(const struct arguments *a, const struct bnt_model *model,
+                                   uint32_t **tokens, size_t *count, struct bnt_error *err)
 {
     char *text = NULL;
     size_t size = 0;
@@ -118,10 +119,10 @@ static enum bnt_status read_prompt(const struct arguments *a, const struct bnt_m
 // --- output ---
 
 struct printer {
-    bool ids;      // no tokenizer: ids instead of text
+    bool ids; // no tokenizer: ids instead of text
     bool failed;
     size_t count;
-    double first;  // when the first token came
+    double first; // when the first token came
 };
 
 static bool print(void *context, uint32_t token, const char *text, size_t size)
@@ -173,7 +174,8 @@ static double rate(size_t n, double seconds)
 
 // --- generation ---
 
-static struct bnt_sampling choose_sampling(const struct arguments *a, const struct bnt_model_info *info)
+static struct bnt_sampling choose_sampling(const struct arguments *a,
+                                           const struct bnt_model_info *info)
 {
     return (struct bnt_sampling){
         .temperature = a->has_temperature ? (float)a->temperature : info->temperature,
@@ -183,8 +185,9 @@ static struct bnt_sampling choose_sampling(const struct arguments *a, const stru
     };
 }
 
-static enum bnt_status generate(const struct arguments *a, struct bnt_session *session, const struct bnt_model *model,
-                                const uint32_t *tokens, size_t count, struct bnt_error *err)
+static enum bnt_status generate(const struct arguments *a, struct bnt_session *session,
+                                const struct bnt_model *model, const uint32_t *tokens, size_t count,
+                                struct bnt_error *err)
 {
     struct printer printer = {.ids = !bnt_model_info(model)->has_tokenizer};
     const struct bnt_generation generation = {
@@ -206,14 +209,17 @@ static enum bnt_status generate(const struct arguments *a, struct bnt_session *s
     double end = now();
     (void)puts("");
     if (!a->quiet)
-        bnt_cli_note("%zu prompt tokens, %.1f tok/s; %zu generated, %.1f tok/s (%s); seed %" PRIu64 ", kernel %s", count,
-                     rate(count, (printer.count ? printer.first : end) - start), result.n_tokens,
-                     printer.count > 1 ? rate(printer.count - 1, end - printer.first) : 0, reason_text(result.reason), a->seed,
-                     bnt_model_info(model)->kernel);
+        bnt_cli_note("%zu prompt tokens, %.1f tok/s; %zu generated, %.1f tok/s (%s); seed %" PRIu64
+                     ", kernel %s",
+                     count, rate(count, (printer.count ? printer.first : end) - start),
+                     result.n_tokens,
+                     printer.count > 1 ? rate(printer.count - 1, end - printer.first) : 0,
+                     reason_text(result.reason), a->seed, bnt_model_info(model)->kernel);
     return status;
 }
 
-static enum bnt_status run_model(const struct arguments *a, const struct bnt_model *model, struct bnt_error *err)
+static enum bnt_status run_model(const struct arguments *a, const struct bnt_model *model,
+                                 struct bnt_error *err)
 {
     uint32_t *tokens = NULL;
     size_t count = 0;
@@ -224,8 +230,9 @@ static enum bnt_status run_model(const struct arguments *a, const struct bnt_mod
         status = bnt_fail(err, BNT_ERR_ARGUMENT, "the prompt has no tokens");
     if (status == BNT_OK) {
         uint64_t needed = count + a->tokens < most ? count + a->tokens : most;
-        const struct bnt_session_options options = {.context = (uint32_t)(a->context ? a->context : needed),
-                                                    .threads = (uint32_t)a->threads};
+        const struct bnt_session_options options = {
+            .context = (uint32_t)(a->context ? a->context : needed),
+            .threads = (uint32_t)a->threads};
         status = bnt_session_open(model, &options, &session, err);
     }
     if (status == BNT_OK)
@@ -264,8 +271,18 @@ static int version(void)
 }
 
 enum {
-    OPTION_IDS = 256, OPTION_ECHO, OPTION_TEMP, OPTION_TOP_K, OPTION_TOP_P, OPTION_SEED, OPTION_STOP, OPTION_IGNORE_EOS, OPTION_DEVICE,
-    OPTION_KERNEL, OPTION_HELP, OPTION_VERSION,
+    OPTION_IDS = 256,
+    OPTION_ECHO,
+    OPTION_TEMP,
+    OPTION_TOP_K,
+    OPTION_TOP_P,
+    OPTION_SEED,
+    OPTION_STOP,
+    OPTION_IGNORE_EOS,
+    OPTION_DEVICE,
+    OPTION_KERNEL,
+    OPTION_HELP,
+    OPTION_VERSION,
 };
 
 static const struct option options[] = {
@@ -295,23 +312,37 @@ static int parse_number(struct arguments *a, int c)
 {
     switch (c) {
     case 'n':
-        return bnt_cli_u64(optarg, 0, UINT32_MAX, &a->tokens) ? 0 : bnt_cli_usage("--tokens must be a whole number, not '%s'", optarg);
+        return bnt_cli_u64(optarg, 0, UINT32_MAX, &a->tokens)
+                   ? 0
+                   : bnt_cli_usage("--tokens must be a whole number, not '%s'", optarg);
     case 'c':
-        return bnt_cli_u64(optarg, 1, UINT32_MAX, &a->context) ? 0 : bnt_cli_usage("--context must be a number from 1, not '%s'", optarg);
+        return bnt_cli_u64(optarg, 1, UINT32_MAX, &a->context)
+                   ? 0
+                   : bnt_cli_usage("--context must be a number from 1, not '%s'", optarg);
     case 't':
-        return bnt_cli_u64(optarg, 1, 256, &a->threads) ? 0 : bnt_cli_usage("--threads must be a number from 1 to 256, not '%s'", optarg);
+        return bnt_cli_u64(optarg, 1, 256, &a->threads)
+                   ? 0
+                   : bnt_cli_usage("--threads must be a number from 1 to 256, not '%s'", optarg);
     case OPTION_SEED:
         a->has_seed = true;
-        return bnt_cli_u64(optarg, 0, UINT64_MAX, &a->seed) ? 0 : bnt_cli_usage("--seed must be a whole number, not '%s'", optarg);
+        return bnt_cli_u64(optarg, 0, UINT64_MAX, &a->seed)
+                   ? 0
+                   : bnt_cli_usage("--seed must be a whole number, not '%s'", optarg);
     case OPTION_TOP_K:
         a->has_top_k = true;
-        return bnt_cli_u64(optarg, 0, UINT32_MAX, &a->top_k) ? 0 : bnt_cli_usage("--top-k must be a whole number, not '%s'", optarg);
+        return bnt_cli_u64(optarg, 0, UINT32_MAX, &a->top_k)
+                   ? 0
+                   : bnt_cli_usage("--top-k must be a whole number, not '%s'", optarg);
     case OPTION_TEMP:
         a->has_temperature = true;
-        return bnt_cli_double(optarg, 0, 100, &a->temperature) ? 0 : bnt_cli_usage("--temp must be from 0 to 100, not '%s'", optarg);
+        return bnt_cli_double(optarg, 0, 100, &a->temperature)
+                   ? 0
+                   : bnt_cli_usage("--temp must be from 0 to 100, not '%s'", optarg);
     default:
         a->has_top_p = true;
-        return bnt_cli_double(optarg, 1e-6, 1, &a->top_p) ? 0 : bnt_cli_usage("--top-p must be above 0, up to 1, not '%s'", optarg);
+        return bnt_cli_double(optarg, 1e-6, 1, &a->top_p)
+                   ? 0
+                   : bnt_cli_usage("--top-p must be above 0, up to 1, not '%s'", optarg);
     }
 }
 
@@ -373,7 +404,8 @@ static uint64_t new_seed(void)
 int main(int argc, char **argv)
 {
     const char *environment = getenv("BNT_KERNEL");
-    struct arguments a = {.tokens = 256, .kernel = environment && *environment ? environment : NULL};
+    struct arguments a = {.tokens = 256,
+                          .kernel = environment && *environment ? environment : NULL};
     int c;
     bnt_cli_init("bnt-run");
     while ((c = getopt_long(argc, argv, ":p:f:n:c:t:q", options, NULL)) != -1) {

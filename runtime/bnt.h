@@ -11,11 +11,12 @@
  *     bnt_session_close(session);
  *     bnt_model_close(model);
  *
- * The library never prints, exits, reads the environment or installs signal handlers. What can fail returns a status and, when
- * err is not NULL, leaves one line for a person in err->message.
+ * The library never prints, exits, reads the environment or installs signal handlers. What can fail
+ * returns a status and, when err is not NULL, leaves one line for a person in err->message.
  *
- * Threads: a model is immutable once open and may be shared by any number of threads. A session belongs to one thread at a time;
- * it works with threads of its own. Several sessions may use one model.
+ * Threads: a model is immutable once open and may be shared by any number of threads. A session
+ * belongs to one thread at a time; it works with threads of its own. Several sessions may use one
+ * model.
  *
  * Texts are UTF-8 and counted in bytes. Tokens are ids, 0 … vocab_size - 1.
  */
@@ -36,8 +37,9 @@ extern "C" {
 #define BNT_STATUS_DEFINED
 enum bnt_status {
     BNT_OK = 0,
-    BNT_ERR_IO = 1,           /* a file could not be read */
-    BNT_ERR_FORMAT = 2,       /* the file breaks a rule of its format; the message names it as formats/bnt.md does */
+    BNT_ERR_IO = 1, /* a file could not be read */
+    BNT_ERR_FORMAT =
+        2, /* the file breaks a rule of its format; the message names it as formats/bnt.md does */
     BNT_ERR_UNSUPPORTED = 3,  /* it is well-formed but asks for what this version lacks */
     BNT_ERR_MEMORY = 4,       /* out of memory */
     BNT_ERR_ARGUMENT = 5,     /* an argument is out of its range */
@@ -62,12 +64,14 @@ const char *bnt_status_text(enum bnt_status status);
 struct bnt_model;
 
 /*
- * Maps the file and checks all that memory safety depends on; weights are not read. Opening takes about the time of building nothing:
- * the file's bytes are used as they lie, and processes that open the same file share them.
- * kernel: "scalar", "avx2", …, or NULL for the best that this processor has. BNT_ERR_UNSUPPORTED if it has not.
- * The file must not be changed or truncated while the model is open: the system ends a process (SIGBUS) that reads what is gone.
+ * Maps the file and checks all that memory safety depends on; weights are not read. Opening takes
+ * about the time of building nothing: the file's bytes are used as they lie, and processes that
+ * open the same file share them. kernel: "scalar", "avx2", …, or NULL for the best that this
+ * processor has. BNT_ERR_UNSUPPORTED if it has not. The file must not be changed or truncated while
+ * the model is open: the system ends a process (SIGBUS) that reads what is gone.
  */
-enum bnt_status bnt_model_open(const char *path, const char *kernel, struct bnt_model **model, struct bnt_error *err);
+enum bnt_status bnt_model_open(const char *path, const char *kernel, struct bnt_model **model,
+                               struct bnt_error *err);
 
 /* Unmaps it. All of its sessions must be closed before. NULL is allowed. */
 void bnt_model_close(struct bnt_model *model);
@@ -75,7 +79,7 @@ void bnt_model_close(struct bnt_model *model);
 enum { BNT_MAX_EOS_IDS = 8 };
 
 struct bnt_model_info {
-    uint64_t file_size;       /* bytes */
+    uint64_t file_size; /* bytes */
     uint32_t n_layers;
     uint32_t hidden_size;
     uint32_t ffn_size;
@@ -83,61 +87,68 @@ struct bnt_model_info {
     uint32_t n_kv_heads;
     uint32_t head_dim;
     uint32_t vocab_size;
-    uint32_t max_context;     /* tokens the model was made for */
-    int32_t bos_id;           /* -1: none */
-    uint32_t eos_count;       /* 0 … 8 */
+    uint32_t max_context; /* tokens the model was made for */
+    int32_t bos_id;       /* -1: none */
+    uint32_t eos_count;   /* 0 … 8 */
     uint32_t eos_ids[BNT_MAX_EOS_IDS];
-    float temperature;        /* the checkpoint's advice for sampling; temperature 0: greedy */
+    float temperature; /* the checkpoint's advice for sampling; temperature 0: greedy */
     float top_p;
     uint32_t top_k;
     bool has_tokenizer;
-    const char *kernel;       /* the name of the kernels in use */
+    const char *kernel; /* the name of the kernels in use */
 };
 
 /* Valid as long as the model. */
 const struct bnt_model_info *bnt_model_info(const struct bnt_model *model);
 
-/* The name of the i-th set of kernels that this processor can run, best first; NULL past the last. */
+/* The name of the i-th set of kernels that this processor can run, best first; NULL past the last.
+ */
 const char *bnt_kernel_name(size_t i);
 
 /* ---- Text and tokens ---- */
 
 /*
- * Encodes text into at most capacity tokens and sets *count to the number that the text has, also when that is more than
- * capacity (BNT_ERR_ARGUMENT: call again with more room). A text of n bytes has at most n + 2 * 65536 tokens, usually n / 4.
- * special: put the tokenizer's own tokens (a BOS) around it. Texts of control tokens ("<|eot_id|>") in the text become those tokens.
- * BNT_ERR_TEXT names the offset of the first byte that is no UTF-8.
+ * Encodes text into at most capacity tokens and sets *count to the number that the text has, also
+ * when that is more than capacity (BNT_ERR_ARGUMENT: call again with more room). A text of n bytes
+ * has at most n + 2 * 65536 tokens, usually n / 4. special: put the tokenizer's own tokens (a BOS)
+ * around it. Texts of control tokens ("<|eot_id|>") in the text become those tokens. BNT_ERR_TEXT
+ * names the offset of the first byte that is no UTF-8.
  */
-enum bnt_status bnt_tokenize(const struct bnt_model *model, const char *text, size_t size, bool special, uint32_t *tokens,
-                             size_t capacity, size_t *count, struct bnt_error *err);
+enum bnt_status bnt_tokenize(const struct bnt_model *model, const char *text, size_t size,
+                             bool special, uint32_t *tokens, size_t capacity, size_t *count,
+                             struct bnt_error *err);
 
 /*
- * The bytes that a token decodes to; a token may hold a part of a character. *size = 0 for ids without a token. Valid as long as the model.
- * NULL if the model has no tokenizer or token is not below vocab_size.
+ * The bytes that a token decodes to; a token may hold a part of a character. *size = 0 for ids
+ * without a token. Valid as long as the model. NULL if the model has no tokenizer or token is not
+ * below vocab_size.
  */
 const char *bnt_token_text(const struct bnt_model *model, uint32_t token, size_t *size);
 
 /*
- * Decodes count tokens into at most capacity bytes and sets *size to what they need. Ill-formed UTF-8 becomes U+FFFD, so the
- * result is always valid. It is not zero-terminated.
+ * Decodes count tokens into at most capacity bytes and sets *size to what they need. Ill-formed
+ * UTF-8 becomes U+FFFD, so the result is always valid. It is not zero-terminated.
  */
-enum bnt_status bnt_detokenize(const struct bnt_model *model, const uint32_t *tokens, size_t count, char *text, size_t capacity,
-                               size_t *size, struct bnt_error *err);
+enum bnt_status bnt_detokenize(const struct bnt_model *model, const uint32_t *tokens, size_t count,
+                               char *text, size_t capacity, size_t *size, struct bnt_error *err);
 
 /* ---- Sessions ---- */
 
 struct bnt_session;
 
 struct bnt_session_options {
-    uint32_t context; /* tokens to have room for; 0: the model's max_context. More than that is refused */
+    uint32_t context; /* tokens to have room for; 0: the model's max_context. More than that is
+                         refused */
     uint32_t threads; /* 1 … 256; 0: one for each processor that this process may use */
 };
 
 /*
- * A place in a text: the keys and values of the tokens seen so far, and room to work. All memory is allocated here:
- * context * n_layers * 2 * n_kv_heads * head_dim * 4 bytes, used as positions are reached, and a few MB. options may be NULL.
+ * A place in a text: the keys and values of the tokens seen so far, and room to work. All memory is
+ * allocated here: context * n_layers * 2 * n_kv_heads * head_dim * 4 bytes, used as positions are
+ * reached, and a few MB. options may be NULL.
  */
-enum bnt_status bnt_session_open(const struct bnt_model *model, const struct bnt_session_options *options,
+enum bnt_status bnt_session_open(const struct bnt_model *model,
+                                 const struct bnt_session_options *options,
                                  struct bnt_session **session, struct bnt_error *err);
 void bnt_session_close(struct bnt_session *session);
 
@@ -146,16 +157,17 @@ uint32_t bnt_session_position(const struct bnt_session *session);
 /* Room for tokens in all. */
 uint32_t bnt_session_context(const struct bnt_session *session);
 /* Forgets all tokens from position on. position must not be greater than the present one. */
-enum bnt_status bnt_session_rewind(struct bnt_session *session, uint32_t position, struct bnt_error *err);
+enum bnt_status bnt_session_rewind(struct bnt_session *session, uint32_t position,
+                                   struct bnt_error *err);
 
 enum bnt_logits { BNT_LOGITS_NONE, BNT_LOGITS_LAST, BNT_LOGITS_ALL };
 
 /*
- * Feeds count >= 1 tokens. logits receives float32 (1, vocab_size) for LAST, (count, vocab_size) for ALL, and may be NULL for NONE.
- * BNT_ERR_CONTEXT, with nothing fed, if they do not fit.
+ * Feeds count >= 1 tokens. logits receives float32 (1, vocab_size) for LAST, (count, vocab_size)
+ * for ALL, and may be NULL for NONE. BNT_ERR_CONTEXT, with nothing fed, if they do not fit.
  */
-enum bnt_status bnt_evaluate(struct bnt_session *session, const uint32_t *tokens, size_t count, enum bnt_logits which, float *logits,
-                             struct bnt_error *err);
+enum bnt_status bnt_evaluate(struct bnt_session *session, const uint32_t *tokens, size_t count,
+                             enum bnt_logits which, float *logits, struct bnt_error *err);
 
 /* ---- Sampling and generation ---- */
 
@@ -167,29 +179,33 @@ struct bnt_sampling {
 };
 
 /*
- * Chooses a token from float32 (vocab_size) logits. *state is the generator's: set it to the seed before the first call.
- * Order: temperature, top_k, softmax, top_p, choice. Of equal logits the lower id counts as more likely. NaN counts as -infinity.
+ * Chooses a token from float32 (vocab_size) logits. *state is the generator's: set it to the seed
+ * before the first call. Order: temperature, top_k, softmax, top_p, choice. Of equal logits the
+ * lower id counts as more likely. NaN counts as -infinity.
  */
-uint32_t bnt_sample(struct bnt_session *session, const float *logits, const struct bnt_sampling *sampling, uint64_t *state);
+uint32_t bnt_sample(struct bnt_session *session, const float *logits,
+                    const struct bnt_sampling *sampling, uint64_t *state);
 
 enum bnt_stop_reason {
-    BNT_STOP_LENGTH,   /* max_tokens were generated */
-    BNT_STOP_EOS,      /* the model ended the text */
-    BNT_STOP_TEXT,     /* a stop text came up */
-    BNT_STOP_CONTEXT,  /* the context is full */
-    BNT_STOP_CALLBACK  /* the callback returned false */
+    BNT_STOP_LENGTH,  /* max_tokens were generated */
+    BNT_STOP_EOS,     /* the model ended the text */
+    BNT_STOP_TEXT,    /* a stop text came up */
+    BNT_STOP_CONTEXT, /* the context is full */
+    BNT_STOP_CALLBACK /* the callback returned false */
 };
 
 struct bnt_generation {
     size_t max_tokens;
     struct bnt_sampling sampling;
-    const char *const *stop_texts; /* n_stop_texts zero-terminated, non-empty texts; output ends before the first that appears */
+    const char *const *stop_texts; /* n_stop_texts zero-terminated, non-empty texts; output ends
+                                      before the first that appears */
     size_t n_stop_texts;
     bool ignore_eos;
     /*
-     * Called once for each token generated, in order, with the text that has become certain: whole characters that cannot be the start of a
-     * stop text. size may be 0. A last call with token = UINT32_MAX brings what was held back, if any. Return false to stop.
-     * text is valid during the call. Models without a tokenizer: size is always 0.
+     * Called once for each token generated, in order, with the text that has become certain: whole
+     * characters that cannot be the start of a stop text. size may be 0. A last call with token =
+     * UINT32_MAX brings what was held back, if any. Return false to stop. text is valid during the
+     * call. Models without a tokenizer: size is always 0.
      */
     bool (*callback)(void *context, uint32_t token, const char *text, size_t size);
     void *context;
@@ -201,7 +217,8 @@ struct bnt_generation_result {
 };
 
 /* Feeds the prompt (count >= 1 tokens) and generates. No memory is allocated after the prompt. */
-enum bnt_status bnt_generate(struct bnt_session *session, const uint32_t *prompt, size_t count, const struct bnt_generation *generation,
+enum bnt_status bnt_generate(struct bnt_session *session, const uint32_t *prompt, size_t count,
+                             const struct bnt_generation *generation,
                              struct bnt_generation_result *result, struct bnt_error *err);
 
 #ifdef __cplusplus

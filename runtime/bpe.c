@@ -50,7 +50,8 @@ int64_t bnt_bpe_lookup(const struct bnt_model *model, const uint8_t *bytes, size
     return -1;
 }
 
-static const struct bnt_merge_record *find_merge(const struct bnt_tokenizer_view *v, uint32_t left, uint32_t right)
+static const struct bnt_merge_record *find_merge(const struct bnt_tokenizer_view *v, uint32_t left,
+                                                 uint32_t right)
 {
     const uint64_t key = (uint64_t)left << 32 | right;
     uint32_t low = 0, high = v->record.n_merges;
@@ -82,7 +83,8 @@ static void swap(struct bnt_bpe_pair *a, struct bnt_bpe_pair *b)
 
 static bool push(struct bnt_encoder *e, struct bnt_bpe_pair pair)
 {
-    if (!bnt_encoder_reserve((void **)&e->heap, &e->heap_capacity, e->n_heap + 1, sizeof e->heap[0]))
+    if (!bnt_encoder_reserve((void **)&e->heap, &e->heap_capacity, e->n_heap + 1,
+                             sizeof e->heap[0]))
         return false;
     size_t i = e->n_heap++;
     e->heap[i] = pair;
@@ -112,16 +114,20 @@ static bool consider(struct bnt_encoder *e, uint32_t at)
     uint32_t next = at == BNT_BPE_NONE ? BNT_BPE_NONE : e->symbols[at].next;
     if (next == BNT_BPE_NONE)
         return true;
-    const struct bnt_merge_record *m = find_merge(&e->model->tokenizer, e->symbols[at].id, e->symbols[next].id);
+    const struct bnt_merge_record *m =
+        find_merge(&e->model->tokenizer, e->symbols[at].id, e->symbols[next].id);
     if (!m)
         return true;
-    return push(e, (struct bnt_bpe_pair){.rank = m->rank, .at = at, .left = m->left, .right = m->right, .result = m->result});
+    return push(
+        e, (struct bnt_bpe_pair){
+               .rank = m->rank, .at = at, .left = m->left, .right = m->right, .result = m->result});
 }
 
 static bool is_current(const struct bnt_encoder *e, const struct bnt_bpe_pair *p)
 {
     const struct bnt_bpe_symbol *s = &e->symbols[p->at];
-    return !s->merged && s->id == p->left && s->next != BNT_BPE_NONE && e->symbols[s->next].id == p->right;
+    return !s->merged && s->id == p->left && s->next != BNT_BPE_NONE &&
+           e->symbols[s->next].id == p->right;
 }
 
 static bool merge(struct bnt_encoder *e, const struct bnt_bpe_pair *p)
@@ -139,13 +145,15 @@ static bool merge(struct bnt_encoder *e, const struct bnt_bpe_pair *p)
 // One symbol a byte; bytes without a token are dropped.
 static bool make_symbols(struct bnt_encoder *e, const uint8_t *piece, size_t size, uint32_t *count)
 {
-    if (!bnt_encoder_reserve((void **)&e->symbols, &e->symbols_capacity, size, sizeof e->symbols[0]))
+    if (!bnt_encoder_reserve((void **)&e->symbols, &e->symbols_capacity, size,
+                             sizeof e->symbols[0]))
         return false;
     uint32_t n = 0;
     for (size_t i = 0; i < size; i++) {
         int32_t id = e->model->byte_token[piece[i]];
         if (id >= 0) {
-            e->symbols[n] = (struct bnt_bpe_symbol){.id = (uint32_t)id, .previous = n - 1, .next = n + 1};
+            e->symbols[n] =
+                (struct bnt_bpe_symbol){.id = (uint32_t)id, .previous = n - 1, .next = n + 1};
             n++;
         }
     }

@@ -13,13 +13,13 @@ struct bnt_bpe_symbol {
     uint32_t id;
     uint32_t previous; // index of the neighbours, BNT_BPE_NONE at the ends
     uint32_t next;
-    bool merged;       // into its left neighbour
+    bool merged; // into its left neighbour
 };
 
 struct bnt_bpe_pair {
     uint32_t rank;
-    uint32_t at;       // index of the left symbol
-    uint32_t left;     // ids when the pair was found; others since: the pair is stale
+    uint32_t at;   // index of the left symbol
+    uint32_t left; // ids when the pair was found; others since: the pair is stale
     uint32_t right;
     uint32_t result;
 };
@@ -29,7 +29,7 @@ struct bnt_bpe_pair {
 // Growing arrays that are kept from piece to piece.
 struct bnt_encoder {
     const struct bnt_model *model;
-    uint32_t *ids;     // the result so far
+    uint32_t *ids; // the result so far
     size_t n_ids;
     size_t ids_capacity;
     struct bnt_bpe_symbol *symbols;

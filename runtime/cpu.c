@@ -14,7 +14,8 @@ static bool always(void)
 static bool has_avx2(void)
 {
     __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2"); // asks the operating system too: it must save the wide registers
+    return __builtin_cpu_supports(
+        "avx2"); // asks the operating system too: it must save the wide registers
 }
 #endif
 

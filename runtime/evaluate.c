@@ -9,10 +9,11 @@
 
 // --- products ---
 
-// One matrix of a sweep: several matrices with the same input are taken as one, as they lie side by side in the file.
+// One matrix of a sweep: several matrices with the same input are taken as one, as they lie side by
+// side in the file.
 struct product {
     const struct bnt_matrix *matrix;
-    float *out;        // (n, out_stride), the first rows of which are written
+    float *out; // (n, out_stride), the first rows of which are written
     size_t out_stride;
 };
 
@@ -20,7 +21,7 @@ struct sweep {
     struct bnt_session *session;
     struct product products[3];
     size_t n_products;
-    size_t n;          // tokens
+    size_t n; // tokens
 };
 
 enum { BLOCK_ROWS_AT_ONCE = 4, ROWS_AT_ONCE = BLOCK_ROWS_AT_ONCE * BNT_BLOCK_ROWS };
@@ -31,16 +32,20 @@ static size_t block_rows(const struct bnt_matrix *m)
 }
 
 // Block rows first … first + count − 1, at most BLOCK_ROWS_AT_ONCE: integers, then y = sum · γ / s.
-static void some_block_rows(const struct sweep *sweep, const struct product *p, size_t first, size_t count)
+static void some_block_rows(const struct sweep *sweep, const struct product *p, size_t first,
+                            size_t count)
 {
     const struct bnt_session *s = sweep->session;
     const struct bnt_matrix *m = p->matrix;
     int32_t sum[BNT_MAX_BATCH * ROWS_AT_ONCE];
     size_t n_blocks = bnt_pad_cols(m->cols) / BNT_BLOCK_COLS;
     const uint32_t *blocks = m->blocks + first * n_blocks * BNT_BLOCK_WORDS;
-    s->model->kernels->ternary(sum, ROWS_AT_ONCE, blocks, count, n_blocks, s->x_q, s->x_q_stride, s->x_sum, sweep->n);
+    s->model->kernels->ternary(sum, ROWS_AT_ONCE, blocks, count, n_blocks, s->x_q, s->x_q_stride,
+                               s->x_sum, sweep->n);
     size_t row = first * BNT_BLOCK_ROWS;
-    size_t rows = m->rows - row < count * BNT_BLOCK_ROWS ? m->rows - row : count * BNT_BLOCK_ROWS; // not the padding
+    size_t rows = m->rows - row < count * BNT_BLOCK_ROWS
+                      ? m->rows - row
+                      : count * BNT_BLOCK_ROWS; // not the padding
     for (size_t t = 0; t < sweep->n; t++) {
         float factor = m->scale / s->x_scale[t];
         for (size_t r = 0; r < rows; r++)
@@ -49,7 +54,8 @@ static void some_block_rows(const struct sweep *sweep, const struct product *p, 
 }
 
 // The part of [from, to) that lies in the matrix at [start, start + its block rows).
-static void part_of_product(const struct sweep *sweep, const struct product *p, size_t start, size_t from, size_t to)
+static void part_of_product(const struct sweep *sweep, const struct product *p, size_t start,
+                            size_t from, size_t to)
 {
     size_t end = start + block_rows(p->matrix);
     size_t at = from > start ? from : start;
@@ -80,15 +86,17 @@ static void multiply(struct sweep *sweep, const float *input)
     struct bnt_session *s = sweep->session;
     size_t cols = sweep->products[0].matrix->cols;
     for (size_t t = 0; t < sweep->n; t++)
-        s->x_scale[t] = s->model->kernels->quantize(s->x_q + t * s->x_q_stride, input + t * cols, cols,
-                                                    bnt_pad_cols((uint32_t)cols), &s->x_sum[t]);
+        s->x_scale[t] =
+            s->model->kernels->quantize(s->x_q + t * s->x_q_stride, input + t * cols, cols,
+                                        bnt_pad_cols((uint32_t)cols), &s->x_sum[t]);
     bnt_pool_run(s->pool, part_of_sweep, sweep);
 }
 
 // --- the steps between ---
 
 // out = w · x / sqrt(mean(x²) + eps); out may be x.
-static void rms_norm(const struct bnt_session *s, float *out, const float *x, const float *w, size_t n)
+static void rms_norm(const struct bnt_session *s, float *out, const float *x, const float *w,
+                     size_t n)
 {
     float mean = s->model->kernels->dot(x, x, n) / (float)n;
     float factor = 1.0f / sqrtf(mean + s->model->hyper.norm_eps);
@@ -96,7 +104,8 @@ static void rms_norm(const struct bnt_session *s, float *out, const float *x, co
         out[i] = w[i] * (x[i] * factor);
 }
 
-static void norm_rows(const struct bnt_session *s, float *out, const float *x, const float *w, size_t size, size_t n)
+static void norm_rows(const struct bnt_session *s, float *out, const float *x, const float *w,
+                      size_t size, size_t n)
 {
     for (size_t t = 0; t < n; t++)
         rms_norm(s, out + t * size, x + t * size, w, size);
@@ -141,11 +150,15 @@ static void attention_block(struct bnt_session *s, uint32_t i, size_t n)
     const struct bnt_layer *layer = &s->model->layers[i];
     const struct bnt_hyper *h = &s->model->hyper;
     const size_t hidden = h->hidden_size, q = bnt_q_size(h), kv = bnt_kv_size(h);
-    float *keys = s->keys + ((size_t)i * s->context + s->position) * kv; // new rows go straight into the cache
+    float *keys = s->keys + ((size_t)i * s->context + s->position) *
+                                kv; // new rows go straight into the cache
     float *values = s->values + ((size_t)i * s->context + s->position) * kv;
     norm_rows(s, s->h, s->x, layer->attn_norm, hidden, n);
-    struct sweep qkv = {.session = s, .n = n, .n_products = 3,
-                        .products = {{&layer->q, s->q, q}, {&layer->k, keys, kv}, {&layer->v, values, kv}}};
+    struct sweep qkv = {
+        .session = s,
+        .n = n,
+        .n_products = 3,
+        .products = {{&layer->q, s->q, q}, {&layer->k, keys, kv}, {&layer->v, values, kv}}};
     multiply(&qkv, s->h);
     for (size_t t = 0; t < n; t++) {
         bnt_rotate(s, s->q + t * q, h->n_heads, t);
@@ -154,7 +167,8 @@ static void attention_block(struct bnt_session *s, uint32_t i, size_t n)
     bnt_attention(s, i, n);
     if (layer->attn_sub_norm)
         norm_rows(s, s->att, s->att, layer->attn_sub_norm, q, n);
-    struct sweep out = {.session = s, .n = n, .n_products = 1, .products = {{&layer->o, s->h, hidden}}};
+    struct sweep out = {
+        .session = s, .n = n, .n_products = 1, .products = {{&layer->o, s->h, hidden}}};
     multiply(&out, s->att);
     add_rows(s->x, s->h, n * hidden);
 }
@@ -177,12 +191,16 @@ static void ffn_block(struct bnt_session *s, uint32_t i, size_t n)
     const struct bnt_layer *layer = &s->model->layers[i];
     const size_t hidden = s->model->hyper.hidden_size, ffn = s->model->hyper.ffn_size;
     norm_rows(s, s->h, s->x, layer->ffn_norm, hidden, n);
-    struct sweep in = {.session = s, .n = n, .n_products = 2, .products = {{&layer->gate, s->gate, ffn}, {&layer->up, s->up, ffn}}};
+    struct sweep in = {.session = s,
+                       .n = n,
+                       .n_products = 2,
+                       .products = {{&layer->gate, s->gate, ffn}, {&layer->up, s->up, ffn}}};
     multiply(&in, s->h);
     activate(s->gate, s->up, n * ffn, s->model->hyper.activation);
     if (layer->ffn_sub_norm)
         norm_rows(s, s->gate, s->gate, layer->ffn_sub_norm, ffn, n);
-    struct sweep out = {.session = s, .n = n, .n_products = 1, .products = {{&layer->down, s->h, hidden}}};
+    struct sweep out = {
+        .session = s, .n = n, .n_products = 1, .products = {{&layer->down, s->h, hidden}}};
     multiply(&out, s->gate);
     add_rows(s->x, s->h, n * hidden);
 }
@@ -201,8 +219,10 @@ static void part_of_output(void *context, unsigned part, unsigned parts)
     const struct bnt_model *m = job->session->model;
     size_t hidden = m->hyper.hidden_size, vocab = m->hyper.vocab_size;
     for (size_t r = vocab * part / parts; r < vocab * (part + 1) / parts; r++)
-        job->logits[r] = m->wide ? m->kernels->dot((const float *)m->output + r * hidden, job->x, hidden)
-                                 : m->kernels->dot_bf16((const uint16_t *)m->output + r * hidden, job->x, hidden);
+        job->logits[r] =
+            m->wide
+                ? m->kernels->dot((const float *)m->output + r * hidden, job->x, hidden)
+                : m->kernels->dot_bf16((const uint16_t *)m->output + r * hidden, job->x, hidden);
 }
 
 static void compute_logits(struct bnt_session *s, size_t t, float *logits)
@@ -224,23 +244,26 @@ static void forward(struct bnt_session *s, const uint32_t *tokens, size_t n)
     }
 }
 
-static enum bnt_status check_tokens(const struct bnt_session *s, const uint32_t *tokens, size_t count, struct bnt_error *err)
+static enum bnt_status check_tokens(const struct bnt_session *s, const uint32_t *tokens,
+                                    size_t count, struct bnt_error *err)
 {
     if (count == 0)
         return bnt_fail(err, BNT_ERR_ARGUMENT, "no tokens to evaluate");
     if (count > s->context - s->position)
-        return bnt_fail(err, BNT_ERR_CONTEXT, "%zu tokens do not fit in the context: %" PRIu32 " of %" PRIu32 " are used", count, s->position,
-                        s->context);
+        return bnt_fail(err, BNT_ERR_CONTEXT,
+                        "%zu tokens do not fit in the context: %" PRIu32 " of %" PRIu32 " are used",
+                        count, s->position, s->context);
     for (size_t i = 0; i < count; i++) {
         if (tokens[i] >= s->model->hyper.vocab_size)
-            return bnt_fail(err, BNT_ERR_ARGUMENT, "token %" PRIu32 " is not below the vocabulary's size %" PRIu32, tokens[i],
-                            s->model->hyper.vocab_size);
+            return bnt_fail(err, BNT_ERR_ARGUMENT,
+                            "token %" PRIu32 " is not below the vocabulary's size %" PRIu32,
+                            tokens[i], s->model->hyper.vocab_size);
     }
     return BNT_OK;
 }
 
-enum bnt_status bnt_evaluate(struct bnt_session *s, const uint32_t *tokens, size_t count, enum bnt_logits which, float *logits,
-                             struct bnt_error *err)
+enum bnt_status bnt_evaluate(struct bnt_session *s, const uint32_t *tokens, size_t count,
+                             enum bnt_logits which, float *logits, struct bnt_error *err)
 {
     enum bnt_status status = check_tokens(s, tokens, count, err);
     if (status != BNT_OK)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The loop of sampling and evaluating, and the care for its text: whole characters, nothing beyond a stop text.
+// The loop of sampling and evaluating, and the care for its text: whole characters, nothing beyond
+// a stop text.
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,9 +11,9 @@
 struct outlet {
     const struct bnt_generation *options;
     const struct bnt_model *model;
-    uint8_t cut[4];      // the beginning of a character whose rest is still to come
+    uint8_t cut[4]; // the beginning of a character whose rest is still to come
     size_t n_cut;
-    char *held;          // valid UTF-8 that may be the beginning of a stop text
+    char *held; // valid UTF-8 that may be the beginning of a stop text
     size_t n_held;
     size_t capacity;
 };
@@ -25,8 +26,10 @@ static size_t longest_stop(const struct bnt_generation *o)
     return longest;
 }
 
-// Room for what is held back and the text of any one token, each byte of which may become a three-byte U+FFFD.
-static bool open_outlet(struct outlet *out, const struct bnt_model *model, const struct bnt_generation *options)
+// Room for what is held back and the text of any one token, each byte of which may become a
+// three-byte U+FFFD.
+static bool open_outlet(struct outlet *out, const struct bnt_model *model,
+                        const struct bnt_generation *options)
 {
     *out = (struct outlet){.options = options, .model = model};
     size_t longest = 0;
@@ -159,7 +162,8 @@ static enum bnt_stop_reason generate(struct bnt_session *s, struct outlet *out, 
             break;
         if (s->position == s->context)
             return BNT_STOP_CONTEXT;
-        (void)bnt_evaluate(s, &token, 1, BNT_LOGITS_LAST, s->logits, NULL); // cannot fail: there is room, and the id is the model's
+        (void)bnt_evaluate(s, &token, 1, BNT_LOGITS_LAST, s->logits,
+                           NULL); // cannot fail: there is room, and the id is the model's
     }
     return BNT_STOP_LENGTH;
 }
@@ -173,7 +177,8 @@ static enum bnt_status check_options(const struct bnt_generation *o, struct bnt_
     return BNT_OK;
 }
 
-enum bnt_status bnt_generate(struct bnt_session *s, const uint32_t *prompt, size_t count, const struct bnt_generation *generation,
+enum bnt_status bnt_generate(struct bnt_session *s, const uint32_t *prompt, size_t count,
+                             const struct bnt_generation *generation,
                              struct bnt_generation_result *result, struct bnt_error *err)
 {
     struct outlet out;

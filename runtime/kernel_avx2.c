@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// AVX2. Eight words of a block are eight rows at the same 16 columns: one register with a row in each 32-bit lane.
+// AVX2. Eight words of a block are eight rows at the same 16 columns: one register with a row in
+// each 32-bit lane.
 #if defined(__x86_64__)
 
 #include <immintrin.h>
@@ -7,16 +8,18 @@
 
 #include "runtime/kernels.h"
 
-#define AVX2 __attribute__((target("avx2")))
+#define AVX2        __attribute__((target("avx2")))
 #define AVX2_INLINE static inline __attribute__((target("avx2"), always_inline))
 
-// vpmaddubsw adds two products of a code (0 … 3) and an activation (−128 … 127): at most 2 · 3 · 128 = 768 in magnitude. A block adds
-// eight of them to each 16-bit sum, so this many blocks may go by before the sums must be widened.
+// vpmaddubsw adds two products of a code (0 … 3) and an activation (−128 … 127): at most 2 · 3 ·
+// 128 = 768 in magnitude. A block adds eight of them to each 16-bit sum, so this many blocks may go
+// by before the sums must be widened.
 enum { PAIR_MAX = 2 * 3 * 128, BLOCKS_AT_ONCE = 5 };
 _Static_assert(PAIR_MAX * 8 * BLOCKS_AT_ONCE <= INT16_MAX, "16-bit sums cannot overflow");
 
 // Sixteen columns of eight rows: adds the four products of dword pairs for each token.
-AVX2_INLINE void add_columns(__m256i words, const int8_t *x, size_t x_stride, int tokens, __m256i *sum)
+AVX2_INLINE void add_columns(__m256i words, const int8_t *x, size_t x_stride, int tokens,
+                             __m256i *sum)
 {
     const __m256i mask = _mm256_set1_epi8(3);
     for (int i = 0; i < 4; i++) {
@@ -29,9 +32,11 @@ AVX2_INLINE void add_columns(__m256i words, const int8_t *x, size_t x_stride, in
     }
 }
 
-// Eight rows (half a block row) times some tokens. blocks: the first block's words 0 (rows 0–7) or 16 (rows 8–15).
-AVX2_INLINE void eight_rows(int32_t *out, size_t out_stride, const uint32_t *blocks, size_t n_blocks, const int8_t *x, size_t x_stride,
-                            const int32_t *x_sum, int tokens)
+// Eight rows (half a block row) times some tokens. blocks: the first block's words 0 (rows 0–7) or
+// 16 (rows 8–15).
+AVX2_INLINE void eight_rows(int32_t *out, size_t out_stride, const uint32_t *blocks,
+                            size_t n_blocks, const int8_t *x, size_t x_stride, const int32_t *x_sum,
+                            int tokens)
 {
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i total[4];
@@ -54,8 +59,9 @@ AVX2_INLINE void eight_rows(int32_t *out, size_t out_stride, const uint32_t *blo
         _mm256_storeu_si256((void *)(out + (size_t)t * out_stride), total[t]);
 }
 
-AVX2_INLINE void some_tokens(int32_t *out, size_t out_stride, const uint32_t *blocks, size_t n_block_rows, size_t n_blocks,
-                             const int8_t *x, size_t x_stride, const int32_t *x_sum, int tokens)
+AVX2_INLINE void some_tokens(int32_t *out, size_t out_stride, const uint32_t *blocks,
+                             size_t n_block_rows, size_t n_blocks, const int8_t *x, size_t x_stride,
+                             const int32_t *x_sum, int tokens)
 {
     for (size_t r = 0; r < n_block_rows; r++, blocks += 32 * n_blocks) {
         eight_rows(out + 16 * r, out_stride, blocks, n_blocks, x, x_stride, x_sum, tokens);
@@ -63,15 +69,19 @@ AVX2_INLINE void some_tokens(int32_t *out, size_t out_stride, const uint32_t *bl
     }
 }
 
-// Four tokens at a time, so that each word is decoded once for them; the number must be a constant for the sums to stay in registers.
-AVX2 static void ternary(int32_t *out, size_t out_stride, const uint32_t *blocks, size_t n_block_rows, size_t n_blocks, const int8_t *x,
-                         size_t x_stride, const int32_t *x_sum, size_t n_tokens)
+// Four tokens at a time, so that each word is decoded once for them; the number must be a constant
+// for the sums to stay in registers.
+AVX2 static void ternary(int32_t *out, size_t out_stride, const uint32_t *blocks,
+                         size_t n_block_rows, size_t n_blocks, const int8_t *x, size_t x_stride,
+                         const int32_t *x_sum, size_t n_tokens)
 {
     size_t t = 0;
     for (; t + 4 <= n_tokens; t += 4)
-        some_tokens(out + t * out_stride, out_stride, blocks, n_block_rows, n_blocks, x + t * x_stride, x_stride, x_sum + t, 4);
+        some_tokens(out + t * out_stride, out_stride, blocks, n_block_rows, n_blocks,
+                    x + t * x_stride, x_stride, x_sum + t, 4);
     for (; t < n_tokens; t++)
-        some_tokens(out + t * out_stride, out_stride, blocks, n_block_rows, n_blocks, x + t * x_stride, x_stride, x_sum + t, 1);
+        some_tokens(out + t * out_stride, out_stride, blocks, n_block_rows, n_blocks,
+                    x + t * x_stride, x_stride, x_sum + t, 1);
 }
 
 // Loads n < 8 floats, zero beyond them.
@@ -110,7 +120,8 @@ AVX2 static float quantize(int8_t *out, const float *x, size_t n, size_t padded,
     const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
     __m256 max = _mm256_set1_ps(1e-5f);
     for (size_t i = 0; i < n; i += 8)
-        max = _mm256_max_ps(_mm256_and_ps(load_upto(x + i, n - i), magnitude), max); // NaN leaves max as it is
+        max = _mm256_max_ps(_mm256_and_ps(load_upto(x + i, n - i), magnitude),
+                            max); // NaN leaves max as it is
     float scale = 127.0f / max_of_lanes(max);
     const __m256 scales = _mm256_set1_ps(scale);
     __m128i total = _mm_setzero_si128();
@@ -160,7 +171,8 @@ AVX2 static float dot(const float *a, const float *b, size_t n)
 
 AVX2_INLINE __m256 load_bf16(const uint16_t *p)
 {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)p)), 16));
+    return _mm256_castsi256_ps(
+        _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)p)), 16));
 }
 
 AVX2 static float dot_bf16(const uint16_t *a, const float *b, size_t n)
@@ -187,7 +199,8 @@ AVX2 static void add_scaled(float *y, const float *x, float a, size_t n)
     const __m256 factor = _mm256_set1_ps(a);
     size_t i = 0;
     for (; i + 8 <= n; i += 8)
-        _mm256_storeu_ps(y + i, add_product(_mm256_loadu_ps(y + i), factor, _mm256_loadu_ps(x + i)));
+        _mm256_storeu_ps(y + i,
+                         add_product(_mm256_loadu_ps(y + i), factor, _mm256_loadu_ps(x + i)));
     for (; i < n; i++)
         y[i] += a * x[i];
 }

@@ -20,8 +20,9 @@ static int32_t row_product(const uint32_t *block, size_t row, const int8_t *x)
     return sum;
 }
 
-static void ternary(int32_t *out, size_t out_stride, const uint32_t *blocks, size_t n_block_rows, size_t n_blocks, const int8_t *x,
-                    size_t x_stride, const int32_t *x_sum, size_t n_tokens)
+static void ternary(int32_t *out, size_t out_stride, const uint32_t *blocks, size_t n_block_rows,
+                    size_t n_blocks, const int8_t *x, size_t x_stride, const int32_t *x_sum,
+                    size_t n_tokens)
 {
     (void)x_sum; // for kernels that multiply unsigned codes
     for (size_t t = 0; t < n_tokens; t++) {

@@ -20,8 +20,10 @@ static const void *tensor_data(const struct bnt_model *m, enum bnt_role role, in
 static struct bnt_matrix bind_matrix(const struct bnt_model *m, enum bnt_role role, int32_t layer)
 {
     const struct bnt_tensor_record *t = bnt_view_tensor(&m->view, role, layer);
-    return (struct bnt_matrix){
-        .blocks = (const void *)(m->map.data + t->offset), .rows = t->rows, .cols = t->cols, .scale = t->scale};
+    return (struct bnt_matrix){.blocks = (const void *)(m->map.data + t->offset),
+                               .rows = t->rows,
+                               .cols = t->cols,
+                               .scale = t->scale};
 }
 
 static void bind_layer(const struct bnt_model *m, int32_t i, struct bnt_layer *layer)
@@ -41,7 +43,8 @@ static void bind_layer(const struct bnt_model *m, int32_t i, struct bnt_layer *l
     };
 }
 
-// The small sections steer everything, so their CRCs are checked here; those of the weights are bnt-verify's.
+// The small sections steer everything, so their CRCs are checked here; those of the weights are
+// bnt-verify's.
 static void check_small_sections(const struct bnt_model *m, struct bnt_report *report)
 {
     static const uint32_t small[] = {BNT_SECTION_HYPR, BNT_SECTION_TENS, BNT_SECTION_TOKN};
@@ -58,9 +61,11 @@ static enum bnt_status open_view(struct bnt_model *m, struct bnt_error *err)
     struct bnt_report report = {.found = keep_first, .context = &first};
     if (bnt_view_open(&m->view, m->map.data, m->map.size, &report) && report.count == 0)
         check_small_sections(m, &report);
-    const struct bnt_section_record *s = report.count ? NULL : bnt_view_section(&m->view, BNT_SECTION_TOKN);
+    const struct bnt_section_record *s =
+        report.count ? NULL : bnt_view_section(&m->view, BNT_SECTION_TOKN);
     if (s)
-        m->has_tokenizer = bnt_tokenizer_view_open(&m->tokenizer, m->map.data + s->offset, s->size, m->view.hyper.vocab_size, &report);
+        m->has_tokenizer = bnt_tokenizer_view_open(&m->tokenizer, m->map.data + s->offset, s->size,
+                                                   m->view.hyper.vocab_size, &report);
     if (report.count && err)
         *err = first;
     return report.count ? BNT_ERR_FORMAT : BNT_OK;
@@ -77,7 +82,8 @@ static enum bnt_status bind(struct bnt_model *m, struct bnt_error *err)
     m->final_norm = tensor_data(m, BNT_FINAL_NORM, BNT_NO_LAYER);
     m->embedding = tensor_data(m, BNT_TOKEN_EMBEDDING, BNT_NO_LAYER);
     m->wide = m->hyper.flags & BNT_HYPER_F32_EMBEDDINGS;
-    m->output = m->hyper.flags & BNT_HYPER_TIED ? m->embedding : tensor_data(m, BNT_OUTPUT, BNT_NO_LAYER);
+    m->output =
+        m->hyper.flags & BNT_HYPER_TIED ? m->embedding : tensor_data(m, BNT_OUTPUT, BNT_NO_LAYER);
     return m->has_tokenizer ? bnt_tokenizer_bind(m, err) : BNT_OK;
 }
 
@@ -90,7 +96,8 @@ static enum bnt_status choose_kernels(struct bnt_model *m, const char *name, str
             return BNT_OK;
         }
     }
-    return bnt_fail(err, BNT_ERR_UNSUPPORTED, "kernel '%s' is unknown or not for this processor", name);
+    return bnt_fail(err, BNT_ERR_UNSUPPORTED, "kernel '%s' is unknown or not for this processor",
+                    name);
 }
 
 static void describe(struct bnt_model *m)
@@ -118,7 +125,8 @@ static void describe(struct bnt_model *m)
     memcpy(m->info.eos_ids, h->eos_id, sizeof m->info.eos_ids);
 }
 
-enum bnt_status bnt_model_open(const char *path, const char *kernel, struct bnt_model **model, struct bnt_error *err)
+enum bnt_status bnt_model_open(const char *path, const char *kernel, struct bnt_model **model,
+                               struct bnt_error *err)
 {
     *model = NULL;
     struct bnt_model *m = calloc(1, sizeof *m);

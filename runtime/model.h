@@ -30,21 +30,22 @@ struct bnt_model {
     struct bnt_map map;
     struct bnt_view view;
     struct bnt_hyper hyper;
-    struct bnt_layer *layers;   // (n_layers)
-    const float *final_norm;    // (hidden)
-    const void *embedding;      // (vocab, hidden) bf16 (uint16_t), or f32 if wide
-    const void *output;         // (vocab, hidden) likewise; the embedding when tied
-    bool wide;                  // embeddings are f32
+    struct bnt_layer *layers; // (n_layers)
+    const float *final_norm;  // (hidden)
+    const void *embedding;    // (vocab, hidden) bf16 (uint16_t), or f32 if wide
+    const void *output;       // (vocab, hidden) likewise; the embedding when tied
+    bool wide;                // embeddings are f32
     bool has_tokenizer;
     struct bnt_tokenizer_view tokenizer;
-    pcre2_code **patterns;      // (n_steps), NULL for steps without one
-    int32_t byte_token[256];    // lookup token of each single byte, or −1
-    bool added_start[256];      // bytes with which some added token begins
+    pcre2_code **patterns;   // (n_steps), NULL for steps without one
+    int32_t byte_token[256]; // lookup token of each single byte, or −1
+    bool added_start[256];   // bytes with which some added token begins
     const struct bnt_kernels *kernels;
     struct bnt_model_info info;
 };
 
-// What encoding needs beside the section: compiled patterns, tables by byte. Free with bnt_tokenizer_unbind, also after a failure.
+// What encoding needs beside the section: compiled patterns, tables by byte. Free with
+// bnt_tokenizer_unbind, also after a failure.
 enum bnt_status bnt_tokenizer_bind(struct bnt_model *model, struct bnt_error *err);
 void bnt_tokenizer_unbind(struct bnt_model *model);
 

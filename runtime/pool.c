@@ -7,7 +7,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
-// Steps follow one another within microseconds, so a thread first looks for the next one without sleeping.
+// Steps follow one another within microseconds, so a thread first looks for the next one without
+// sleeping.
 enum { SPINS_BEFORE_SLEEP = 4000 };
 
 struct worker {
@@ -48,7 +49,8 @@ static unsigned wait_for_step(struct bnt_pool *pool, unsigned seen)
             return now;
         relax();
     }
-    // The order matters: first sleeping, then generation; bnt_pool_run changes generation, then reads sleeping.
+    // The order matters: first sleeping, then generation; bnt_pool_run changes generation, then
+    // reads sleeping.
     (void)pthread_mutex_lock(&pool->lock);
     atomic_fetch_add(&pool->sleeping, 1);
     while ((now = atomic_load(&pool->generation)) == seen)
@@ -100,7 +102,8 @@ struct bnt_pool *bnt_pool_open(unsigned threads)
         if (pthread_create(&workers[started].thread, NULL, work, &workers[started]) != 0)
             break;
     }
-    pool->threads = started + 1; // read by workers only after the first step's release of generation
+    pool->threads =
+        started + 1; // read by workers only after the first step's release of generation
     return pool;
 }
 
@@ -123,7 +126,8 @@ unsigned bnt_pool_threads(const struct bnt_pool *pool)
     return pool->threads;
 }
 
-void bnt_pool_run(struct bnt_pool *pool, void (*body)(void *context, unsigned part, unsigned parts), void *context)
+void bnt_pool_run(struct bnt_pool *pool, void (*body)(void *context, unsigned part, unsigned parts),
+                  void *context)
 {
     if (pool->threads == 1) {
         body(context, 0, 1);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Choosing a token. What is kept is decided by rank, the choice among it by a walk in the order of ids: so it needs no sorted list
-// beyond the cut, and another device can do the same.
+// Choosing a token. What is kept is decided by rank, the choice among it by a walk in the order of
+// ids: so it needs no sorted list beyond the cut, and another device can do the same.
 #include <math.h>
 #include <stdlib.h>
 
@@ -50,7 +50,8 @@ static void select_top(struct bnt_candidate *c, size_t n, size_t k)
 {
     size_t low = 0, high = n;
     while (high - low > 1 && low < k) {
-        struct bnt_candidate pivot = c[low + (high - 1 - low) / 2]; // never the last, or nothing might move
+        struct bnt_candidate pivot =
+            c[low + (high - 1 - low) / 2]; // never the last, or nothing might move
         size_t i = low, j = high - 1;
         for (;;) {
             while (compare(&c[i], &pivot) < 0)
@@ -71,8 +72,9 @@ static void select_top(struct bnt_candidate *c, size_t n, size_t k)
     }
 }
 
-// How many of n candidates, most likely first once sorted, reach the share p of their sum. Those too unlikely to matter even
-// together are set aside unsorted: n of them below (1 − p)/n of the sum stay below 1 − p.
+// How many of n candidates, most likely first once sorted, reach the share p of their sum. Those
+// too unlikely to matter even together are set aside unsorted: n of them below (1 − p)/n of the sum
+// stay below 1 − p.
 static size_t cut_top_p(struct bnt_candidate *c, size_t n, float p, float max)
 {
     double sum = 0;
@@ -118,7 +120,8 @@ static uint32_t choose(const struct bnt_candidate *c, size_t n, float max, uint6
     return c[n - 1].id;
 }
 
-uint32_t bnt_sample(struct bnt_session *s, const float *logits, const struct bnt_sampling *sampling, uint64_t *state)
+uint32_t bnt_sample(struct bnt_session *s, const float *logits, const struct bnt_sampling *sampling,
+                    uint64_t *state)
 {
     const uint32_t vocab = s->model->hyper.vocab_size;
     uint32_t best = most_likely(logits, vocab);

@@ -20,7 +20,8 @@ static unsigned processors(void)
 static void *allocate(size_t count, size_t size)
 {
     size_t bytes;
-    if (__builtin_mul_overflow(count, size, &bytes) || __builtin_add_overflow(bytes, (size_t)ALIGNMENT - 1, &bytes))
+    if (__builtin_mul_overflow(count, size, &bytes) ||
+        __builtin_add_overflow(bytes, (size_t)ALIGNMENT - 1, &bytes))
         return NULL;
     return aligned_alloc(ALIGNMENT, bytes / ALIGNMENT * ALIGNMENT);
 }
@@ -57,8 +58,8 @@ static bool allocate_work(struct bnt_session *s)
     s->sine = allocate(h->head_dim / 2, batch);
     s->logits = allocate(h->vocab_size, sizeof(float));
     s->candidates = allocate(h->vocab_size, sizeof s->candidates[0]);
-    return s->x && s->h && s->q && s->att && s->gate && s->up && s->scores && s->x_q && s->frequency && s->cosine && s->sine &&
-           s->logits && s->candidates;
+    return s->x && s->h && s->q && s->att && s->gate && s->up && s->scores && s->x_q &&
+           s->frequency && s->cosine && s->sine && s->logits && s->candidates;
 }
 
 // Llama 3's stretching of long wavelengths (bnt.md section 10).
@@ -69,7 +70,8 @@ static double scale_frequency(const struct bnt_hyper *h, double f)
     const double pi = 3.14159265358979323846;
     double wavelength = 2 * pi / f;
     double original = h->rope_original_context;
-    double low = (double)h->rope_low_freq_factor, high = (double)h->rope_high_freq_factor, factor = (double)h->rope_factor;
+    double low = (double)h->rope_low_freq_factor, high = (double)h->rope_high_freq_factor,
+           factor = (double)h->rope_factor;
     if (wavelength < original / high)
         return f;
     if (wavelength > original / low)
@@ -85,17 +87,20 @@ static void fill_frequencies(struct bnt_session *s)
         s->frequency[i] = (float)scale_frequency(h, pow(h->rope_theta, -2.0 * i / h->head_dim));
 }
 
-enum bnt_status bnt_session_open(const struct bnt_model *model, const struct bnt_session_options *options, struct bnt_session **session,
-                                 struct bnt_error *err)
+enum bnt_status bnt_session_open(const struct bnt_model *model,
+                                 const struct bnt_session_options *options,
+                                 struct bnt_session **session, struct bnt_error *err)
 {
     *session = NULL;
     uint32_t context = options ? options->context : 0;
     uint32_t threads = options ? options->threads : 0;
     if (context > model->hyper.max_context)
-        return bnt_fail(err, BNT_ERR_ARGUMENT, "a context of %" PRIu32 " tokens is more than the model's %" PRIu32, context,
-                        model->hyper.max_context);
+        return bnt_fail(err, BNT_ERR_ARGUMENT,
+                        "a context of %" PRIu32 " tokens is more than the model's %" PRIu32,
+                        context, model->hyper.max_context);
     if (threads > MAX_THREADS)
-        return bnt_fail(err, BNT_ERR_ARGUMENT, "%" PRIu32 " threads are more than %d", threads, MAX_THREADS);
+        return bnt_fail(err, BNT_ERR_ARGUMENT, "%" PRIu32 " threads are more than %d", threads,
+                        MAX_THREADS);
     struct bnt_session *s = calloc(1, sizeof *s);
     if (!s)
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
@@ -104,7 +109,8 @@ enum bnt_status bnt_session_open(const struct bnt_model *model, const struct bnt
     s->pool = bnt_pool_open(threads ? threads : processors());
     if (!s->pool || !allocate_cache(s) || !allocate_work(s)) {
         bnt_session_close(s);
-        return bnt_fail(err, BNT_ERR_MEMORY, "out of memory for a session of %" PRIu32 " tokens", context);
+        return bnt_fail(err, BNT_ERR_MEMORY, "out of memory for a session of %" PRIu32 " tokens",
+                        context);
     }
     fill_frequencies(s);
     *session = s;
@@ -116,8 +122,9 @@ void bnt_session_close(struct bnt_session *s)
     if (!s)
         return;
     bnt_pool_close(s->pool);
-    void *const buffers[] = {s->keys, s->values, s->x, s->h, s->q, s->att, s->gate, s->up, s->scores, s->x_q, s->frequency,
-                             s->cosine, s->sine, s->logits, s->candidates};
+    void *const buffers[] = {s->keys,      s->values, s->x,    s->h,      s->q,
+                             s->att,       s->gate,   s->up,   s->scores, s->x_q,
+                             s->frequency, s->cosine, s->sine, s->logits, s->candidates};
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
         free(buffers[i]);
     free(s);
@@ -133,10 +140,12 @@ uint32_t bnt_session_context(const struct bnt_session *session)
     return session->context;
 }
 
-enum bnt_status bnt_session_rewind(struct bnt_session *session, uint32_t position, struct bnt_error *err)
+enum bnt_status bnt_session_rewind(struct bnt_session *session, uint32_t position,
+                                   struct bnt_error *err)
 {
     if (position > session->position)
-        return bnt_fail(err, BNT_ERR_ARGUMENT, "cannot rewind from %" PRIu32 " to %" PRIu32, session->position, position);
+        return bnt_fail(err, BNT_ERR_ARGUMENT, "cannot rewind from %" PRIu32 " to %" PRIu32,
+                        session->position, position);
     session->position = position;
     return BNT_OK;
 }

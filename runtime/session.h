@@ -28,19 +28,20 @@ struct bnt_session {
     float *up;     // (BATCH, ffn)
     float *scores; // (threads, context)
 
-    int8_t *x_q;          // (BATCH, x_q_stride) quantized activations
-    size_t x_q_stride;    // the widest K'
+    int8_t *x_q;       // (BATCH, x_q_stride) quantized activations
+    size_t x_q_stride; // the widest K'
     float x_scale[BNT_MAX_BATCH];
     int32_t x_sum[BNT_MAX_BATCH];
 
     float *frequency;     // (head_dim / 2) of the rotary embedding
     float *cosine, *sine; // (BATCH, head_dim / 2) at the batch's positions
 
-    float *logits;        // (vocab) for generation
+    float *logits;                    // (vocab) for generation
     struct bnt_candidate *candidates; // (vocab) for sampling
 };
 
-// Attention of one layer for n tokens, the first at session->position: reads q and the caches, writes att. (attention.c)
+// Attention of one layer for n tokens, the first at session->position: reads q and the caches,
+// writes att. (attention.c)
 void bnt_attention(struct bnt_session *session, uint32_t layer, size_t n);
 
 // Rotates heads vectors of head_dim in place by batch token t's angles. (attention.c)

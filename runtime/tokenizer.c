@@ -49,7 +49,7 @@ void bnt_tokenizer_unbind(struct bnt_model *m)
 
 struct text_encoder {
     struct bnt_encoder bpe;
-    pcre2_match_data *match;     // one pair of offsets is all that is asked for
+    pcre2_match_data *match; // one pair of offsets is all that is asked for
     pcre2_match_context *limits;
     struct bnt_error *err;
 };
@@ -64,7 +64,8 @@ struct splitter {
     bool after_separator;
 };
 
-static enum bnt_status encode_piece(struct text_encoder *e, uint32_t step, const uint8_t *text, size_t size);
+static enum bnt_status encode_piece(struct text_encoder *e, uint32_t step, const uint8_t *text,
+                                    size_t size);
 
 static enum bnt_status no_memory(struct text_encoder *e)
 {
@@ -97,7 +98,8 @@ static bool joins(const struct splitter *s, unsigned behavior, bool separator)
     }
 }
 
-static enum bnt_status add_segment(struct splitter *s, unsigned behavior, bool separator, size_t start, size_t end)
+static enum bnt_status add_segment(struct splitter *s, unsigned behavior, bool separator,
+                                   size_t start, size_t end)
 {
     enum bnt_status status = BNT_OK;
     if (start == end)
@@ -117,25 +119,31 @@ static enum bnt_status add_segment(struct splitter *s, unsigned behavior, bool s
 }
 
 // The next match at or after from; *start = size when there is none.
-static enum bnt_status next_match(struct text_encoder *e, uint32_t step, const uint8_t *text, size_t size, size_t from, size_t *start,
-                                  size_t *end)
+static enum bnt_status next_match(struct text_encoder *e, uint32_t step, const uint8_t *text,
+                                  size_t size, size_t from, size_t *start, size_t *end)
 {
     *start = *end = size;
-    int n = pcre2_match(e->bpe.model->patterns[step], text, size, from, PCRE2_NO_UTF_CHECK, e->match, e->limits);
+    int n = pcre2_match(e->bpe.model->patterns[step], text, size, from, PCRE2_NO_UTF_CHECK,
+                        e->match, e->limits);
     if (n == PCRE2_ERROR_NOMATCH)
         return BNT_OK;
     if (n < 0)
-        return bnt_fail(e->err, BNT_ERR_FORMAT, "the tokenizer's pattern %" PRIu32 " fails on this text (PCRE2 error %d)", step, n);
+        return bnt_fail(e->err, BNT_ERR_FORMAT,
+                        "the tokenizer's pattern %" PRIu32 " fails on this text (PCRE2 error %d)",
+                        step, n);
     const PCRE2_SIZE *offsets = pcre2_get_ovector_pointer(e->match);
     *start = offsets[0];
     *end = offsets[1];
-    // With \K or a lookbehind trick a match may be reported to start after it ends, or before the search.
+    // With \K or a lookbehind trick a match may be reported to start after it ends, or before the
+    // search.
     if (*start < from || *end < *start)
-        return bnt_fail(e->err, BNT_ERR_FORMAT, "the tokenizer's pattern %" PRIu32 " moves the start of its match", step);
+        return bnt_fail(e->err, BNT_ERR_FORMAT,
+                        "the tokenizer's pattern %" PRIu32 " moves the start of its match", step);
     return BNT_OK;
 }
 
-static enum bnt_status split(struct text_encoder *e, uint32_t step, const uint8_t *text, size_t size)
+static enum bnt_status split(struct text_encoder *e, uint32_t step, const uint8_t *text,
+                             size_t size)
 {
     const struct bnt_step_record *record = &e->bpe.model->tokenizer.steps[step];
     struct splitter s = {.encoder = e, .step = step, .text = text};
@@ -151,14 +159,17 @@ static enum bnt_status split(struct text_encoder *e, uint32_t step, const uint8_
             return status;
         done = end;
         // After an empty match the search goes on behind the next character.
-        from = end > start || end == size ? end : end + (size_t)bnt_utf8_next(text + end, size - end, NULL);
+        from = end > start || end == size
+                   ? end
+                   : end + (size_t)bnt_utf8_next(text + end, size - end, NULL);
         if (end == start && start == size)
             break;
     }
     return flush(&s);
 }
 
-static enum bnt_status prefix_space(struct text_encoder *e, uint32_t step, const uint8_t *text, size_t size)
+static enum bnt_status prefix_space(struct text_encoder *e, uint32_t step, const uint8_t *text,
+                                    size_t size)
 {
     if (size > 0 && text[0] == ' ')
         return encode_piece(e, step + 1, text, size);
@@ -172,21 +183,25 @@ static enum bnt_status prefix_space(struct text_encoder *e, uint32_t step, const
     return status;
 }
 
-// Applies the steps from `step` on, then merges. Recursion is as deep as there are steps, at most BNT_TOKENIZER_MAX_STEPS.
-static enum bnt_status encode_piece(struct text_encoder *e, uint32_t step, const uint8_t *text, size_t size)
+// Applies the steps from `step` on, then merges. Recursion is as deep as there are steps, at most
+// BNT_TOKENIZER_MAX_STEPS.
+static enum bnt_status encode_piece(struct text_encoder *e, uint32_t step, const uint8_t *text,
+                                    size_t size)
 {
     const struct bnt_tokenizer_view *v = &e->bpe.model->tokenizer;
     if (step == v->record.n_steps)
         return bnt_bpe_encode(&e->bpe, text, size) ? BNT_OK : no_memory(e);
-    return v->steps[step].type == BNT_STEP_SPLIT ? split(e, step, text, size) : prefix_space(e, step, text, size);
+    return v->steps[step].type == BNT_STEP_SPLIT ? split(e, step, text, size)
+                                                 : prefix_space(e, step, text, size);
 }
 
 // --- added tokens ---
 
 static bool is_white_space(uint32_t c) // Unicode White_Space
 {
-    return (c >= 9 && c <= 13) || c == 32 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
-           c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+    return (c >= 9 && c <= 13) || c == 32 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F ||
+           c == 0x205F || c == 0x3000;
 }
 
 // Start of the character that ends at `at` > 0.
@@ -198,7 +213,8 @@ static size_t previous_character(const uint8_t *text, size_t at)
     return at;
 }
 
-// Whether the character at text (size > 0) can be part of a word: letters, marks, decimal digits, connectors.
+// Whether the character at text (size > 0) can be part of a word: letters, marks, decimal digits,
+// connectors.
 static bool is_word_character(const uint8_t *text, size_t size)
 {
     static const char pattern[] = "\\A[\\p{L}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}]";
@@ -212,13 +228,15 @@ static bool is_word_character(const uint8_t *text, size_t size)
 
 static bool stands_alone(const uint8_t *text, size_t size, size_t start, size_t end)
 {
-    if (start > 0 && is_word_character(text + previous_character(text, start), size - previous_character(text, start)))
+    if (start > 0 && is_word_character(text + previous_character(text, start),
+                                       size - previous_character(text, start)))
         return false;
     return end == size || !is_word_character(text + end, size - end);
 }
 
 // The longest added token that begins at `at`, or NULL.
-static const struct bnt_added_record *longest_added(const struct bnt_model *m, const uint8_t *text, size_t size, size_t at)
+static const struct bnt_added_record *longest_added(const struct bnt_model *m, const uint8_t *text,
+                                                    size_t size, size_t at)
 {
     const struct bnt_tokenizer_view *v = &m->tokenizer;
     const struct bnt_added_record *longest = NULL;
@@ -226,7 +244,8 @@ static const struct bnt_added_record *longest_added(const struct bnt_model *m, c
         return NULL;
     for (uint32_t i = 0; i < v->record.n_added; i++) {
         const struct bnt_added_record *a = &v->added[i];
-        if (a->size <= size - at && (!longest || a->size > longest->size) && memcmp(v->pool + a->offset, text + at, a->size) == 0)
+        if (a->size <= size - at && (!longest || a->size > longest->size) &&
+            memcmp(v->pool + a->offset, text + at, a->size) == 0)
             longest = a;
     }
     return longest;
@@ -238,14 +257,17 @@ struct added_match {
     size_t resume;     // where the search goes on
 };
 
-// The next added token at or after from; .added = NULL when there is none. It takes no white space before floor.
-static struct added_match find_added(const struct bnt_model *m, const uint8_t *text, size_t size, size_t from, size_t floor)
+// The next added token at or after from; .added = NULL when there is none. It takes no white space
+// before floor.
+static struct added_match find_added(const struct bnt_model *m, const uint8_t *text, size_t size,
+                                     size_t from, size_t floor)
 {
     for (size_t at = from; at < size; at++) {
         const struct bnt_added_record *a = longest_added(m, text, size, at);
         if (!a)
             continue;
-        struct added_match match = {.added = a, .start = at, .end = at + a->size, .resume = at + a->size};
+        struct added_match match = {
+            .added = a, .start = at, .end = at + a->size, .resume = at + a->size};
         if (a->flags & BNT_ADDED_SINGLE_WORD && !stands_alone(text, size, match.start, match.end)) {
             at = match.end - 1; // passed over as a whole
             continue;
@@ -292,7 +314,9 @@ static enum bnt_status encode_text(struct text_encoder *e, const uint8_t *text, 
 static enum bnt_status need_tokenizer(const struct bnt_model *m, struct bnt_error *err)
 {
     return m->has_tokenizer ? BNT_OK
-                            : bnt_fail(err, BNT_ERR_NO_TOKENIZER, "the model has no tokenizer (its checkpoint had no tokenizer.json): use token ids");
+                            : bnt_fail(err, BNT_ERR_NO_TOKENIZER,
+                                       "the model has no tokenizer (its checkpoint had no "
+                                       "tokenizer.json): use token ids");
 }
 
 static enum bnt_status put_ids(struct text_encoder *e, const uint32_t *ids, uint32_t n)
@@ -304,7 +328,8 @@ static enum bnt_status put_ids(struct text_encoder *e, const uint32_t *ids, uint
     return BNT_OK;
 }
 
-static enum bnt_status encode_whole(struct text_encoder *e, const uint8_t *text, size_t size, bool special)
+static enum bnt_status encode_whole(struct text_encoder *e, const uint8_t *text, size_t size,
+                                    bool special)
 {
     const struct bnt_tokenizer_view *v = &e->bpe.model->tokenizer;
     enum bnt_status status = special ? put_ids(e, v->prefix, v->record.n_prefix) : BNT_OK;
@@ -315,18 +340,21 @@ static enum bnt_status encode_whole(struct text_encoder *e, const uint8_t *text,
     return status;
 }
 
-static enum bnt_status copy_ids(const struct text_encoder *e, uint32_t *tokens, size_t capacity, size_t *count)
+static enum bnt_status copy_ids(const struct text_encoder *e, uint32_t *tokens, size_t capacity,
+                                size_t *count)
 {
     *count = e->bpe.n_ids;
     if (e->bpe.n_ids > capacity)
-        return bnt_fail(e->err, BNT_ERR_ARGUMENT, "the text has %zu tokens, there is room for %zu", e->bpe.n_ids, capacity);
+        return bnt_fail(e->err, BNT_ERR_ARGUMENT, "the text has %zu tokens, there is room for %zu",
+                        e->bpe.n_ids, capacity);
     if (e->bpe.n_ids)
         memcpy(tokens, e->bpe.ids, e->bpe.n_ids * sizeof tokens[0]);
     return BNT_OK;
 }
 
-enum bnt_status bnt_tokenize(const struct bnt_model *model, const char *text, size_t size, bool special, uint32_t *tokens, size_t capacity,
-                             size_t *count, struct bnt_error *err)
+enum bnt_status bnt_tokenize(const struct bnt_model *model, const char *text, size_t size,
+                             bool special, uint32_t *tokens, size_t capacity, size_t *count,
+                             struct bnt_error *err)
 {
     *count = 0;
     enum bnt_status status = need_tokenizer(model, err);
@@ -384,12 +412,14 @@ static void append_valid(char *text, size_t capacity, size_t *size, const uint8_
             append(text, capacity, size, bytes + i, (size_t)length);
         else
             append(text, capacity, size, "\xEF\xBF\xBD", 3);
-        i += length > 0 ? (size_t)length : length < 0 ? (size_t)-length : n - i; // 0: what is left is cut short
+        i += length > 0   ? (size_t)length
+             : length < 0 ? (size_t)-length
+                          : n - i; // 0: what is left is cut short
     }
 }
 
-enum bnt_status bnt_detokenize(const struct bnt_model *model, const uint32_t *tokens, size_t count, char *text, size_t capacity,
-                               size_t *size, struct bnt_error *err)
+enum bnt_status bnt_detokenize(const struct bnt_model *model, const uint32_t *tokens, size_t count,
+                               char *text, size_t capacity, size_t *size, struct bnt_error *err)
 {
     *size = 0;
     enum bnt_status status = need_tokenizer(model, err);
@@ -398,8 +428,9 @@ enum bnt_status bnt_detokenize(const struct bnt_model *model, const uint32_t *to
     size_t total = 0, n;
     for (size_t i = 0; i < count; i++) {
         if (!bnt_token_text(model, tokens[i], &n))
-            return bnt_fail(err, BNT_ERR_ARGUMENT, "token %" PRIu32 " is not below the vocabulary's size %" PRIu32, tokens[i],
-                            model->hyper.vocab_size);
+            return bnt_fail(err, BNT_ERR_ARGUMENT,
+                            "token %" PRIu32 " is not below the vocabulary's size %" PRIu32,
+                            tokens[i], model->hyper.vocab_size);
         total += n;
     }
     uint8_t *bytes = malloc(total + 1);
@@ -413,5 +444,8 @@ enum bnt_status bnt_detokenize(const struct bnt_model *model, const uint32_t *to
     }
     append_valid(text, capacity, size, bytes, total);
     free(bytes);
-    return *size <= capacity ? BNT_OK : bnt_fail(err, BNT_ERR_ARGUMENT, "the text has %zu bytes, there is room for %zu", *size, capacity);
+    return *size <= capacity
+               ? BNT_OK
+               : bnt_fail(err, BNT_ERR_ARGUMENT, "the text has %zu bytes, there is room for %zu",
+                          *size, capacity);
 }

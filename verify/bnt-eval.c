@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// bnt-eval: measure a .bnt model: perplexity, raw logits, the tokenizer. Uses the runtime through bnt.h alone.
+// bnt-eval: measure a .bnt model: perplexity, raw logits, the tokenizer. Uses the runtime through
+// bnt.h alone.
 #include <getopt.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -77,7 +78,8 @@ static enum bnt_status read_standard_input(char **text, size_t *size, struct bnt
 }
 
 // The text of an argument that is meant literally unless it is "-".
-static enum bnt_status read_argument(const char *argument, char **text, size_t *size, struct bnt_error *err)
+static enum bnt_status read_argument(const char *argument, char **text, size_t *size,
+                                     struct bnt_error *err)
 {
     if (strcmp(argument, "-") == 0)
         return read_standard_input(text, size, err);
@@ -86,8 +88,8 @@ static enum bnt_status read_argument(const char *argument, char **text, size_t *
     return *text ? BNT_OK : bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
 }
 
-static enum bnt_status encode(const struct bnt_model *model, const char *text, size_t size, uint32_t **tokens, size_t *count,
-                              struct bnt_error *err)
+static enum bnt_status encode(const struct bnt_model *model, const char *text, size_t size,
+                              uint32_t **tokens, size_t *count, struct bnt_error *err)
 {
     *tokens = malloc((size + 1) * sizeof **tokens); // a token takes a byte at least
     if (!*tokens)
@@ -99,8 +101,11 @@ static enum bnt_status open_session(struct evaluation *e, size_t context)
 {
     const struct bnt_model_info *info = bnt_model_info(e->model);
     if (context > info->max_context)
-        return bnt_fail(e->err, BNT_ERR_ARGUMENT, "%zu tokens are more than the model's context of %" PRIu32, context, info->max_context);
-    const struct bnt_session_options options = {.context = (uint32_t)context, .threads = (uint32_t)e->arguments->threads};
+        return bnt_fail(e->err, BNT_ERR_ARGUMENT,
+                        "%zu tokens are more than the model's context of %" PRIu32, context,
+                        info->max_context);
+    const struct bnt_session_options options = {.context = (uint32_t)context,
+                                                .threads = (uint32_t)e->arguments->threads};
     return bnt_session_open(e->model, &options, &e->session, e->err);
 }
 
@@ -117,8 +122,10 @@ static double loss_of(const float *logits, uint32_t vocab, uint32_t token)
     return log(sum) + max - (double)logits[token];
 }
 
-// The loss over one window. input: BOS and all of the window's tokens but the last, which nothing follows.
-static enum bnt_status window_loss(struct evaluation *e, const uint32_t *input, const uint32_t *target, size_t window, float *logits,
+// The loss over one window. input: BOS and all of the window's tokens but the last, which nothing
+// follows.
+static enum bnt_status window_loss(struct evaluation *e, const uint32_t *input,
+                                   const uint32_t *target, size_t window, float *logits,
                                    double *loss)
 {
     const uint32_t vocab = bnt_model_info(e->model)->vocab_size;
@@ -132,13 +139,16 @@ static enum bnt_status window_loss(struct evaluation *e, const uint32_t *input, 
     return status;
 }
 
-static enum bnt_status all_windows(struct evaluation *e, const uint32_t *tokens, size_t windows, double *loss)
+static enum bnt_status all_windows(struct evaluation *e, const uint32_t *tokens, size_t windows,
+                                   double *loss)
 {
     size_t window = (size_t)e->arguments->window;
     uint32_t *input = malloc(window * sizeof *input);
-    float *logits = malloc((size_t)TOKENS_AT_ONCE * bnt_model_info(e->model)->vocab_size * sizeof *logits);
+    float *logits =
+        malloc((size_t)TOKENS_AT_ONCE * bnt_model_info(e->model)->vocab_size * sizeof *logits);
     struct bnt_progress progress;
-    enum bnt_status status = input && logits ? open_session(e, window) : bnt_fail(e->err, BNT_ERR_MEMORY, "out of memory");
+    enum bnt_status status = input && logits ? open_session(e, window)
+                                             : bnt_fail(e->err, BNT_ERR_MEMORY, "out of memory");
     bnt_progress_start(&progress, "evaluating", windows, e->arguments->quiet);
     for (size_t i = 0; i < windows && status == BNT_OK; i++) {
         const uint32_t *target = tokens + i * window;
@@ -158,8 +168,9 @@ static void print_perplexity(const struct arguments *a, size_t windows, double l
     size_t tokens = windows * (size_t)a->window;
     double nll = loss / (double)tokens;
     if (a->json)
-        (void)printf("{\"perplexity\": %.9g, \"nll\": %.9g, \"tokens\": %zu, \"windows\": %zu, \"window\": %" PRIu64 "}\n", exp(nll), nll,
-                     tokens, windows, a->window);
+        (void)printf("{\"perplexity\": %.9g, \"nll\": %.9g, \"tokens\": %zu, \"windows\": %zu, "
+                     "\"window\": %" PRIu64 "}\n",
+                     exp(nll), nll, tokens, windows, a->window);
     else
         (void)printf("perplexity %.5f\nnll        %.7f\ntokens     %zu\n", exp(nll), nll, tokens);
 }
@@ -173,13 +184,18 @@ static enum bnt_status perplexity(struct evaluation *e)
     double loss = 0;
     bool missing;
     if (bnt_model_info(e->model)->bos_id < 0)
-        return bnt_fail(e->err, BNT_ERR_UNSUPPORTED, "the model has no BOS token to begin a window with");
-    enum bnt_status status = strcmp(a->perplexity, "-") == 0 ? read_standard_input(&text, &size, e->err)
-                                                             : bnt_read_file(a->perplexity, MAX_INPUT, &text, &size, &missing, e->err);
+        return bnt_fail(e->err, BNT_ERR_UNSUPPORTED,
+                        "the model has no BOS token to begin a window with");
+    enum bnt_status status =
+        strcmp(a->perplexity, "-") == 0
+            ? read_standard_input(&text, &size, e->err)
+            : bnt_read_file(a->perplexity, MAX_INPUT, &text, &size, &missing, e->err);
     if (status == BNT_OK)
         status = encode(e->model, text, size, &tokens, &count, e->err);
     if (status == BNT_OK && count < a->window)
-        status = bnt_fail(e->err, BNT_ERR_ARGUMENT, "%s: has %zu tokens, fewer than one window of %" PRIu64, a->perplexity, count, a->window);
+        status = bnt_fail(e->err, BNT_ERR_ARGUMENT,
+                          "%s: has %zu tokens, fewer than one window of %" PRIu64, a->perplexity,
+                          count, a->window);
     if (status == BNT_OK)
         status = all_windows(e, tokens, count / (size_t)a->window, &loss);
     if (status == BNT_OK)
@@ -191,11 +207,13 @@ static enum bnt_status perplexity(struct evaluation *e)
 
 // --- logits ---
 
-static enum bnt_status write_logits(struct evaluation *e, const uint32_t *tokens, size_t count, struct bnt_output *out)
+static enum bnt_status write_logits(struct evaluation *e, const uint32_t *tokens, size_t count,
+                                    struct bnt_output *out)
 {
     size_t vocab = bnt_model_info(e->model)->vocab_size;
     float *logits = malloc(TOKENS_AT_ONCE * vocab * sizeof *logits);
-    enum bnt_status status = logits ? open_session(e, count) : bnt_fail(e->err, BNT_ERR_MEMORY, "out of memory");
+    enum bnt_status status =
+        logits ? open_session(e, count) : bnt_fail(e->err, BNT_ERR_MEMORY, "out of memory");
     for (size_t at = 0; at < count && status == BNT_OK; at += TOKENS_AT_ONCE) {
         size_t n = count - at < TOKENS_AT_ONCE ? count - at : TOKENS_AT_ONCE;
         status = bnt_evaluate(e->session, tokens + at, n, BNT_LOGITS_ALL, logits, e->err);
@@ -214,7 +232,8 @@ static enum bnt_status logits(struct evaluation *e)
     enum bnt_status status = bnt_ids_parse(e->arguments->ids, &tokens, &count, e->err);
     if (status != BNT_OK)
         return status;
-    status = count ? bnt_output_open(&out, e->arguments->logits, e->err) : bnt_fail(e->err, BNT_ERR_ARGUMENT, "--token-ids is empty");
+    status = count ? bnt_output_open(&out, e->arguments->logits, e->err)
+                   : bnt_fail(e->err, BNT_ERR_ARGUMENT, "--token-ids is empty");
     if (status == BNT_OK) {
         status = write_logits(e, tokens, count, &out);
         if (status == BNT_OK)
@@ -274,7 +293,8 @@ static enum bnt_status detokenize(struct evaluation *e)
     if (status == BNT_OK)
         status = bnt_ids_parse(argument, &tokens, &count, e->err);
     if (status == BNT_OK) {
-        status = bnt_detokenize(e->model, tokens, count, NULL, 0, &size, e->err); // asks for the size
+        status =
+            bnt_detokenize(e->model, tokens, count, NULL, 0, &size, e->err); // asks for the size
         text = size > 0 ? malloc(size) : NULL;
         if (text)
             status = bnt_detokenize(e->model, tokens, count, text, size, &size, e->err);
@@ -309,8 +329,17 @@ static int run(const struct arguments *a)
 }
 
 enum {
-    OPTION_PERPLEXITY = 256, OPTION_WINDOW, OPTION_LOGITS, OPTION_IDS, OPTION_TOKENIZE, OPTION_DETOKENIZE, OPTION_JSON, OPTION_DEVICE,
-    OPTION_KERNEL, OPTION_HELP, OPTION_VERSION,
+    OPTION_PERPLEXITY = 256,
+    OPTION_WINDOW,
+    OPTION_LOGITS,
+    OPTION_IDS,
+    OPTION_TOKENIZE,
+    OPTION_DETOKENIZE,
+    OPTION_JSON,
+    OPTION_DEVICE,
+    OPTION_KERNEL,
+    OPTION_HELP,
+    OPTION_VERSION,
 };
 
 static const struct option options[] = {
@@ -351,9 +380,14 @@ static int parse_option(struct arguments *a, int c, char **argv)
         a->detokenize = optarg;
         return 0;
     case OPTION_WINDOW:
-        return bnt_cli_u64(optarg, 1, 1 << 24, &a->window) ? 0 : 1 + bnt_cli_usage("--window must be a number from 1, not '%s'", optarg);
+        return bnt_cli_u64(optarg, 1, 1 << 24, &a->window)
+                   ? 0
+                   : 1 + bnt_cli_usage("--window must be a number from 1, not '%s'", optarg);
     case 't':
-        return bnt_cli_u64(optarg, 1, 256, &a->threads) ? 0 : 1 + bnt_cli_usage("--threads must be a number from 1 to 256, not '%s'", optarg);
+        return bnt_cli_u64(optarg, 1, 256, &a->threads)
+                   ? 0
+                   : 1 + bnt_cli_usage("--threads must be a number from 1 to 256, not '%s'",
+                                       optarg);
     case OPTION_JSON:
         a->json = true;
         return 0;
@@ -378,7 +412,8 @@ static int parse_option(struct arguments *a, int c, char **argv)
 int main(int argc, char **argv)
 {
     const char *environment = getenv("BNT_KERNEL");
-    struct arguments a = {.window = 256, .kernel = environment && *environment ? environment : NULL};
+    struct arguments a = {.window = 256,
+                          .kernel = environment && *environment ? environment : NULL};
     int c;
     bnt_cli_init("bnt-eval");
     while ((c = getopt_long(argc, argv, ":t:q", options, NULL)) != -1) {

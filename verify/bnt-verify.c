@@ -43,9 +43,10 @@ static bool print_json(const char *path, const struct findings *f)
 {
     json_t *broken = json_array();
     for (size_t i = 0; i < f->count; i++)
-        (void)json_array_append_new(broken, json_pack("{s:s, s:s}", "rule", f->items[i].rule, "message", f->items[i].message));
-    json_t *json = json_pack("{s:s, s:b, s:o, s:I}", "file", path, "valid", f->total == 0, "broken", broken, "broken_count",
-                             (json_int_t)f->total);
+        (void)json_array_append_new(broken, json_pack("{s:s, s:s}", "rule", f->items[i].rule,
+                                                      "message", f->items[i].message));
+    json_t *json = json_pack("{s:s, s:b, s:o, s:I}", "file", path, "valid", f->total == 0, "broken",
+                             broken, "broken_count", (json_int_t)f->total);
     bool ok = json && json_dumpf(json, stdout, JSON_INDENT(2)) == 0 && puts("") >= 0;
     json_decref(json);
     return ok;
@@ -85,9 +86,12 @@ enum { OPTION_SOURCE = 256, OPTION_JSON, OPTION_HELP, OPTION_VERSION };
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"source", required_argument, NULL, OPTION_SOURCE}, {"json", no_argument, NULL, OPTION_JSON},
-        {"jobs", required_argument, NULL, 'j'},             {"help", no_argument, NULL, OPTION_HELP},
-        {"version", no_argument, NULL, OPTION_VERSION},     {NULL, 0, NULL, 0},
+        {"source", required_argument, NULL, OPTION_SOURCE},
+        {"json", no_argument, NULL, OPTION_JSON},
+        {"jobs", required_argument, NULL, 'j'},
+        {"help", no_argument, NULL, OPTION_HELP},
+        {"version", no_argument, NULL, OPTION_VERSION},
+        {NULL, 0, NULL, 0},
     };
     struct arguments a = {.threads = bnt_parallel_processors()};
     uint64_t n;

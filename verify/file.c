@@ -41,7 +41,8 @@ static void check_sha256(struct verify_task *task)
         return;
     bnt_sha256_text(digest, is);
     bnt_sha256_text(v->header.content_sha256, must);
-    bnt_report(&task->report, "R10", "the content's SHA-256 is %s, the header says %s: damaged", is, must);
+    bnt_report(&task->report, "R10", "the content's SHA-256 is %s, the header says %s: damaged", is,
+               must);
 }
 
 static void check_section_crc(struct verify_task *task)
@@ -58,11 +59,13 @@ static void check_section_gaps(const struct bnt_view *v, struct bnt_report *repo
         const struct bnt_section_record *s = &v->header.sections[i];
         uint64_t end = s[-1].offset + s[-1].size;
         if (!all_bytes(v->data + end, s->offset - end, 0))
-            bnt_report(report, "R8", "offset %" PRIu64 ": the bytes between two sections are not zero", end);
+            bnt_report(report, "R8",
+                       "offset %" PRIu64 ": the bytes between two sections are not zero", end);
     }
 }
 
-// Tensors of a section follow one another in table order (R16 holds here); seen from each, the one before in its section.
+// Tensors of a section follow one another in table order (R16 holds here); seen from each, the one
+// before in its section.
 static void check_tensor_gaps(const struct bnt_view *v, struct bnt_report *report)
 {
     for (uint32_t i = 0; i < v->header.section_count; i++) {
@@ -73,8 +76,8 @@ static void check_tensor_gaps(const struct bnt_view *v, struct bnt_report *repor
             if (t->offset < s->offset || t->offset - s->offset >= s->size)
                 continue;
             if (!all_bytes(v->data + end, t->offset - end, 0))
-                bnt_report(report, "R20", "offset %" PRIu64 ": the bytes before %s are not zero", end,
-                           bnt_tensor_name(t->role, t->layer).text);
+                bnt_report(report, "R20", "offset %" PRIu64 ": the bytes before %s are not zero",
+                           end, bnt_tensor_name(t->role, t->layer).text);
             end = t->offset + t->size;
         }
     }
@@ -101,7 +104,8 @@ static bool padding_is_zero(const uint8_t *p, const struct bnt_tensor_record *t)
         uint32_t rows = t->rows - row < BNT_BLOCK_ROWS ? t->rows - row : BNT_BLOCK_ROWS;
         bool fine = rows < BNT_BLOCK_ROWS
                         ? bnt_block_padding_is_zero(p, rows, t->cols)
-                        : !tail || bnt_block_padding_is_zero(p + row_bytes - tail, rows, t->cols % BNT_BLOCK_COLS);
+                        : !tail || bnt_block_padding_is_zero(p + row_bytes - tail, rows,
+                                                             t->cols % BNT_BLOCK_COLS);
         if (!fine)
             return false;
     }
@@ -117,8 +121,9 @@ static void check_matrix(struct verify_task *task)
     uint64_t *count = c->counts[task->index];
     bnt_block_count_codes(p, t->size, count);
     if (count[0])
-        bnt_report(&task->report, "R18", "%s: %" PRIu64 " illegal codes 0, the first in the word at offset %" PRIu64, name.text,
-                   count[0], (uint64_t)(first_zero_code(p, t->size) - c->view->data));
+        bnt_report(&task->report, "R18",
+                   "%s: %" PRIu64 " illegal codes 0, the first in the word at offset %" PRIu64,
+                   name.text, count[0], (uint64_t)(first_zero_code(p, t->size) - c->view->data));
     if (!padding_is_zero(p, t))
         bnt_report(&task->report, "R19", "%s: a padding weight is not zero", name.text);
 }
@@ -157,8 +162,8 @@ static void check_embedding(struct verify_task *task)
     uint64_t i = 0;
     while (is_finite(t->dtype, p, i))
         i++;
-    bnt_report(&task->report, "R22", "%s: the value at offset %" PRIu64 " is not finite", bnt_tensor_name(t->role, t->layer).text,
-               t->offset + task->first + size * i);
+    bnt_report(&task->report, "R22", "%s: the value at offset %" PRIu64 " is not finite",
+               bnt_tensor_name(t->role, t->layer).text, t->offset + task->first + size * i);
 }
 
 static void check_norm(struct verify_task *task)
@@ -181,8 +186,8 @@ static void check_int8(struct verify_task *task)
     const struct bnt_view *v = ((struct checker *)task->context)->view;
     const struct bnt_tensor_record *copy = &v->tensors[task->index];
     const struct bnt_tensor_record *scale = bnt_view_tensor(v, BNT_OUTPUT_INT8_SCALE, BNT_NO_LAYER);
-    const struct bnt_tensor_record *from =
-        bnt_view_tensor(v, v->hyper.flags & BNT_HYPER_TIED ? BNT_TOKEN_EMBEDDING : BNT_OUTPUT, BNT_NO_LAYER);
+    const struct bnt_tensor_record *from = bnt_view_tensor(
+        v, v->hyper.flags & BNT_HYPER_TIED ? BNT_TOKEN_EMBEDDING : BNT_OUTPUT, BNT_NO_LAYER);
     int8_t *row = malloc(copy->cols);
     if (!row) {
         bnt_report(&task->report, "R23", "out of memory");
@@ -195,15 +200,16 @@ static void check_int8(struct verify_task *task)
         float s = bnt_int8_row(from->dtype, values, copy->cols, row);
         if (memcmp(row, v->data + copy->offset + r * copy->cols, copy->cols) != 0 ||
             bnt_bits_from_float(s) != bnt_load_u32(v->data + scale->offset + 4 * r)) {
-            bnt_report(&task->report, "R23", "row %" PRIu64 " of the int8 copy is not what the output matrix gives", r);
+            bnt_report(&task->report, "R23",
+                       "row %" PRIu64 " of the int8 copy is not what the output matrix gives", r);
             break;
         }
     }
     free(row);
 }
 
-static void add_parts(struct verify_tasks *tasks, void (*run)(struct verify_task *), struct checker *c, uint64_t i, uint64_t total,
-                      uint64_t part)
+static void add_parts(struct verify_tasks *tasks, void (*run)(struct verify_task *),
+                      struct checker *c, uint64_t i, uint64_t total, uint64_t part)
 {
     for (uint64_t at = 0; at < total; at += part)
         bnt_verify_add(tasks, run, c, i, at, total - at < part ? total - at : part);
@@ -237,7 +243,8 @@ static void check_tokenizer(const struct bnt_view *v, struct bnt_report *report)
 {
     const struct bnt_section_record *s = bnt_view_section(v, BNT_SECTION_TOKN);
     struct bnt_tokenizer_view tokenizer;
-    if (!s || !bnt_tokenizer_view_open(&tokenizer, v->data + s->offset, s->size, v->hyper.vocab_size, report))
+    if (!s || !bnt_tokenizer_view_open(&tokenizer, v->data + s->offset, s->size,
+                                       v->hyper.vocab_size, report))
         return;
     for (uint32_t i = 0; i < tokenizer.record.n_steps; i++) {
         const struct bnt_step_record *step = &tokenizer.steps[i];
@@ -256,20 +263,24 @@ static void check_tokenizer(const struct bnt_view *v, struct bnt_report *report)
 static bool count_is(const json_t *entry, const char *key, uint64_t value)
 {
     const json_t *count = json_object_get(entry, key);
-    return json_is_integer(count) && json_integer_value(count) >= 0 && (uint64_t)json_integer_value(count) == value;
+    return json_is_integer(count) && json_integer_value(count) >= 0 &&
+           (uint64_t)json_integer_value(count) == value;
 }
 
-static bool describes(const json_t *entry, const struct bnt_tensor_record *t, const uint64_t count[4])
+static bool describes(const json_t *entry, const struct bnt_tensor_record *t,
+                      const uint64_t count[4])
 {
     uint64_t padding = t->size * 4 - (uint64_t)t->rows * t->cols;
     const char *role = bnt_json_text(entry, "role", "");
     const json_t *gamma = json_object_get(entry, "gamma");
-    return strcmp(role, bnt_role_name(t->role)) == 0 && count_is(entry, "layer", (uint64_t)t->layer) && json_is_number(gamma) &&
+    return strcmp(role, bnt_role_name(t->role)) == 0 &&
+           count_is(entry, "layer", (uint64_t)t->layer) && json_is_number(gamma) &&
            (float)json_number_value(gamma) == t->scale && count_is(entry, "minus", count[1]) &&
            count_is(entry, "zero", count[2] - padding) && count_is(entry, "plus", count[3]);
 }
 
-static void check_matrices(const struct checker *c, const json_t *matrices, struct bnt_report *report)
+static void check_matrices(const struct checker *c, const json_t *matrices,
+                           struct bnt_report *report)
 {
     size_t n = 0;
     for (uint64_t i = 0; i < c->view->n_tensors; i++) {
@@ -284,7 +295,8 @@ static void check_matrices(const struct checker *c, const json_t *matrices, stru
         n++;
     }
     if (json_array_size(matrices) != n)
-        bnt_report(report, "R28", "section PROV: matrices has %zu entries, the model %zu matrices", json_array_size(matrices), n);
+        bnt_report(report, "R28", "section PROV: matrices has %zu entries, the model %zu matrices",
+                   json_array_size(matrices), n);
 }
 
 static void check_provenance(const struct checker *c, struct bnt_report *report)
@@ -294,7 +306,8 @@ static void check_provenance(const struct checker *c, struct bnt_report *report)
     json_t *json;
     if (!s)
         return;
-    if (bnt_json_parse((const char *)c->view->data + s->offset, (size_t)s->size, "section PROV", &json, &err) != BNT_OK) {
+    if (bnt_json_parse((const char *)c->view->data + s->offset, (size_t)s->size, "section PROV",
+                       &json, &err) != BNT_OK) {
         bnt_report(report, "R27", "%s", err.message);
         return;
     }
@@ -304,12 +317,14 @@ static void check_provenance(const struct checker *c, struct bnt_report *report)
     json_decref(json);
 }
 
-bool bnt_verify_file(const struct bnt_map *map, struct bnt_view *view, unsigned threads, struct findings *findings)
+bool bnt_verify_file(const struct bnt_map *map, struct bnt_view *view, unsigned threads,
+                     struct findings *findings)
 {
     struct bnt_report report = bnt_findings_report(findings);
     if (!bnt_view_open(view, map->data, map->size, &report))
         return false;
-    struct checker c = {.view = view, .counts = calloc((size_t)view->n_tensors, sizeof c.counts[0])};
+    struct checker c = {.view = view,
+                        .counts = calloc((size_t)view->n_tensors, sizeof c.counts[0])};
     struct verify_tasks tasks = {.failed = !c.counts};
     bnt_verify_add(&tasks, check_sha256, &c, 0, 0, 0); // the longest first
     for (uint32_t i = 0; i < view->header.section_count; i++)

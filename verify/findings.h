@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Broken rules, kept until they are printed: several threads look at a file, but its report has one order.
+// Broken rules, kept until they are printed: several threads look at a file, but its report has one
+// order.
 #ifndef BNT_VERIFY_FINDINGS_H
 #define BNT_VERIFY_FINDINGS_H
 
@@ -15,7 +16,7 @@ struct finding {
 
 struct findings {
     struct finding *items;
-    size_t count;    // kept
+    size_t count; // kept
     uint64_t total;
 };
 

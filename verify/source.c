@@ -20,23 +20,48 @@ struct comparison {
 
 // --- S1 ---
 
-#define FIELD(name) {#name, offsetof(struct bnt_hyper, name)}
+#define FIELD(name)                                                                                \
+    {                                                                                              \
+#name, offsetof(struct bnt_hyper, name)                                                    \
+    }
 static const struct {
     const char *name;
     size_t offset;
 } hyper_fields[] = {
-    FIELD(n_layers), FIELD(hidden_size), FIELD(ffn_size), FIELD(n_heads), FIELD(n_kv_heads), FIELD(head_dim), FIELD(vocab_size),
-    FIELD(max_context), FIELD(activation), FIELD(flags), FIELD(norm_eps), FIELD(rope_scaling), FIELD(rope_theta),
-    FIELD(rope_factor), FIELD(rope_low_freq_factor), FIELD(rope_high_freq_factor), FIELD(rope_original_context), FIELD(bos_id),
-    FIELD(eos_count), FIELD(eos_id), FIELD(temperature), FIELD(top_p), FIELD(top_k), FIELD(reserved),
+    FIELD(n_layers),
+    FIELD(hidden_size),
+    FIELD(ffn_size),
+    FIELD(n_heads),
+    FIELD(n_kv_heads),
+    FIELD(head_dim),
+    FIELD(vocab_size),
+    FIELD(max_context),
+    FIELD(activation),
+    FIELD(flags),
+    FIELD(norm_eps),
+    FIELD(rope_scaling),
+    FIELD(rope_theta),
+    FIELD(rope_factor),
+    FIELD(rope_low_freq_factor),
+    FIELD(rope_high_freq_factor),
+    FIELD(rope_original_context),
+    FIELD(bos_id),
+    FIELD(eos_count),
+    FIELD(eos_id),
+    FIELD(temperature),
+    FIELD(top_p),
+    FIELD(top_k),
+    FIELD(reserved),
 };
 enum { HYPER_FIELDS = sizeof hyper_fields / sizeof hyper_fields[0] };
 
-// Every byte of the record belongs to a field: they follow one another without padding, the last is reserved.
+// Every byte of the record belongs to a field: they follow one another without padding, the last is
+// reserved.
 static bool compare_hyper(const struct comparison *c, struct bnt_report *report)
 {
     struct bnt_hyper file = c->view->hyper;
-    if (!(file.flags & BNT_HYPER_F32_EMBEDDINGS)) // rounding them to bf16 is bnt-pack's option, not the config's word
+    if (!(file.flags & BNT_HYPER_F32_EMBEDDINGS)) // rounding them to bf16 is bnt-pack's option, not
+                                                  // the config's word
         file.flags |= c->checkpoint->config.hyper.flags & BNT_HYPER_F32_EMBEDDINGS;
     const uint8_t *a = (const void *)&file;
     const uint8_t *b = (const void *)&c->checkpoint->config.hyper;
@@ -45,7 +70,8 @@ static bool compare_hyper(const struct comparison *c, struct bnt_report *report)
         size_t end = i + 1 < HYPER_FIELDS ? hyper_fields[i + 1].offset : sizeof c->view->hyper;
         size_t offset = hyper_fields[i].offset;
         if (memcmp(a + offset, b + offset, end - offset) != 0)
-            bnt_report(report, "S1", "%s is not what the checkpoint's config says", hyper_fields[i].name);
+            bnt_report(report, "S1", "%s is not what the checkpoint's config says",
+                       hyper_fields[i].name);
     }
     return report->count == before;
 }
@@ -57,28 +83,32 @@ struct stripe {
     uint8_t *blocks;
 };
 
-static bool compare_block_row(const struct comparison *c, const struct bnt_source *source, const struct bnt_tensor_record *t,
-                              float scale, uint32_t row, const struct stripe *stripe, struct bnt_report *report)
+static bool compare_block_row(const struct comparison *c, const struct bnt_source *source,
+                              const struct bnt_tensor_record *t, float scale, uint32_t row,
+                              const struct stripe *stripe, struct bnt_report *report)
 {
     struct bnt_error err;
     size_t row_bytes = bnt_block_row_bytes(t->cols);
     uint32_t rows = t->rows - row < BNT_BLOCK_ROWS ? t->rows - row : BNT_BLOCK_ROWS;
-    if (bnt_source_ternary_rows(c->checkpoint, source, scale, row, rows, stripe->rows, &err) != BNT_OK) {
+    if (bnt_source_ternary_rows(c->checkpoint, source, scale, row, rows, stripe->rows, &err) !=
+        BNT_OK) {
         bnt_report(report, "S2", "%s", err.message);
         return false;
     }
     const uint8_t *file = c->view->data + t->offset + row / BNT_BLOCK_ROWS * row_bytes;
-    if (bnt_block_pack_row(stripe->rows, rows, t->cols, stripe->blocks) && memcmp(stripe->blocks, file, row_bytes) == 0)
+    if (bnt_block_pack_row(stripe->rows, rows, t->cols, stripe->blocks) &&
+        memcmp(stripe->blocks, file, row_bytes) == 0)
         return true;
-    bnt_report(report, "S2", "%s: rows %" PRIu32 " … %" PRIu32 " are not what %s gives", bnt_tensor_name(t->role, t->layer).text, row,
-               row + rows - 1, source->name);
+    bnt_report(report, "S2", "%s: rows %" PRIu32 " … %" PRIu32 " are not what %s gives",
+               bnt_tensor_name(t->role, t->layer).text, row, row + rows - 1, source->name);
     return false;
 }
 
-static void compare_rows(const struct comparison *c, const struct bnt_source *source, const struct bnt_tensor_record *t, float scale,
-                         struct bnt_report *report)
+static void compare_rows(const struct comparison *c, const struct bnt_source *source,
+                         const struct bnt_tensor_record *t, float scale, struct bnt_report *report)
 {
-    struct stripe stripe = {.rows = malloc((size_t)BNT_BLOCK_ROWS * t->cols), .blocks = malloc(bnt_block_row_bytes(t->cols))};
+    struct stripe stripe = {.rows = malloc((size_t)BNT_BLOCK_ROWS * t->cols),
+                            .blocks = malloc(bnt_block_row_bytes(t->cols))};
     if (!stripe.rows || !stripe.blocks)
         bnt_report(report, "S2", "out of memory");
     for (uint32_t row = 0; stripe.rows && stripe.blocks && row < t->rows; row += BNT_BLOCK_ROWS) {
@@ -93,7 +123,8 @@ static void compare_matrix(struct verify_task *task)
 {
     const struct comparison *c = task->context;
     const struct bnt_source *source = &c->checkpoint->sources[task->index];
-    const struct bnt_tensor_record *t = bnt_view_tensor(c->view, source->place.role, source->place.layer);
+    const struct bnt_tensor_record *t =
+        bnt_view_tensor(c->view, source->place.role, source->place.layer);
     struct bnt_error err;
     float scale;
     if (bnt_source_scale(c->checkpoint, source, 1, &scale, &err) != BNT_OK) {
@@ -101,14 +132,16 @@ static void compare_matrix(struct verify_task *task)
         return;
     }
     if (scale != t->scale)
-        bnt_report(&task->report, "S3", "%s: the scale is %.9g, %s gives %.9g", bnt_tensor_name(t->role, t->layer).text,
-                   (double)t->scale, source->name, (double)scale);
+        bnt_report(&task->report, "S3", "%s: the scale is %.9g, %s gives %.9g",
+                   bnt_tensor_name(t->role, t->layer).text, (double)t->scale, source->name,
+                   (double)scale);
     compare_rows(c, source, t, scale, &task->report);
 }
 
 // --- S4: norms and embeddings ---
 
-static bool dense_equal(const struct bnt_source *source, enum bnt_dtype dtype, const uint8_t *file, uint64_t i)
+static bool dense_equal(const struct bnt_source *source, enum bnt_dtype dtype, const uint8_t *file,
+                        uint64_t i)
 {
     float v = bnt_float_load(bnt_source_float_type(source), source->data, i);
     if (dtype == BNT_F32)
@@ -120,14 +153,16 @@ static void compare_dense(struct verify_task *task)
 {
     const struct comparison *c = task->context;
     const struct bnt_source *source = &c->checkpoint->sources[task->index];
-    const struct bnt_tensor_record *t = bnt_view_tensor(c->view, source->place.role, source->place.layer);
+    const struct bnt_tensor_record *t =
+        bnt_view_tensor(c->view, source->place.role, source->place.layer);
     const uint8_t *file = c->view->data + t->offset;
-    if (t->dtype == BNT_BF16 && source->tensor->dtype == BNT_ST_BF16 && memcmp(file, source->data, (size_t)t->size) == 0)
+    if (t->dtype == BNT_BF16 && source->tensor->dtype == BNT_ST_BF16 &&
+        memcmp(file, source->data, (size_t)t->size) == 0)
         return;
     for (uint64_t i = 0; i < source->tensor->count; i++) {
         if (!dense_equal(source, t->dtype, file, i)) {
-            bnt_report(&task->report, "S4", "%s: element %" PRIu64 " is not what %s gives", bnt_tensor_name(t->role, t->layer).text, i,
-                       source->name);
+            bnt_report(&task->report, "S4", "%s: element %" PRIu64 " is not what %s gives",
+                       bnt_tensor_name(t->role, t->layer).text, i, source->name);
             return;
         }
     }
@@ -178,7 +213,8 @@ static void compare_file(struct verify_task *task)
     bnt_sha256_text(digest, text);
     if (strcmp(text, bnt_json_text(entry, "sha256", "")) != 0 ||
         (uint64_t)json_integer_value(json_object_get(entry, "size")) != size)
-        bnt_report(&task->report, "S5", "%s is not the file that PROV names: its SHA-256 is %s", name, text);
+        bnt_report(&task->report, "S5", "%s is not the file that PROV names: its SHA-256 is %s",
+                   name, text);
 }
 
 // PROV as JSON, or NULL: R27 has spoken of a bad one, and a file without it has no S5.
@@ -188,7 +224,8 @@ static json_t *load_provenance(const struct bnt_view *v)
     struct bnt_error err;
     json_t *json = NULL;
     if (s)
-        (void)bnt_json_parse((const char *)v->data + s->offset, (size_t)s->size, "section PROV", &json, &err);
+        (void)bnt_json_parse((const char *)v->data + s->offset, (size_t)s->size, "section PROV",
+                             &json, &err);
     return json;
 }
 
@@ -200,19 +237,25 @@ static void compare_all(struct comparison *c, unsigned threads, struct findings 
         bnt_verify_add(&tasks, compare_file, c, i, 0, 0);
     if (compare_hyper(c, &report)) { // otherwise the tensors are not the same ones
         for (size_t i = 0; i < c->checkpoint->n_sources; i++)
-            bnt_verify_add(&tasks, c->checkpoint->sources[i].place.section == BNT_SECTION_TERN ? compare_matrix : compare_dense, c, i, 0, 0);
+            bnt_verify_add(&tasks,
+                           c->checkpoint->sources[i].place.section == BNT_SECTION_TERN
+                               ? compare_matrix
+                               : compare_dense,
+                           c, i, 0, 0);
     }
     bnt_verify_run(&tasks, threads, findings);
 }
 
-enum bnt_status bnt_verify_source(const struct bnt_view *view, const char *dir, unsigned threads, struct findings *findings,
-                                  struct bnt_error *err)
+enum bnt_status bnt_verify_source(const struct bnt_view *view, const char *dir, unsigned threads,
+                                  struct findings *findings, struct bnt_error *err)
 {
     struct bnt_checkpoint checkpoint;
     enum bnt_status status = bnt_checkpoint_open(&checkpoint, dir, err);
     if (status == BNT_OK) {
         json_t *provenance = load_provenance(view);
-        struct comparison c = {.view = view, .checkpoint = &checkpoint, .sources = json_object_get(provenance, "sources")};
+        struct comparison c = {.view = view,
+                               .checkpoint = &checkpoint,
+                               .sources = json_object_get(provenance, "sources")};
         compare_all(&c, threads, findings);
         json_decref(provenance);
     }

@@ -4,8 +4,8 @@
 #include "formats/parallel.h"
 #include "verify/verify.h"
 
-void bnt_verify_add(struct verify_tasks *tasks, void (*run)(struct verify_task *task), void *context, uint64_t index,
-                    uint64_t first, uint64_t count)
+void bnt_verify_add(struct verify_tasks *tasks, void (*run)(struct verify_task *task),
+                    void *context, uint64_t index, uint64_t first, uint64_t count)
 {
     if (tasks->count == tasks->capacity) {
         size_t capacity = tasks->capacity ? tasks->capacity * 2 : 256;
@@ -17,8 +17,8 @@ void bnt_verify_add(struct verify_tasks *tasks, void (*run)(struct verify_task *
         tasks->items = items;
         tasks->capacity = capacity;
     }
-    tasks->items[tasks->count++] =
-        (struct verify_task){.run = run, .context = context, .index = index, .first = first, .count = count};
+    tasks->items[tasks->count++] = (struct verify_task){
+        .run = run, .context = context, .index = index, .first = first, .count = count};
 }
 
 static void run_task(void *context, uint64_t i)

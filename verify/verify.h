@@ -9,20 +9,22 @@
 #include "formats/file.h"
 #include "verify/findings.h"
 
-// R1 … R28. What breaks a rule goes to findings; rules that cannot be judged because of another broken one are passed over.
-// Returns whether the view may be used for more.
-bool bnt_verify_file(const struct bnt_map *map, struct bnt_view *view, unsigned threads, struct findings *findings);
+// R1 … R28. What breaks a rule goes to findings; rules that cannot be judged because of another
+// broken one are passed over. Returns whether the view may be used for more.
+bool bnt_verify_file(const struct bnt_map *map, struct bnt_view *view, unsigned threads,
+                     struct findings *findings);
 
 // S1 … S5. Fails only if the checkpoint cannot be opened at all.
-enum bnt_status bnt_verify_source(const struct bnt_view *view, const char *checkpoint_dir, unsigned threads,
-                                  struct findings *findings, struct bnt_error *err);
+enum bnt_status bnt_verify_source(const struct bnt_view *view, const char *checkpoint_dir,
+                                  unsigned threads, struct findings *findings,
+                                  struct bnt_error *err);
 
 // A list of independent pieces of work, each with findings of its own.
 struct verify_task {
     void (*run)(struct verify_task *task);
-    void *context;   // shared
-    uint64_t index;  // which section, tensor …
-    uint64_t first;  // part of it
+    void *context;  // shared
+    uint64_t index; // which section, tensor …
+    uint64_t first; // part of it
     uint64_t count;
     struct bnt_report report;
     struct findings findings;
@@ -35,9 +37,10 @@ struct verify_tasks {
     bool failed; // out of memory
 };
 
-void bnt_verify_add(struct verify_tasks *tasks, void (*run)(struct verify_task *task), void *context, uint64_t index,
-                    uint64_t first, uint64_t count);
-// Runs them all, moves their findings, in the order of the tasks, and frees the list. Without memory, that is a finding too.
+void bnt_verify_add(struct verify_tasks *tasks, void (*run)(struct verify_task *task),
+                    void *context, uint64_t index, uint64_t first, uint64_t count);
+// Runs them all, moves their findings, in the order of the tasks, and frees the list. Without
+// memory, that is a finding too.
 void bnt_verify_run(struct verify_tasks *tasks, unsigned threads, struct findings *findings);
 
 #endif

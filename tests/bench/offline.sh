@@ -26,7 +26,7 @@ Environment:
                            folder, removed at the end; 6 GB are needed, 8 with --packed)
   BNT_BENCH_LIKE=2b-4t     any other shape that bnt-synth --like knows
   BNT_BENCH_THREADS=2      -j of bnt-convert and bnt-pack
-  TARGET_CONVERT=1.5 TARGET_VERIFY=1.5 TARGET_ANON_MB=400
+  TARGET_CONVERT=3 TARGET_VERIFY=2 TARGET_ANON_MB=400
 HELP
 }
 
@@ -38,8 +38,8 @@ die() {
 rounds=${ROUNDS:-3}
 like=${BNT_BENCH_LIKE:-2b-4t}
 threads=${BNT_BENCH_THREADS:-2}
-target_convert=${TARGET_CONVERT:-1.5}
-target_verify=${TARGET_VERIFY:-1.5}
+target_convert=${TARGET_CONVERT:-3}
+target_verify=${TARGET_VERIFY:-2}
 target_anon=${TARGET_ANON_MB:-400}
 forms=(masters)
 build=

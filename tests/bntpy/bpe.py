@@ -15,12 +15,13 @@ WHITE_SPACE = frozenset('\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000
 
 def is_word(c):
     category = unicodedata.category(c)
-    return category[0] in 'LM' or category in ('Nd', 'Pc')
+    return category[0] in 'LM' or category in ('Nd', 'Pc') or c in '\u200c\u200d'
 
 
 def decode(tokenizer, ids):
-    """Ill-formed UTF-8 becomes U+FFFD, one for each maximal subpart as Unicode recommends."""
-    return b''.join(tokenizer.tokens[i] for i in ids).decode('utf-8', 'replace')
+    """Ill-formed UTF-8 becomes U+FFFD, one for each maximal subpart: what Python's 'replace' does too."""
+    known = [i for i in ids if i < len(tokenizer.tokens)]
+    return b''.join(tokenizer.tokens[i] for i in known).decode('utf-8', 'replace')
 
 
 def encode(tokenizer, text, find=None, whole=False):
@@ -42,22 +43,21 @@ def split_added(added, text):
     texts = sorted(((a.text.decode('utf-8'), a) for a in added), key=lambda x: -len(x[0]))
     parts, done, at = [], 0, 0
     while at < len(text):
-        match = next((a for t, a in texts if text.startswith(t, at) and _stands_alone(a, t, text, at)), None)
-        if match is None:
-            at += 1
+        size, match = next(((len(t), a) for t, a in texts if text.startswith(t, at)), (1, None))
+        if match is None or not _stands_alone(match, text, at, at + size):
+            at += size  # a rejected match is passed over as a whole
             continue
-        start, end = _extend(match, text, done, at, at + len(match.text.decode('utf-8')))
+        start, end = _extend(match, text, done, at, at + size)
         parts += [text[done:start], match.id]
         done = at = end
     return [part for part in parts + [text[done:]] if part != '']
 
 
-def _stands_alone(added, t, text, at):
+def _stands_alone(added, text, start, end):
     """single_word: the neighbours of the text itself, before white space is taken in."""
     if not added.flags & tokn.SINGLE_WORD:
         return True
-    end = at + len(t)
-    return not (at > 0 and is_word(text[at - 1])) and not (end < len(text) and is_word(text[end]))
+    return not (start > 0 and is_word(text[start - 1])) and not (end < len(text) and is_word(text[end]))
 
 
 def _extend(added, text, done, start, end):
@@ -82,19 +82,25 @@ def pretokenize(steps, text, find=None):
 
 
 def _split(step, text, spans):
-    """Cut into (is separator, piece), then let behavior say what becomes of the separators."""
+    """Cut into (is separator, piece), then let behavior say what becomes of the separators. Between matches nothing
+    is nothing; an empty match stays until all is joined, since it keeps apart what lies around it."""
     cut, done = [], 0
     for start, end in spans:
-        cut += [(bool(step.invert), text[done:start]), (not step.invert, text[start:end])]
+        if done < start:
+            cut.append((bool(step.invert), text[done:start]))
+        cut.append((not step.invert, text[start:end]))
         done = end
     cut.append((bool(step.invert), text[done:]))
-    cut = [item for item in cut if item[1]]
-    if step.behavior == tokn.MERGED_WITH_NEXT:  # the mirror image of merged_with_previous
+    return [piece for piece in _behave(step.behavior, cut) if piece]
+
+
+def _behave(behavior, cut):
+    if behavior == tokn.MERGED_WITH_NEXT:  # the mirror image of merged_with_previous
         mirrored = _join(tokn.MERGED_WITH_PREVIOUS, [(sep, piece[::-1]) for sep, piece in reversed(cut)])
         return [piece[::-1] for piece in reversed(mirrored)]
-    if step.behavior == tokn.REMOVED:
+    if behavior == tokn.REMOVED:
         return [piece for separator, piece in cut if not separator]
-    return _join(step.behavior, cut)
+    return _join(behavior, cut)
 
 
 def _join(behavior, cut):

@@ -53,9 +53,18 @@ def first_not_finite(raw, item_size):
     return None
 
 
-def int8_row(row):
-    """Section 7: the scale and the int8 values of one row of bf16 bytes."""
-    weights = from_bf16(row)
+def to_floats(raw, item_size):
+    """bf16 (item_size 2) or f32 (4) bytes as a list."""
+    return from_bf16(raw) if item_size == 2 else floats(raw)
+
+
+def is_zero_bits(x):
+    """0 as section 1 asks for it: minus zero is equal to zero, but not all its bits are zero."""
+    return struct.pack('<d', x) == bytes(8)
+
+
+def int8_row(weights):
+    """Section 7: the scale and the int8 values of one row of f32 values."""
     largest = max(map(abs, weights))
     if largest < 2.0 ** -100:
         return 1.0, bytes(len(weights))
@@ -64,7 +73,8 @@ def int8_row(row):
     return scale, array('b', [max(-127, min(127, round(x))) for x in quotients]).tobytes()
 
 
-def int8_copy(matrix, cols):
-    """The int8 values and the scales of a whole bf16 matrix."""
-    rows = [int8_row(matrix[i:i + 2 * cols]) for i in range(0, len(matrix), 2 * cols)]
+def int8_copy(matrix, cols, item_size):
+    """The int8 values and the scales of the bytes of a whole matrix, bf16 (item_size 2) or f32 (4)."""
+    size = item_size * cols
+    rows = [int8_row(to_floats(matrix[i:i + size], item_size)) for i in range(0, len(matrix), size)]
     return b''.join(q for _, q in rows), [scale for scale, _ in rows]

@@ -29,9 +29,10 @@ HYPER = struct.Struct('<10IfId3fIiI8I2fII')
 HYPER_FIELDS = ('n_layers hidden_size ffn_size n_heads n_kv_heads head_dim vocab_size max_context activation flags '
                 'norm_eps rope_scaling rope_theta rope_factor rope_low_freq_factor rope_high_freq_factor '
                 'rope_original_context bos_id eos_count eos_id temperature top_p top_k reserved').split()
-TIED, SUB_NORMS = 1, 2  # hyperparameter flags
+TIED, SUB_NORMS, F32_EMBEDDINGS = 1, 2, 4  # hyperparameter flags
 
 TERNARY, BF16, F32, I8 = 1, 2, 3, 4
+BF16_OR_F32 = 0  # no dtype of a file: the role table's word for what F32_EMBEDDINGS decides
 ITEM_SIZE = {BF16: 2, F32: 4, I8: 1}
 
 Role = namedtuple('Role', 'name per_layer section dtype rows cols')
@@ -48,8 +49,8 @@ ROLES = {
     21: Role('ffn_up', True, 'TERN', TERNARY, 'ffn', 'hidden'),
     22: Role('ffn_down', True, 'TERN', TERNARY, 'hidden', 'ffn'),
     32: Role('final_norm', False, 'NORM', F32, 'one', 'hidden'),
-    33: Role('token_embedding', False, 'EMBD', BF16, 'vocab', 'hidden'),
-    34: Role('output', False, 'EMBD', BF16, 'vocab', 'hidden'),
+    33: Role('token_embedding', False, 'EMBD', BF16_OR_F32, 'vocab', 'hidden'),
+    34: Role('output', False, 'EMBD', BF16_OR_F32, 'vocab', 'hidden'),
     35: Role('output_int8', False, 'EMB8', I8, 'vocab', 'hidden'),
     36: Role('output_int8_scale', False, 'EMB8', F32, 'one', 'vocab'),
 }
@@ -85,11 +86,17 @@ def shape(role, hyper):
     return sizes[ROLES[role].rows], sizes[ROLES[role].cols]
 
 
+def dtype(role, hyper):
+    if ROLES[role].dtype != BF16_OR_F32:
+        return ROLES[role].dtype
+    return F32 if hyper['flags'] & F32_EMBEDDINGS else BF16
+
+
 def byte_size(role, hyper):
     rows, cols = shape(role, hyper)
     if ROLES[role].dtype == TERNARY:
         return up(rows, 16) * up(cols, 32) // 4
-    return rows * cols * ITEM_SIZE[ROLES[role].dtype]
+    return rows * cols * ITEM_SIZE[dtype(role, hyper)]
 
 
 def wanted_roles(hyper, has_int8):

@@ -32,7 +32,7 @@ class Int8:
 class Model:
     hyper: dict                                      # by the names of section 4; eos_id is a list of 8
     norms: dict = field(default_factory=dict)        # (layer, role name) -> list of floats; layer None: of no layer
-    embeddings: dict = field(default_factory=dict)   # role name -> bf16 bytes
+    embeddings: dict = field(default_factory=dict)   # role name -> bytes, bf16 or f32
     ternary: dict = field(default_factory=dict)      # (layer, role name) -> Matrix
     tokenizer: object = None                         # tokn.Tokenizer
     provenance: object = None                        # bytes, kept as they are
@@ -120,4 +120,5 @@ def _tensor_record(model, key, offset, size):
     layer, number = key
     role = ROLES[number]
     gamma = model.ternary[layer, role.name].gamma if role.dtype == TERNARY else 0
-    return TENSOR.pack(number, role.dtype, layer, *layout.shape(number, model.hyper), offset, size, gamma, bytes(12))
+    dtype, shape = layout.dtype(number, model.hyper), layout.shape(number, model.hyper)
+    return TENSOR.pack(number, dtype, layer, *shape, offset, size, gamma, bytes(12))

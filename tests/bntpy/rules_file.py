@@ -35,10 +35,10 @@ def _page(data):
     """What must hold before any other byte means anything."""
     if data[:8] != MAGIC:
         yield 'R1', 'the first 8 bytes are not the magic'
-    elif len(data) >= 10 and data[8:10] != b'\1\0':
+    elif len(data) <= PAGE:
+        yield 'R5', 'the file of %d bytes has no room for a header page and one byte' % len(data)
+    elif data[8:10] != b'\1\0':
         yield 'R2', 'version_major is %d' % int.from_bytes(data[8:10], 'little')
-    elif len(data) < PAGE:
-        yield 'R5', 'the file ends inside the header page'
     else:
         return True
     return False

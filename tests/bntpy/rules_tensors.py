@@ -8,8 +8,8 @@ from collections import namedtuple
 
 import layout
 import ternary
-from floats import float_bytes, first_not_finite, int8_copy
-from layout import BF16, HYPER, NO_LAYER, ROLES, TENSOR, TERNARY, Tensor
+from floats import float_bytes, first_not_finite, int8_copy, is_zero_bits
+from layout import HYPER, NO_LAYER, ROLES, TENSOR, TERNARY, Tensor
 
 Checked = namedtuple('Checked', 'record weights')  # weights: None but for a ternary matrix that can be read
 
@@ -37,7 +37,7 @@ def _ranges(h):
     yield from _shape_ranges(h)
     yield 'max_context', 1 <= h['max_context'] <= 1 << 24
     yield 'activation', h['activation'] in (1, 2)
-    yield 'flags', not h['flags'] & ~(layout.TIED | layout.SUB_NORMS)
+    yield 'flags', not h['flags'] & ~(layout.TIED | layout.SUB_NORMS | layout.F32_EMBEDDINGS)
     yield 'norm_eps', math.isfinite(h['norm_eps']) and h['norm_eps'] > 0
     yield 'rope_scaling', h['rope_scaling'] in (0, 1)
     yield 'rope_theta', math.isfinite(h['rope_theta']) and h['rope_theta'] > 0
@@ -62,7 +62,6 @@ def _shape_ranges(h):
 
 
 def _rope_ranges(h):
-    """Read with "finite" for the three factors too, which the table does not say."""
     factor, low, high = h['rope_factor'], h['rope_low_freq_factor'], h['rope_high_freq_factor']
     if h['rope_scaling'] == 1:
         yield 'rope_factor', 0 < factor < math.inf
@@ -71,7 +70,7 @@ def _rope_ranges(h):
         yield 'rope_original_context', h['rope_original_context'] >= 1
     elif h['rope_scaling'] == 0:
         for name in ('rope_factor', 'rope_low_freq_factor', 'rope_high_freq_factor', 'rope_original_context'):
-            yield name, h[name] == 0
+            yield name, is_zero_bits(h[name])
 
 
 def check_tensors(sections, hyper):
@@ -122,13 +121,13 @@ def _membership(records, hyper, has_int8):
 
 
 def _record(r, hyper):
-    should = (ROLES[r.role].dtype,) + layout.shape(r.role, hyper)
+    should = (layout.dtype(r.role, hyper),) + layout.shape(r.role, hyper)
     if (r.dtype, r.rows, r.cols) != should:
         yield 'R15', '%s: dtype, rows, cols are %r, should be %r' % (label(r), (r.dtype, r.rows, r.cols), should)
     if ROLES[r.role].dtype == TERNARY:
         if not 0 < r.scale < math.inf:
             yield 'R17', '%s: scale is %r' % (label(r), r.scale)
-    elif r.scale != 0:
+    elif not is_zero_bits(r.scale):
         yield 'R17', '%s: scale is %r, should be 0' % (label(r), r.scale)
 
 
@@ -156,6 +155,10 @@ def _extent(r, place, section):
         yield '%s has size %d, should have %d' % (label(r), r.size, place.size)
 
 
+def _item_size(role, hyper):
+    return layout.ITEM_SIZE[layout.dtype(role, hyper)]
+
+
 def _values(record, raw, hyper):
     """R18, R19, R21, R22, each once a tensor; nothing where raw is None."""
     role = ROLES[record.role]
@@ -164,7 +167,7 @@ def _values(record, raw, hyper):
     if role.dtype == TERNARY:
         return (yield from _ternary(record, raw, *layout.shape(record.role, hyper)))
     if role.section != 'EMB8':  # output_int8 and its scales are judged by R23
-        at = first_not_finite(raw, layout.ITEM_SIZE[role.dtype])
+        at = first_not_finite(raw, _item_size(record.role, hyper))
         if at is not None:
             yield 'R21' if role.section == 'NORM' else 'R22', '%s: value %d is not finite' % (label(record), at)
     return Checked(record, None)
@@ -182,11 +185,11 @@ def _ternary(record, raw, rows, cols):
 
 def _int8(bodies, hyper):
     """R23. Cannot be judged on values that are not finite (R22)."""
-    source = bodies.get((NO_LAYER, 33 if hyper['flags'] & layout.TIED else 34))
+    source, size = bodies.get((NO_LAYER, 33 if hyper['flags'] & layout.TIED else 34)), _item_size(33, hyper)
     copy, scales = bodies.get((NO_LAYER, 35)), bodies.get((NO_LAYER, 36))
-    if None in (source, copy, scales) or first_not_finite(source, layout.ITEM_SIZE[BF16]) is not None:
+    if None in (source, copy, scales) or first_not_finite(source, size) is not None:
         return
-    values, right_scales = int8_copy(source, hyper['hidden_size'])
+    values, right_scales = int8_copy(source, hyper['hidden_size'], size)
     if copy != values:
         yield 'R23', 'output_int8 is not what the output matrix makes'
     if scales != float_bytes(right_scales):

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: MIT
 """R24 … R28: the tokenizer and the provenance."""
 import json
+import math
 
 import ternary
 import tokn
 from floats import f32
 from layout import ROLES, TERNARY
 
-MAX_COUNT = 65536
+MAX_COUNTS = {'n_added': 65536, 'n_steps': 64, 'n_prefix': 65536, 'n_suffix': 65536}
 MAX_PATTERN = 65535
+MAX_NESTING = 100
 
 
 def check_tokenizer(body, vocab_size):
@@ -23,6 +25,7 @@ def check_tokenizer(body, vocab_size):
         yield from _ids(h, arrays)
         tokenizer = tokn.read(body)
         yield from _order(tokenizer)
+        yield from _added(tokenizer)
         yield from _texts(tokenizer)
         yield from _steps(arrays, tokenizer)
 
@@ -34,14 +37,14 @@ def _header(h, vocab_size):
         yield 'R24', 'reserved flags or bytes of the header are not zero'
     if h.n_tokens < 1 or vocab_size is not None and h.n_tokens > vocab_size:
         yield 'R24', 'n_tokens %d is not in 1 ... vocab_size' % h.n_tokens
-    for name in ('n_added', 'n_steps', 'n_prefix', 'n_suffix'):
-        if getattr(h, name) > MAX_COUNT:
+    for name, most in MAX_COUNTS.items():
+        if getattr(h, name) > most:
             yield 'R24', '%s is %d' % (name, getattr(h, name))
+    if h.chat_offset and not h.chat_size:
+        yield 'R24', 'chat_offset is %d, but there is no template' % h.chat_offset
 
 
 def _reserved(arrays):
-    if any(a.flags & ~15 for a in arrays.added):
-        yield 'R24', 'an added token has unknown flags'
     if any(s.zero or s.zero2 for s in arrays.steps):
         yield 'R24', 'a reserved field of a step is not zero'
     if any(a & ~7 for a in set(arrays.attr)):
@@ -95,9 +98,14 @@ def _is_utf8(raw):
     return True
 
 
-def _texts(t):
+def _added(t):
     if any(not a.text for a in t.added):
         yield 'R26', 'an added token has no text'
+    if any(a.flags & ~15 for a in t.added):
+        yield 'R26', 'an added token has unknown flags'
+
+
+def _texts(t):
     named = [('added text', a.text) for a in t.added] + [('pattern', s.pattern) for s in t.steps]
     for name, raw in named + [('chat template', t.chat)]:
         if not _is_utf8(raw):
@@ -110,17 +118,50 @@ def _steps(arrays, t):
         if step.type == tokn.SPLIT:
             good = step.behavior <= tokn.CONTIGUOUS and step.invert <= 1 and 1 <= len(step.pattern) <= MAX_PATTERN
         else:
-            good = step.type == tokn.PREFIX_SPACE and not (step.behavior or step.invert or record.size)
+            good = step.type == tokn.PREFIX_SPACE and not any(
+                (step.behavior, step.invert, record.offset, record.size))
         if not good:
             yield 'R26', 'step %d: type, behavior, invert or pattern is not allowed' % i
 
 
 def load_json(raw):
-    """RFC 8259 strictly: no NaN. Big integers become floats, since Python limits the digits of an int."""
-    def refuse(name):
-        raise ValueError('%s is not JSON' % name)
-    return json.loads(raw.decode('utf-8'), parse_constant=refuse,
-                      parse_int=lambda digits: int(digits) if len(digits) < 20 else float(digits))
+    """RFC 8259 strictly (no NaN), within the limits of section 9; ValueError or RecursionError otherwise."""
+    value = json.loads(raw.decode('utf-8'), parse_constant=_real, parse_float=_real, parse_int=_integer,
+                       object_pairs_hook=_object)
+    _check_limits(value, 0)
+    return value
+
+
+def _real(text):
+    if not math.isfinite(float(text)):
+        raise ValueError('%s is not a finite number' % text)
+    return float(text)
+
+
+def _integer(digits):
+    if len(digits) > 20 or not -1 << 63 <= int(digits) < 1 << 63:
+        raise ValueError('an integer of %d digits does not fit in i64' % len(digits))
+    return int(digits)
+
+
+def _object(members):
+    found = dict(members)
+    if len(found) < len(members):
+        raise ValueError('a key occurs twice in an object')
+    return found
+
+
+def _check_limits(value, around):
+    """Nesting, where around counts the arrays and objects outside, and surrogates: UTF-8 has none, so a string that
+    cannot be encoded got an unpaired one from an escape."""
+    if isinstance(value, str):
+        value.encode('utf-8')
+    if not isinstance(value, (dict, list)):
+        return
+    if around == MAX_NESTING:
+        raise ValueError('nested more than %d deep' % MAX_NESTING)
+    for item in [*value, *value.values()] if isinstance(value, dict) else value:
+        _check_limits(item, around + 1)
 
 
 def check_provenance(body, tensors):

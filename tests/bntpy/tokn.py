@@ -81,7 +81,7 @@ class _Pool:
         self.data = bytearray()
 
     def add(self, text):
-        """(offset, size). An empty range has offset 0: the specification is silent on it."""
+        """(offset, size). An empty range has offset 0: no chat template, a step without a pattern."""
         offset = len(self.data) if text else 0
         self.data += text
         return offset, len(text)

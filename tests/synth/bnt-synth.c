@@ -29,11 +29,11 @@
 #define BNT_VERSION "unknown"
 #endif
 
-#define TABLE_SIZE 65536                   // an entry for each value of 16 random bits
-#define CHUNK_ELEMENTS 32768               // 64 KiB of 16-bit elements
-#define JOB_ELEMENTS (16 * CHUNK_ELEMENTS) // what a thread draws and writes at once
-#define TABLE_COUNT 3                      // BNT_SYNTH_WEIGHT, _NORM and _CODES
-#define PATH_SIZE 4096
+#define TABLE_SIZE     65536                 // an entry for each value of 16 random bits
+#define CHUNK_ELEMENTS 32768                 // 64 KiB of 16-bit elements
+#define JOB_ELEMENTS   (16 * CHUNK_ELEMENTS) // what a thread draws and writes at once
+#define TABLE_COUNT    3                     // BNT_SYNTH_WEIGHT, _NORM and _CODES
+#define PATH_SIZE      4096
 
 _Static_assert(BNT_SYNTH_CODES + 1 == TABLE_COUNT, "the fills that have a table come first");
 
@@ -379,8 +379,11 @@ static void write_shard(const struct options *options, const char *name,
 {
     size_t size;
     char *header = make_header(tensors, count, &size);
-    struct writer writer = {.tensors = tensors, .count = count, .tables = tables,
-                            .seed = options->seed, .data_start = size};
+    struct writer writer = {.tensors = tensors,
+                            .count = count,
+                            .tables = tables,
+                            .seed = options->seed,
+                            .data_start = size};
     writer.file = open_file(options->out, name);
     int error = write_at(writer.file, header, size, 0);
     if (!error)
@@ -517,11 +520,16 @@ static unsigned default_threads(void)
 enum { LIKE = 256, FORM, DTYPE, SHARDS, SEED, QUIET, HELP, VERSION };
 
 static const struct option long_options[] = {
-    {"like", required_argument, NULL, LIKE},     {"form", required_argument, NULL, FORM},
-    {"output", required_argument, NULL, 'o'},    {"dtype", required_argument, NULL, DTYPE},
-    {"shards", required_argument, NULL, SHARDS}, {"seed", required_argument, NULL, SEED},
-    {"threads", required_argument, NULL, 'j'},   {"quiet", no_argument, NULL, QUIET},
-    {"help", no_argument, NULL, HELP},           {"version", no_argument, NULL, VERSION},
+    {"like", required_argument, NULL, LIKE},
+    {"form", required_argument, NULL, FORM},
+    {"output", required_argument, NULL, 'o'},
+    {"dtype", required_argument, NULL, DTYPE},
+    {"shards", required_argument, NULL, SHARDS},
+    {"seed", required_argument, NULL, SEED},
+    {"threads", required_argument, NULL, 'j'},
+    {"quiet", no_argument, NULL, QUIET},
+    {"help", no_argument, NULL, HELP},
+    {"version", no_argument, NULL, VERSION},
     {NULL, 0, NULL, 0},
 };
 
@@ -530,17 +538,39 @@ static void take_option(struct options *options, int option, const char *value, 
     static const char *const forms[] = {"masters", "packed"};
     static const char *const dtypes[] = {"bf16", "f16", "f32"};
     switch (option) {
-    case LIKE: options->like = value; break;
-    case FORM: options->form = parse_word("form", value, forms, 2); *form_given = true; break;
-    case 'o': options->out = value; break;
-    case DTYPE: options->dtype = parse_word("dtype", value, dtypes, 3); break;
-    case SHARDS: options->shards = (unsigned)parse_number("shards", value, 1, 99999); break;
-    case SEED: options->seed = parse_number("seed", value, 0, UINT64_MAX); break;
-    case 'j': options->threads = (unsigned)parse_number("threads", value, 1, 256); break;
-    case QUIET: options->quiet = true; break;
-    case HELP: print_help(); exit(fflush(stdout) ? 1 : 0);
-    case VERSION: puts("bnt-synth " BNT_VERSION); exit(fflush(stdout) ? 1 : 0);
-    default: exit(2); // getopt_long has said why
+    case LIKE:
+        options->like = value;
+        break;
+    case FORM:
+        options->form = parse_word("form", value, forms, 2);
+        *form_given = true;
+        break;
+    case 'o':
+        options->out = value;
+        break;
+    case DTYPE:
+        options->dtype = parse_word("dtype", value, dtypes, 3);
+        break;
+    case SHARDS:
+        options->shards = (unsigned)parse_number("shards", value, 1, 99999);
+        break;
+    case SEED:
+        options->seed = parse_number("seed", value, 0, UINT64_MAX);
+        break;
+    case 'j':
+        options->threads = (unsigned)parse_number("threads", value, 1, 256);
+        break;
+    case QUIET:
+        options->quiet = true;
+        break;
+    case HELP:
+        print_help();
+        exit(fflush(stdout) ? 1 : 0);
+    case VERSION:
+        puts("bnt-synth " BNT_VERSION);
+        exit(fflush(stdout) ? 1 : 0);
+    default:
+        exit(2); // getopt_long has said why
     }
 }
 

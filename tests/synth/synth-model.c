@@ -16,7 +16,7 @@
 
 // No dimension above this is believed: with it no product below can overflow 64 bits.
 #define DIMENSION_LIMIT (UINT64_C(1) << 22)
-#define LAYER_LIMIT (UINT64_C(1) << 12)
+#define LAYER_LIMIT     (UINT64_C(1) << 12)
 
 // Stringified as they stand, so that the texts below need no escaped quotes.
 #define JSON(...) #__VA_ARGS__
@@ -24,53 +24,135 @@
 static const struct {
     const char *name, *config;
 } known[] = {
-    {"2b-4t",
-     JSON({"architectures": ["BitNetForCausalLM"], "attention_bias": false,
-           "attention_dropout": 0.0, "bos_token_id": 128000, "eos_token_id": 128001,
-           "hidden_act": "relu2", "hidden_size": 2560, "initializer_range": 0.02,
-           "intermediate_size": 6912, "max_position_embeddings": 4096, "model_type": "bitnet",
-           "num_attention_heads": 20, "num_hidden_layers": 30, "num_key_value_heads": 5,
-           "rms_norm_eps": 1e-05, "rope_theta": 500000.0, "tie_word_embeddings": true,
-           "torch_dtype": "bfloat16", "use_cache": true, "vocab_size": 128256})},
-    {"1bitllm-large",
-     JSON({"architectures": ["BitnetForCausalLM"], "attention_bias": false, "bos_token_id": 1,
-           "eos_token_id": 2, "hidden_act": "silu", "hidden_size": 1536, "input_bits": 8,
-           "intermediate_size": 4096, "max_position_embeddings": 2048, "model_type": "llama",
-           "num_attention_heads": 16, "num_hidden_layers": 24, "num_key_value_heads": 16,
-           "pad_token_id": 32000, "rms_norm_eps": 1e-05, "rope_scaling": null,
-           "rope_theta": 10000.0, "tie_word_embeddings": true, "torch_dtype": "float32",
-           "vocab_size": 32002, "weight_bits": 1})},
-    {"1bitllm-3b",
-     JSON({"architectures": ["BitnetForCausalLM"], "attention_bias": false, "bos_token_id": 1,
-           "eos_token_id": 2, "hidden_act": "silu", "hidden_size": 3200, "input_bits": 8,
-           "intermediate_size": 8640, "max_position_embeddings": 2048, "model_type": "llama",
-           "num_attention_heads": 32, "num_hidden_layers": 26, "num_key_value_heads": 32,
-           "pad_token_id": 32000, "rms_norm_eps": 1e-05, "rope_scaling": null,
-           "rope_theta": 10000.0, "tie_word_embeddings": true, "torch_dtype": "float16",
-           "vocab_size": 32002, "weight_bits": 1})},
-    {"llama3-8b",
-     JSON({"architectures": ["LlamaForCausalLM"], "attention_bias": false,
-           "bos_token_id": 128000, "eos_token_id": 128009, "hidden_act": "silu",
-           "hidden_size": 4096, "intermediate_size": 14336, "max_position_embeddings": 8192,
-           "mlp_bias": false, "model_type": "llama", "num_attention_heads": 32,
-           "num_hidden_layers": 32, "num_key_value_heads": 8, "rms_norm_eps": 1e-05,
-           "rope_scaling": null, "rope_theta": 500000.0, "tie_word_embeddings": false,
-           "torch_dtype": "bfloat16", "vocab_size": 128256})},
-    {"falcon3-1b",
-     JSON({"architectures": ["LlamaForCausalLM"], "attention_bias": false, "eos_token_id": 11,
-           "head_dim": 256, "hidden_act": "silu", "hidden_size": 2048,
-           "intermediate_size": 8192, "max_position_embeddings": 8192, "mlp_bias": false,
-           "model_type": "llama", "num_attention_heads": 8, "num_hidden_layers": 18,
-           "num_key_value_heads": 4, "rms_norm_eps": 1e-06, "rope_scaling": null,
-           "rope_theta": 1000042, "tie_word_embeddings": false, "torch_dtype": "bfloat16",
-           "vocab_size": 131072})},
-    {"tiny",
-     JSON({"architectures": ["BitNetForCausalLM"], "attention_bias": false, "bos_token_id": 1,
-           "eos_token_id": 2, "hidden_act": "relu2", "hidden_size": 64,
-           "intermediate_size": 160, "max_position_embeddings": 256, "model_type": "bitnet",
-           "num_attention_heads": 4, "num_hidden_layers": 2, "num_key_value_heads": 2,
-           "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "tie_word_embeddings": true,
-           "torch_dtype": "bfloat16", "vocab_size": 256})},
+    {"2b-4t", JSON({
+         "architectures" : ["BitNetForCausalLM"],
+         "attention_bias" : false,
+         "attention_dropout" : 0.0,
+         "bos_token_id" : 128000,
+         "eos_token_id" : 128001,
+         "hidden_act" : "relu2",
+         "hidden_size" : 2560,
+         "initializer_range" : 0.02,
+         "intermediate_size" : 6912,
+         "max_position_embeddings" : 4096,
+         "model_type" : "bitnet",
+         "num_attention_heads" : 20,
+         "num_hidden_layers" : 30,
+         "num_key_value_heads" : 5,
+         "rms_norm_eps" : 1e-05,
+         "rope_theta" : 500000.0,
+         "tie_word_embeddings" : true,
+         "torch_dtype" : "bfloat16",
+         "use_cache" : true,
+         "vocab_size" : 128256
+     })},
+    {"1bitllm-large", JSON({
+         "architectures" : ["BitnetForCausalLM"],
+         "attention_bias" : false,
+         "bos_token_id" : 1,
+         "eos_token_id" : 2,
+         "hidden_act" : "silu",
+         "hidden_size" : 1536,
+         "input_bits" : 8,
+         "intermediate_size" : 4096,
+         "max_position_embeddings" : 2048,
+         "model_type" : "llama",
+         "num_attention_heads" : 16,
+         "num_hidden_layers" : 24,
+         "num_key_value_heads" : 16,
+         "pad_token_id" : 32000,
+         "rms_norm_eps" : 1e-05,
+         "rope_scaling" : null,
+         "rope_theta" : 10000.0,
+         "tie_word_embeddings" : true,
+         "torch_dtype" : "float32",
+         "vocab_size" : 32002,
+         "weight_bits" : 1
+     })},
+    {"1bitllm-3b", JSON({
+         "architectures" : ["BitnetForCausalLM"],
+         "attention_bias" : false,
+         "bos_token_id" : 1,
+         "eos_token_id" : 2,
+         "hidden_act" : "silu",
+         "hidden_size" : 3200,
+         "input_bits" : 8,
+         "intermediate_size" : 8640,
+         "max_position_embeddings" : 2048,
+         "model_type" : "llama",
+         "num_attention_heads" : 32,
+         "num_hidden_layers" : 26,
+         "num_key_value_heads" : 32,
+         "pad_token_id" : 32000,
+         "rms_norm_eps" : 1e-05,
+         "rope_scaling" : null,
+         "rope_theta" : 10000.0,
+         "tie_word_embeddings" : true,
+         "torch_dtype" : "float16",
+         "vocab_size" : 32002,
+         "weight_bits" : 1
+     })},
+    {"llama3-8b", JSON({
+         "architectures" : ["LlamaForCausalLM"],
+         "attention_bias" : false,
+         "bos_token_id" : 128000,
+         "eos_token_id" : 128009,
+         "hidden_act" : "silu",
+         "hidden_size" : 4096,
+         "intermediate_size" : 14336,
+         "max_position_embeddings" : 8192,
+         "mlp_bias" : false,
+         "model_type" : "llama",
+         "num_attention_heads" : 32,
+         "num_hidden_layers" : 32,
+         "num_key_value_heads" : 8,
+         "rms_norm_eps" : 1e-05,
+         "rope_scaling" : null,
+         "rope_theta" : 500000.0,
+         "tie_word_embeddings" : false,
+         "torch_dtype" : "bfloat16",
+         "vocab_size" : 128256
+     })},
+    {"falcon3-1b", JSON({
+         "architectures" : ["LlamaForCausalLM"],
+         "attention_bias" : false,
+         "eos_token_id" : 11,
+         "head_dim" : 256,
+         "hidden_act" : "silu",
+         "hidden_size" : 2048,
+         "intermediate_size" : 8192,
+         "max_position_embeddings" : 8192,
+         "mlp_bias" : false,
+         "model_type" : "llama",
+         "num_attention_heads" : 8,
+         "num_hidden_layers" : 18,
+         "num_key_value_heads" : 4,
+         "rms_norm_eps" : 1e-06,
+         "rope_scaling" : null,
+         "rope_theta" : 1000042,
+         "tie_word_embeddings" : false,
+         "torch_dtype" : "bfloat16",
+         "vocab_size" : 131072
+     })},
+    {"tiny", JSON({
+         "architectures" : ["BitNetForCausalLM"],
+         "attention_bias" : false,
+         "bos_token_id" : 1,
+         "eos_token_id" : 2,
+         "hidden_act" : "relu2",
+         "hidden_size" : 64,
+         "intermediate_size" : 160,
+         "max_position_embeddings" : 256,
+         "model_type" : "bitnet",
+         "num_attention_heads" : 4,
+         "num_hidden_layers" : 2,
+         "num_key_value_heads" : 2,
+         "rms_norm_eps" : 1e-05,
+         "rope_theta" : 10000.0,
+         "tie_word_embeddings" : true,
+         "torch_dtype" : "bfloat16",
+         "vocab_size" : 256
+     })},
 };
 
 #define KNOWN_COUNT (sizeof known / sizeof known[0])
@@ -271,8 +353,8 @@ static void add(struct bnt_synth_model *model, const char *module, const char *l
 // As transformers reads modules_to_not_convert: names that a module's name begins or ends with.
 static bool stays_float(const json_t *config, const char *module)
 {
-    const json_t *names = json_object_get(json_object_get(config, "quantization_config"),
-                                          "modules_to_not_convert");
+    const json_t *names =
+        json_object_get(json_object_get(config, "quantization_config"), "modules_to_not_convert");
     for (size_t i = 0; i < json_array_size(names); i++) {
         const char *name = json_string_value(json_array_get(names, i));
         size_t all = strlen(module), part = name ? strlen(name) : 0;
@@ -315,12 +397,17 @@ static void add_layers(struct bnt_synth_model *model, const struct architecture 
         const char *name;
         uint64_t rows, cols; // cols is 0 for a norm
     } parts[] = {
-        {"self_attn.q_proj", attention, hidden}, {"self_attn.k_proj", kv, hidden},
-        {"self_attn.v_proj", kv, hidden},        {"self_attn.o_proj", hidden, attention},
+        {"self_attn.q_proj", attention, hidden},
+        {"self_attn.k_proj", kv, hidden},
+        {"self_attn.v_proj", kv, hidden},
+        {"self_attn.o_proj", hidden, attention},
         {architecture->attention_norm, attention, 0},
-        {"mlp.gate_proj", ffn, hidden},          {"mlp.up_proj", ffn, hidden},
-        {"mlp.down_proj", hidden, ffn},          {architecture->ffn_norm, ffn, 0},
-        {"input_layernorm", hidden, 0},          {"post_attention_layernorm", hidden, 0},
+        {"mlp.gate_proj", ffn, hidden},
+        {"mlp.up_proj", ffn, hidden},
+        {"mlp.down_proj", hidden, ffn},
+        {architecture->ffn_norm, ffn, 0},
+        {"input_layernorm", hidden, 0},
+        {"post_attention_layernorm", hidden, 0},
     };
     for (uint64_t layer = 0; layer < layers; layer++) {
         for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
@@ -347,8 +434,8 @@ static void add_tensors(struct bnt_synth_model *model, const struct architecture
         add(model, "lm_head", "weight", BNT_SYNTH_WEIGHT, vocab, hidden);
 }
 
-void bnt_synth_model_load(struct bnt_synth_model *model, const char *like,
-                          enum bnt_synth_form form, enum bnt_synth_dtype dtype)
+void bnt_synth_model_load(struct bnt_synth_model *model, const char *like, enum bnt_synth_form form,
+                          enum bnt_synth_dtype dtype)
 {
     static const char *const torch_names[] = {"bfloat16", "float16", "float32"};
     bool built_in;

@@ -60,8 +60,8 @@ const char *bnt_synth_dtype_name(enum bnt_synth_dtype dtype);
 const char *bnt_synth_names(void);
 
 // Fills *model for LIKE, which is a built-in name or the path of a config.json. Exits on error.
-void bnt_synth_model_load(struct bnt_synth_model *model, const char *like,
-                          enum bnt_synth_form form, enum bnt_synth_dtype dtype);
+void bnt_synth_model_load(struct bnt_synth_model *model, const char *like, enum bnt_synth_form form,
+                          enum bnt_synth_dtype dtype);
 
 // Spreads the tensors over the shards and puts them in file order, with offsets. Exits on error.
 void bnt_synth_model_lay_out(struct bnt_synth_model *model, unsigned shards);

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+# A thin front for CMake: installs what is missing, builds, runs. `make help` lists the targets.
+
+BUILD      ?= build
+BUILD_TYPE ?= Release
+JOBS       ?= $(shell nproc 2>/dev/null || echo 2)
+PREFIX     ?= /usr/local
+SUDO       := $(if $(filter 0,$(shell id -u)),,sudo)
+
+DEBS_BUILD = cmake gcc libc6-dev make pkg-config zlib1g-dev libssl-dev libjansson-dev libpcre2-dev
+DEBS_TEST  = libcmocka-dev python3
+DEBS_LINT  = clang-format clang-tidy cppcheck shellcheck
+DEBS_FUZZ  = clang libclang-rt-dev
+
+comma := ,
+DEMO = $(BUILD)/demo
+BIN  = $(BUILD)/bin
+
+.PHONY: all help deps build demo check check-release check-asan check-tsan lint format fuzz bench install clean
+
+all: build
+
+help:
+	@echo 'make          build everything into $(BUILD)/bin'
+	@echo 'make demo     take the shipped checkpoint through the whole pipeline and print a story'
+	@echo 'make check    run every test, plain and under sanitizers'
+	@echo 'make install  install tools, library and header below PREFIX=$(PREFIX)'
+	@echo 'make lint     clang-format, clang-tidy, cppcheck, shellcheck'
+	@echo 'make fuzz     fuzz each target for FUZZ_SECONDS (default 60); needs clang'
+	@echo 'make bench    time the offline tools on a checkpoint of the 2B-4T shape (needs 8 GB of disk)'
+	@echo 'make format   apply clang-format'
+	@echo 'Missing Debian packages are installed by apt-get, with sudo where needed.'
+
+# $(call need,PACKAGES): installs those that are missing, and says so. Elsewhere than on Debian it only tells.
+define need
+	@missing=; for p in $(1); do \
+	  [ "$$(dpkg-query -W -f='$${db:Status-Status}' $$p 2>/dev/null)" = installed ] || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ] && ! command -v dpkg-query >/dev/null; then \
+	  echo "make: not a Debian system; these packages or their equals are needed:$$missing"; \
+	elif [ -n "$$missing" ]; then \
+	  echo "make: installing$$missing"; \
+	  $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+endef
+
+deps:
+	$(call need,$(DEBS_BUILD) $(DEBS_TEST))
+
+# $(call configure_and_build,FOLDER,EXTRA CMAKE OPTIONS)
+define configure_and_build
+	@mkdir -p $(1)
+	@cmake -S . -B $(1) -DCMAKE_BUILD_TYPE=$(BUILD_TYPE) -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(2) >$(1)/cmake.log 2>&1 || { cat $(1)/cmake.log; exit 1; }
+	@grep -- '-- bnt:' $(1)/cmake.log
+	@cmake --build $(1) -j $(JOBS) -- --no-print-directory
+endef
+
+build: deps
+	$(call configure_and_build,$(BUILD),)
+
+demo: build
+	@mkdir -p $(DEMO)
+	@echo '$$ bnt-convert tests/data/fairy-6m | bnt-pack -o $(DEMO)/fairy-6m.bnt'
+	@$(BIN)/bnt-convert tests/data/fairy-6m | $(BIN)/bnt-pack -o $(DEMO)/fairy-6m.bnt
+	@echo '$$ bnt-verify $(DEMO)/fairy-6m.bnt --source tests/data/fairy-6m'
+	@$(BIN)/bnt-verify $(DEMO)/fairy-6m.bnt --source tests/data/fairy-6m
+	@echo '$$ bnt-run $(DEMO)/fairy-6m.bnt -p "Once upon a time" --echo --temp 0.7 --top-p 0.9 --seed 4 -n 200'
+	@$(BIN)/bnt-run $(DEMO)/fairy-6m.bnt -p "Once upon a time" --echo --temp 0.7 --top-p 0.9 --seed 4 -n 200
+
+# Each of the three ends with ctest's count; the last line adds them up.
+check: check-release check-asan check-tsan
+	@tests/count.sh $(BUILD) $(BUILD)/asan $(BUILD)/tsan
+
+check-release: build
+	cd $(BUILD) && ctest --output-on-failure --timeout 1200 -O ctest.log
+
+check-asan: deps
+	$(call configure_and_build,$(BUILD)/asan,-DBNT_SANITIZE=address$(comma)undefined)
+	cd $(BUILD)/asan && ctest --output-on-failure --timeout 1200 -O ctest.log
+
+# Threads: the tests that start several.
+check-tsan: deps
+	$(call configure_and_build,$(BUILD)/tsan,-DBNT_SANITIZE=thread)
+	cd $(BUILD)/tsan && ctest --output-on-failure --timeout 1200 -O ctest.log -R 'unit/test_(session|sample|ternary|kernels)|cli/test_pack'
+
+C_FILES  = $(shell git ls-files '*.c' '*.h')
+SH_FILES = $(shell git ls-files '*.sh') .ci/run
+
+lint:
+	$(call need,$(DEBS_BUILD) $(DEBS_TEST) $(DEBS_LINT))
+	$(call configure_and_build,$(BUILD)/lint,-DCMAKE_EXPORT_COMPILE_COMMANDS=ON)
+	clang-format --dry-run --Werror $(C_FILES)
+	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability --inline-suppr --suppress=missingIncludeSystem \
+	  -I. -DBNT_VERSION='""' -j $(JOBS) formats convert pack verify runtime
+	clang-tidy --quiet -p $(BUILD)/lint $(filter-out tests/% runtime/kernel_%,$(filter %.c,$(C_FILES)))
+	shellcheck $(SH_FILES)
+
+format:
+	clang-format -i $(C_FILES)
+
+FUZZ_SECONDS ?= 60
+fuzz:
+	$(call need,$(DEBS_BUILD) $(DEBS_TEST) $(DEBS_FUZZ))
+	CC=clang cmake -S . -B $(BUILD)/fuzz -DBNT_FUZZ=ON -DBNT_SANITIZE=address,undefined >/dev/null
+	cmake --build $(BUILD)/fuzz -j $(JOBS) -- --no-print-directory
+	for target in $(notdir $(basename $(wildcard tests/fuzz/fuzz_*.c))); do \
+	  mkdir -p $(BUILD)/fuzz/corpus/$$target && \
+	  $(BUILD)/fuzz/bin/$$target -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 \
+	    $(BUILD)/fuzz/corpus/$$target tests/fuzz/corpus/$$target || exit 1; done
+
+bench: build
+	tests/bench/offline.sh $(BUILD)
+
+install: build
+	cmake --install $(BUILD)
+
+clean:
+	rm -rf $(BUILD)

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT
+// The values of a checkpoint's tensors, whatever form they are stored in.
+#include "formats/checkpoint.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+#include "formats/bytes.h"
+
+enum bnt_float_type bnt_source_float_type(const struct bnt_source *source)
+{
+    switch (source->tensor->dtype) {
+    case BNT_ST_BF16:
+        return BNT_FLOAT_BF16;
+    case BNT_ST_F16:
+        return BNT_FLOAT_F16;
+    default:
+        return BNT_FLOAT_F32;
+    }
+}
+
+static enum bnt_status not_finite(const struct bnt_checkpoint *c, const struct bnt_source *source,
+                                  struct bnt_error *err)
+{
+    enum bnt_float_type type = bnt_source_float_type(source);
+    uint64_t i = 0;
+    while (i + 1 < source->tensor->count && isfinite(bnt_float_load(type, source->data, i)))
+        i++;
+    return bnt_fail(err, BNT_ERR_FORMAT,
+                    "%s: tensor %s: element %" PRIu64 " (row %" PRIu64 ", column %" PRIu64
+                    ") is not finite",
+                    c->dir, source->name, i, i / source->place.cols, i % source->place.cols);
+}
+
+enum bnt_status bnt_source_scale(const struct bnt_checkpoint *c, const struct bnt_source *source,
+                                 unsigned threads, float *scale, struct bnt_error *err)
+{
+    if (c->config.form == BNT_FORM_MASTERS) {
+        double sum = bnt_abs_sum(bnt_source_float_type(source), source->data, source->tensor->count,
+                                 threads);
+        if (!isfinite(sum))
+            return not_finite(c, source, err);
+        *scale = bnt_ternary_scale(sum, source->tensor->count);
+        return BNT_OK;
+    }
+    *scale = c->config.form == BNT_FORM_PACKED_DIVIDE ? 1.0f / source->weight_scale
+                                                      : source->weight_scale;
+    if (isfinite(*scale) && *scale > 0)
+        return BNT_OK;
+    return bnt_fail(err, BNT_ERR_FORMAT, "%s: tensor %s_scale is %g: no usable scale", c->dir,
+                    source->name, (double)source->weight_scale);
+}
+
+// Row r sits in bits 2i, 2i+1 of packed row r mod (rows/4), with i = r / (rows/4); the code is the
+// weight + 1.
+static bool unpack_row(const struct bnt_source *source, uint32_t r, int8_t *out)
+{
+    uint32_t quarter = source->place.rows / 4;
+    const uint8_t *from = source->data + (uint64_t)(r % quarter) * source->place.cols;
+    unsigned shift = 2 * (r / quarter);
+    unsigned bad = 0;
+    for (uint32_t k = 0; k < source->place.cols; k++) {
+        unsigned code = from[k] >> shift & 3u;
+        bad |= code == 3;
+        out[k] = (int8_t)((int)code - 1);
+    }
+    return !bad;
+}
+
+enum bnt_status bnt_source_ternary_rows(const struct bnt_checkpoint *c,
+                                        const struct bnt_source *source, float scale,
+                                        uint32_t first, uint32_t count, int8_t *out,
+                                        struct bnt_error *err)
+{
+    uint64_t cols = source->place.cols;
+    if (c->config.form == BNT_FORM_MASTERS) {
+        enum bnt_float_type type = bnt_source_float_type(source);
+        bnt_ternarize(type, source->data + first * cols * bnt_float_size(type), count * cols, scale,
+                      out);
+        return BNT_OK;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        if (!unpack_row(source, first + i, out + i * cols))
+            return bnt_fail(err, BNT_ERR_FORMAT,
+                            "%s: tensor %s: row %" PRIu32 " holds the illegal code 3", c->dir,
+                            source->name, first + i);
+    }
+    return BNT_OK;
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT
+// Building the TOKN section: what its three files share. tokenizer_json.c puts it together,
+// tokenizer_vocab.c knows tokens and merges, tokenizer_steps.c what surrounds them.
+#ifndef BNT_PACK_TOKENIZER_BUILDER_H
+#define BNT_PACK_TOKENIZER_BUILDER_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "formats/layout.h"
+#include "formats/status.h"
+#include "pack/buffer.h"
+
+enum { ALPHABET_END = 324 }; // the byte-level alphabet uses code points below 324
+
+struct tokenizer_builder {
+    const json_t *json;
+    const json_t *model;
+    uint32_t vocab_size;
+    struct bnt_error *err;
+    struct bnt_tokenizer_record record;
+    int16_t byte_of[ALPHABET_END]; // code point of the byte-level alphabet → byte, −1 for none
+    // Tokens by id.
+    const char **token; // text in tokenizer.json, NULL: no such id
+    size_t *token_size;
+    uint8_t *attr;
+    bool *mergeable; // in model.vocab and wholly of the byte-level alphabet
+    // Arrays of the section.
+    uint32_t *token_offset;
+    uint32_t *lookup;
+    struct bnt_merge_record *merges;
+    struct bnt_buffer added, steps, prefix, suffix, pool;
+    bool byte_level; // the pre-tokenizer had its ByteLevel step
+};
+
+// "tokenizer.json: WHAT "VALUE" is not supported", "tokenizer.json: WHAT", out of memory. They
+// return the status.
+enum bnt_status bnt_builder_refuse(struct tokenizer_builder *b, const char *what,
+                                   const char *value);
+enum bnt_status bnt_builder_bad(struct tokenizer_builder *b, const char *what);
+enum bnt_status bnt_builder_no_memory(struct tokenizer_builder *b);
+
+// Tokens, added tokens, merges. (tokenizer_vocab.c)
+enum bnt_status bnt_builder_add_vocabulary(struct tokenizer_builder *b);
+// Pre-tokenizer, decoder, post-processor. (tokenizer_steps.c)
+enum bnt_status bnt_builder_add_steps(struct tokenizer_builder *b);
+
+#endif

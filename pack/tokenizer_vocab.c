@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: MIT
+#include "pack/tokenizer_builder.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/json.h"
+#include "formats/utf8.h"
+
+// GPT-2's map from bytes to printable characters: printable Latin-1 stays, the others follow from
+// U+0100 on.
+static void make_alphabet(struct tokenizer_builder *b)
+{
+    memset(b->byte_of, -1, sizeof b->byte_of);
+    int next = 256;
+    for (int byte = 0; byte < 256; byte++) {
+        bool printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
+        b->byte_of[printable ? byte : next++] = (int16_t)byte;
+    }
+}
+
+// The bytes of a token's text in the byte-level alphabet; false if any character is none of it.
+// out: room for size bytes, or NULL to ask only.
+static bool to_bytes(const struct tokenizer_builder *b, const char *text, size_t size, uint8_t *out,
+                     size_t *out_size)
+{
+    *out_size = 0;
+    for (size_t at = 0; at < size;) {
+        uint32_t code;
+        int n = bnt_utf8_next((const uint8_t *)text + at, size - at, &code);
+        if (n <= 0 || code >= ALPHABET_END || b->byte_of[code] < 0)
+            return false;
+        if (out)
+            out[*out_size] = (uint8_t)b->byte_of[code];
+        *out_size += 1;
+        at += (size_t)n;
+    }
+    return true;
+}
+
+// --- model ---
+
+static enum bnt_status check_empty(struct tokenizer_builder *b, const char *key)
+{
+    const char *value = bnt_json_text(b->model, key, "");
+    return value[0] ? bnt_builder_refuse(b, key, value) : BNT_OK;
+}
+
+static enum bnt_status check_model(struct tokenizer_builder *b)
+{
+    b->model = bnt_json_get(b->json, "model");
+    const char *type =
+        bnt_json_text(b->model, "type", bnt_json_get(b->model, "merges") ? "BPE" : "(none)");
+    if (strcmp(type, "BPE") != 0)
+        return bnt_builder_refuse(b, "model type", type);
+    if (bnt_json_true(b->model, "byte_fallback"))
+        return bnt_builder_refuse(b, "byte_fallback", "true");
+    if (bnt_json_get(b->json, "normalizer"))
+        return bnt_builder_refuse(b, "normalizer",
+                                  bnt_json_text(bnt_json_get(b->json, "normalizer"), "type", "?"));
+    if (bnt_json_true(b->model, "ignore_merges"))
+        b->record.flags |= BNT_TOKENIZER_IGNORE_MERGES;
+    enum bnt_status status = check_empty(b, "continuing_subword_prefix");
+    return status == BNT_OK ? check_empty(b, "end_of_word_suffix") : status;
+}
+
+// One more than the highest id below vocab_size in the vocabulary and the added tokens.
+static enum bnt_status count_tokens(struct tokenizer_builder *b)
+{
+    const char *text;
+    json_t *id;
+    json_int_t highest = -1;
+    json_object_foreach(json_object_get(b->model, "vocab"), text, id)
+    {
+        json_int_t value = json_integer_value(id);
+        if (!json_is_integer(id) || value < 0 || value >= b->vocab_size)
+            return bnt_fail(b->err, BNT_ERR_FORMAT,
+                            "%s: the id of token '%s' is not in 0 … vocab_size − 1 = %" PRIu32,
+                            "tokenizer.json", text, b->vocab_size - 1);
+        highest = value > highest ? value : highest;
+    }
+    size_t i;
+    json_t *added;
+    json_array_foreach(json_object_get(b->json, "added_tokens"), i, added)
+    {
+        json_int_t value = json_integer_value(json_object_get(added, "id"));
+        if (value < b->vocab_size &&
+            value > highest) // higher ids have no embedding: add_added leaves them out
+            highest = value;
+    }
+    if (highest < 0)
+        return bnt_builder_bad(b, "has no tokens");
+    b->record.n_tokens = (uint32_t)highest + 1;
+    return BNT_OK;
+}
+
+static bool allocate(struct tokenizer_builder *b)
+{
+    size_t n = (size_t)b->record.n_tokens + 1;
+    size_t merges = json_array_size(json_object_get(b->model, "merges")) + 1;
+    b->token = calloc(n, sizeof b->token[0]);
+    b->token_size = calloc(n, sizeof b->token_size[0]);
+    b->attr = calloc(n, 1);
+    b->mergeable = calloc(n, sizeof b->mergeable[0]);
+    b->token_offset = calloc(n, sizeof b->token_offset[0]);
+    b->lookup = calloc(n, sizeof b->lookup[0]);
+    b->merges = calloc(merges, sizeof b->merges[0]);
+    return b->token && b->token_size && b->attr && b->mergeable && b->token_offset && b->lookup &&
+           b->merges;
+}
+
+static enum bnt_status add_vocabulary(struct tokenizer_builder *b)
+{
+    const char *text;
+    json_t *id;
+    json_object_foreach(json_object_get(b->model, "vocab"), text, id)
+    {
+        size_t n, size = strlen(text);
+        size_t i = (size_t)json_integer_value(id);
+        if (b->token[i])
+            return bnt_fail(b->err, BNT_ERR_FORMAT, "%s: tokens '%s' and '%s' have the same id %zu",
+                            "tokenizer.json", b->token[i], text, i);
+        b->token[i] = text;
+        b->token_size[i] = size;
+        b->mergeable[i] = size > 0 && to_bytes(b, text, size, NULL, &n);
+    }
+    return BNT_OK;
+}
+
+// --- added tokens ---
+
+static enum bnt_status add_added_token(struct tokenizer_builder *b, const json_t *entry)
+{
+    const json_t *content = json_object_get(entry, "content");
+    const json_t *id = json_object_get(entry, "id");
+    size_t size = json_string_length(content);
+    const char *text = json_string_value(content);
+    if (!json_is_integer(id) || json_integer_value(id) < 0 || size == 0)
+        return bnt_builder_bad(b, "an added token lacks its id or content");
+    if (json_integer_value(id) >= b->vocab_size)
+        return BNT_OK; // the model has no embedding for it
+    size_t i = (size_t)json_integer_value(id);
+    if (b->token[i] && (b->token_size[i] != size || memcmp(b->token[i], text, size) != 0))
+        return bnt_fail(b->err, BNT_ERR_FORMAT, "%s: added token '%s' has the id of token '%s'",
+                        "tokenizer.json", text, b->token[i]);
+    b->token[i] = text;
+    b->token_size[i] = size;
+    bool special = bnt_json_true(entry, "special");
+    b->attr[i] = (uint8_t)(BNT_ATTR_ADDED | (special ? BNT_ATTR_SPECIAL : 0));
+    struct bnt_added_record record = {
+        .id = (uint32_t)i,
+        .flags = (special ? BNT_ADDED_SPECIAL : 0u) |
+                 (bnt_json_true(entry, "single_word") ? BNT_ADDED_SINGLE_WORD : 0u) |
+                 (bnt_json_true(entry, "lstrip") ? BNT_ADDED_LSTRIP : 0u) |
+                 (bnt_json_true(entry, "rstrip") ? BNT_ADDED_RSTRIP : 0u),
+        .size = (uint32_t)size,
+    };
+    bnt_buffer_put(&b->added, &record, sizeof record);
+    b->record.n_added++;
+    return BNT_OK;
+}
+
+static enum bnt_status add_added(struct tokenizer_builder *b)
+{
+    size_t i;
+    json_t *entry;
+    json_array_foreach(json_object_get(b->json, "added_tokens"), i, entry)
+    {
+        enum bnt_status status = add_added_token(b, entry);
+        if (status != BNT_OK)
+            return status;
+    }
+    return BNT_OK;
+}
+
+// --- the tokens' bytes ---
+
+// What ids decode to, in their order. A text with characters outside the alphabet stands for
+// itself.
+static enum bnt_status put_tokens(struct tokenizer_builder *b)
+{
+    for (uint32_t i = 0; i < b->record.n_tokens; i++) {
+        b->token_offset[i] = (uint32_t)b->pool.size;
+        if (!b->token[i]) {
+            b->attr[i] = BNT_ATTR_ABSENT;
+            continue;
+        }
+        size_t size;
+        uint8_t *bytes = malloc(b->token_size[i] + 1);
+        if (!bytes)
+            return bnt_builder_no_memory(b);
+        if (to_bytes(b, b->token[i], b->token_size[i], bytes, &size))
+            bnt_buffer_put(&b->pool, bytes, size);
+        else
+            bnt_buffer_put(&b->pool, b->token[i], b->token_size[i]);
+        free(bytes);
+    }
+    b->token_offset[b->record.n_tokens] = (uint32_t)b->pool.size;
+    return b->pool.failed ? bnt_builder_no_memory(b) : BNT_OK;
+}
+
+static int compare_tokens(const struct tokenizer_builder *b, uint32_t x, const uint8_t *bytes,
+                          size_t size)
+{
+    size_t x_size = b->token_offset[x + 1] - b->token_offset[x];
+    size_t common = x_size < size ? x_size : size;
+    int order = common ? memcmp(b->pool.data + b->token_offset[x], bytes, common) : 0;
+    return order ? order : (x_size > size) - (x_size < size);
+}
+
+// qsort takes no context; building is single-threaded and this is set just around the call.
+static const struct tokenizer_builder *sorting;
+
+static int compare_lookup(const void *a, const void *c)
+{
+    uint32_t y = *(const uint32_t *)c;
+    return compare_tokens(sorting, *(const uint32_t *)a,
+                          sorting->pool.data + sorting->token_offset[y],
+                          sorting->token_offset[y + 1] - sorting->token_offset[y]);
+}
+
+static void make_lookup(struct tokenizer_builder *b)
+{
+    for (uint32_t i = 0; i < b->record.n_tokens; i++) {
+        if (b->mergeable[i])
+            b->lookup[b->record.n_lookup++] = i;
+    }
+    sorting = b;
+    qsort(b->lookup, b->record.n_lookup, sizeof b->lookup[0], compare_lookup);
+    sorting = NULL;
+}
+
+// The id of the lookup token with these bytes, or −1.
+static int64_t find_bytes(const struct tokenizer_builder *b, const uint8_t *bytes, size_t size)
+{
+    uint32_t low = 0, high = b->record.n_lookup;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        int order = compare_tokens(b, b->lookup[middle], bytes, size);
+        if (order == 0)
+            return b->lookup[middle];
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return -1;
+}
+
+// --- merges ---
+
+// The two texts of a merge: ["a", "b"] or, older, "a b".
+static bool split_merge(const json_t *merge, const char *part[2], size_t size[2])
+{
+    if (json_is_array(merge)) {
+        for (size_t i = 0; i < 2; i++) {
+            part[i] = json_string_value(json_array_get(merge, i));
+            size[i] = json_string_length(json_array_get(merge, i));
+        }
+        return json_array_size(merge) == 2 && part[0] && part[1];
+    }
+    const char *text = json_string_value(merge);
+    const char *space = text ? strchr(text, ' ') : NULL;
+    if (!space || strchr(space + 1, ' '))
+        return false;
+    part[0] = text;
+    size[0] = (size_t)(space - text);
+    part[1] = space + 1;
+    size[1] = json_string_length(merge) - size[0] - 1;
+    return true;
+}
+
+// Returns false for a merge that is malformed or whose parts or result are no tokens.
+static bool resolve_merge(const struct tokenizer_builder *b, const char *const part[2],
+                          const size_t size[2], struct bnt_merge_record *out)
+{
+    uint8_t *bytes = malloc(size[0] + size[1] + 1);
+    size_t left, right;
+    int64_t id[3] = {-1, -1, -1};
+    if (bytes && to_bytes(b, part[0], size[0], bytes, &left) &&
+        to_bytes(b, part[1], size[1], bytes + left, &right)) {
+        id[0] = find_bytes(b, bytes, left);
+        id[1] = find_bytes(b, bytes + left, right);
+        id[2] = find_bytes(b, bytes, left + right);
+    }
+    free(bytes);
+    *out = (struct bnt_merge_record){
+        .left = (uint32_t)id[0], .right = (uint32_t)id[1], .result = (uint32_t)id[2]};
+    return id[0] >= 0 && id[1] >= 0 && id[2] >= 0;
+}
+
+static int compare_merges(const void *a, const void *c)
+{
+    const struct bnt_merge_record *x = a;
+    const struct bnt_merge_record *y = c;
+    if (x->left != y->left)
+        return x->left < y->left ? -1 : 1;
+    return (x->right > y->right) - (x->right < y->right);
+}
+
+static enum bnt_status add_merges(struct tokenizer_builder *b)
+{
+    size_t i;
+    json_t *merge;
+    json_array_foreach(json_object_get(b->model, "merges"), i, merge)
+    {
+        const char *part[2];
+        size_t size[2];
+        if (!split_merge(merge, part, size) || !resolve_merge(b, part, size, &b->merges[i]))
+            return bnt_fail(b->err, BNT_ERR_FORMAT,
+                            "%s: merge %zu does not join two tokens to a third", "tokenizer.json",
+                            i);
+        b->merges[i].rank = (uint32_t)i;
+        b->record.n_merges++;
+    }
+    qsort(b->merges, b->record.n_merges, sizeof b->merges[0], compare_merges);
+    for (uint32_t j = 1; j < b->record.n_merges; j++) {
+        if (compare_merges(&b->merges[j - 1], &b->merges[j]) == 0)
+            return bnt_builder_bad(b, "two merges join the same pair");
+    }
+    return BNT_OK;
+}
+
+// The texts of the added tokens follow the tokens' bytes in the pool.
+static void put_added_texts(struct tokenizer_builder *b)
+{
+    struct bnt_added_record *added = (void *)b->added.data;
+    for (uint32_t i = 0; i < b->record.n_added; i++) {
+        added[i].offset = (uint32_t)b->pool.size;
+        bnt_buffer_put(&b->pool, b->token[added[i].id], b->token_size[added[i].id]);
+    }
+}
+
+enum bnt_status bnt_builder_add_vocabulary(struct tokenizer_builder *b)
+{
+    make_alphabet(b);
+    enum bnt_status status = check_model(b);
+    if (status == BNT_OK)
+        status = count_tokens(b);
+    if (status == BNT_OK && !allocate(b))
+        status = bnt_builder_no_memory(b);
+    if (status == BNT_OK)
+        status = add_vocabulary(b);
+    if (status == BNT_OK)
+        status = add_added(b);
+    if (status == BNT_OK)
+        status = put_tokens(b);
+    if (status != BNT_OK)
+        return status;
+    make_lookup(b);
+    put_added_texts(b);
+    return add_merges(b);
+}

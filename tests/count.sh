@@ -1,0 +1,18 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# Adds up the results that ctest left in ctest.log of each build folder, and fails unless every one is there and passed.
+set -eu
+passed=0
+failed=0
+for folder in "$@"; do
+    # ctest's last words: "100% tests passed, 0 tests failed out of 24"
+    set -- $(sed -n 's/.*tests passed, \([0-9]*\) tests failed out of \([0-9]*\)$/\1 \2/p' "$folder/ctest.log")
+    if [ $# -ne 2 ]; then
+        echo "count.sh: $folder/ctest.log has no result" >&2
+        exit 1
+    fi
+    failed=$((failed + $1))
+    passed=$((passed + $2 - $1))
+done
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
