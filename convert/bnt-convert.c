@@ -3,6 +3,7 @@
 #include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include "convert/convert.h"
 #include "formats/checkpoint.h"
@@ -32,6 +33,12 @@ struct arguments {
     bool force;
 };
 
+static bool writes_to_pipe(const struct bnt_output *out)
+{
+    struct stat st;
+    return fstat(out->fd, &st) == 0 && S_ISFIFO(st.st_mode);
+}
+
 static int run(const struct arguments *a, struct bnt_checkpoint *checkpoint)
 {
     struct bnt_error err;
@@ -47,7 +54,10 @@ static int run(const struct arguments *a, struct bnt_checkpoint *checkpoint)
     }
     if (bnt_output_open(&out, a->output, &err) != BNT_OK)
         return bnt_cli_fail(&err);
-    enum bnt_status status = bnt_convert(checkpoint, &out, &a->convert, &err);
+    struct convert_options options = a->convert;
+    options.quiet =
+        options.quiet || writes_to_pipe(&out); // the tool that reads it draws a bar of its own
+    enum bnt_status status = bnt_convert(checkpoint, &out, &options, &err);
     if (status == BNT_OK)
         status = bnt_output_commit(&out, &err);
     if (status == BNT_OK)

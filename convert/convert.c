@@ -255,7 +255,7 @@ static enum bnt_status write_all(struct converter *c)
     enum bnt_status status = write_header(c, &data_size);
     if (status != BNT_OK)
         return status;
-    bnt_progress_start(&c->progress, "converting", data_size, c->options->quiet);
+    bnt_progress_start(&c->progress, "converting", data_size, NULL, c->options->quiet);
     status = write_tensors(c);
     if (status == BNT_OK)
         status = bnt_provenance_finish(&c->provenance, &provenance, c->err);

@@ -8,7 +8,8 @@
 
 #include "formats/json.h"
 
-enum { MEGABYTE = 1 << 20, MAX_SHARDS = 4096 };
+#define MEGABYTE ((size_t)1 << 20)
+enum { MAX_SHARDS = 4096 };
 
 // In the order of bnt_small_file_index.
 static const struct {

@@ -131,9 +131,11 @@ static double now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-void bnt_progress_start(struct bnt_progress *p, const char *label, uint64_t total, bool quiet)
+void bnt_progress_start(struct bnt_progress *p, const char *label, uint64_t total, const char *unit,
+                        bool quiet)
 {
-    *p = (struct bnt_progress){.label = label, .total = total ? total : 1, .started = now()};
+    *p = (struct bnt_progress){
+        .label = label, .unit = unit, .total = total ? total : 1, .started = now()};
     p->active = !quiet && isatty(STDERR_FILENO);
 }
 
@@ -148,9 +150,9 @@ static void draw(const struct bnt_progress *p, double t)
     double seconds = t - p->started;
     double rate = seconds > 0 ? (double)p->done / seconds : 0;
     double left = rate > 0 ? ((double)p->total - (double)p->done) / rate : 0;
-    (void)fprintf(stderr, "\r%s [%.*s%.*s] %3.0f%%  %.1f MB/s  %.0f s left \033[K", p->label,
-                  filled, full, WIDTH - filled, empty, share * 100, rate / 1e6,
-                  left > 0 ? left : 0);
+    (void)fprintf(stderr, "\r%s [%.*s%.*s] %3.0f%%  %.1f %s/s  %.0f s left \033[K", p->label,
+                  filled, full, WIDTH - filled, empty, share * 100, p->unit ? rate : rate / 1e6,
+                  p->unit ? p->unit : "MB", left > 0 ? left : 0);
 }
 
 void bnt_progress_add(struct bnt_progress *p, uint64_t bytes)

@@ -42,9 +42,11 @@ bool bnt_cli_double(const char *text, double low, double high, double *out);
 // The value of --device. 0 if this build has it, else the exit code after saying so.
 int bnt_cli_device(const char *name);
 
-// A progress bar on standard error, drawn only when that is a terminal. total: bytes.
+// A progress bar on standard error, drawn only when that is a terminal. It counts bytes and shows
+// their rate, unless unit names something else.
 struct bnt_progress {
     const char *label;
+    const char *unit; // NULL: bytes
     uint64_t total;
     uint64_t done;
     double started; // seconds
@@ -52,7 +54,7 @@ struct bnt_progress {
     bool active;
 };
 void bnt_progress_start(struct bnt_progress *progress, const char *label, uint64_t total,
-                        bool quiet);
+                        const char *unit, bool quiet);
 void bnt_progress_add(struct bnt_progress *progress, uint64_t bytes);
 // Removes the bar. Safe to call twice.
 void bnt_progress_end(struct bnt_progress *progress);

@@ -207,7 +207,7 @@ enum bnt_status bnt_st_builder_add(struct bnt_st_builder *builder, const char *n
     }
     json_t *entry =
         json_pack("{s:s, s:o, s:[I,I]}", "dtype", type->name, "shape", dimensions, "data_offsets",
-                  (json_int_t)builder->end, (json_int_t)(builder->end + size));
+                  (json_int_t)builder->end, (json_int_t)builder->end + (json_int_t)size);
     if (!entry || json_object_set_new(builder->json, name, entry) != 0)
         return out_of_memory(err);
     builder->end += size;

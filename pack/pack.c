@@ -192,8 +192,8 @@ static void expect(struct packer *p, struct pack_tensor *tensor, const char *suf
 static enum bnt_status list_expected(struct packer *p)
 {
     uint64_t n = p->writer.n_tensors;
-    p->tensors = calloc((size_t)n, sizeof p->tensors[0]);
-    p->expected = calloc((size_t)n * 2, sizeof p->expected[0]);
+    p->tensors = calloc((size_t)n + 1, sizeof p->tensors[0]);
+    p->expected = calloc((size_t)n * 2 + 1, sizeof p->expected[0]);
     if (!p->tensors || !p->expected)
         return no_memory(p);
     enum bnt_role output =
@@ -218,7 +218,7 @@ static enum bnt_status list_expected(struct packer *p)
 
 static struct expected *find_expected(struct packer *p, const char *name)
 {
-    struct expected key;
+    struct expected key = {0};
     (void)snprintf(key.name, sizeof key.name, "%s", name);
     return bsearch(&key, p->expected, p->n_expected, sizeof key, compare_expected);
 }
@@ -369,7 +369,7 @@ static enum bnt_status read_tensors(struct packer *p)
     p->queue_started = true;
     enum bnt_status status = bnt_pack_queue_start(&p->queue, p->writer.out, p->options->threads,
                                                   in_bytes, out_bytes, p->err);
-    bnt_progress_start(&p->progress, "packing", p->stream.data_size, p->options->quiet);
+    bnt_progress_start(&p->progress, "packing", p->stream.data_size, NULL, p->options->quiet);
     for (size_t i = 0; i < p->stream.count && status == BNT_OK; i++)
         status = read_tensor(p, &p->stream.tensors[i]);
     if (status == BNT_OK)

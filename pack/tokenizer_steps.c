@@ -42,9 +42,9 @@ static bool find_behavior(const char *name, uint8_t *behavior)
 {
     static const char *const names[] = {"Removed", "Isolated", "MergedWithPrevious",
                                         "MergedWithNext", "Contiguous"};
-    for (uint8_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (strcmp(names[i], name) == 0) {
-            *behavior = i;
+            *behavior = (uint8_t)i; // as enum bnt_split_behavior has them
             return true;
         }
     }

@@ -19,6 +19,7 @@ static const char help[] =
     "                                and compare (rules S1 - S5)\n"
     "      --json                    print the result as JSON on standard output\n"
     "  -j, --jobs=N                  use N threads (default: the processors)\n"
+    "  -q, --quiet                   no progress bar\n"
     "      --help                    print this help\n"
     "      --version                 print the version\n"
     "\n"
@@ -28,6 +29,7 @@ struct arguments {
     const char *path;
     const char *source;
     bool json;
+    bool quiet;
     unsigned threads;
 };
 
@@ -74,7 +76,7 @@ static int run(const struct arguments *a)
         return bnt_cli_fail(&err);
     enum bnt_status status = BNT_OK;
     if (bnt_verify_file(&map, &view, a->threads, &findings) && a->source)
-        status = bnt_verify_source(&view, a->source, a->threads, &findings, &err);
+        status = bnt_verify_source(&view, a->source, a->threads, a->quiet, &findings, &err);
     int code = status == BNT_OK ? print_result(a, &findings) : bnt_cli_fail(&err);
     bnt_findings_free(&findings);
     bnt_map_close(&map);
@@ -89,6 +91,7 @@ int main(int argc, char **argv)
         {"source", required_argument, NULL, OPTION_SOURCE},
         {"json", no_argument, NULL, OPTION_JSON},
         {"jobs", required_argument, NULL, 'j'},
+        {"quiet", no_argument, NULL, 'q'},
         {"help", no_argument, NULL, OPTION_HELP},
         {"version", no_argument, NULL, OPTION_VERSION},
         {NULL, 0, NULL, 0},
@@ -97,7 +100,7 @@ int main(int argc, char **argv)
     uint64_t n;
     int c;
     bnt_cli_init("bnt-verify");
-    while ((c = getopt_long(argc, argv, ":j:", options, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, ":j:q", options, NULL)) != -1) {
         switch (c) {
         case OPTION_SOURCE:
             a.source = optarg;
@@ -109,6 +112,9 @@ int main(int argc, char **argv)
             if (!bnt_cli_u64(optarg, 1, 256, &n))
                 return bnt_cli_usage("--jobs must be a number from 1 to 256, not '%s'", optarg);
             a.threads = (unsigned)n;
+            break;
+        case 'q':
+            a.quiet = true;
             break;
         case OPTION_HELP:
             return bnt_cli_print(help);

@@ -212,7 +212,7 @@ static void add_parts(struct verify_tasks *tasks, void (*run)(struct verify_task
                       struct checker *c, uint64_t i, uint64_t total, uint64_t part)
 {
     for (uint64_t at = 0; at < total; at += part)
-        bnt_verify_add(tasks, run, c, i, at, total - at < part ? total - at : part);
+        bnt_verify_add(tasks, run, c, i, at, total - at < part ? total - at : part, 0);
 }
 
 static void add_tensor_tasks(struct verify_tasks *tasks, struct checker *c)
@@ -221,13 +221,13 @@ static void add_tensor_tasks(struct verify_tasks *tasks, struct checker *c)
         const struct bnt_tensor_record *t = &c->view->tensors[i];
         switch (bnt_role_section(t->role)) {
         case BNT_SECTION_TERN:
-            bnt_verify_add(tasks, check_matrix, c, i, 0, 0);
+            bnt_verify_add(tasks, check_matrix, c, i, 0, 0, 0);
             break;
         case BNT_SECTION_EMBD:
             add_parts(tasks, check_embedding, c, i, t->size, PART);
             break;
         case BNT_SECTION_NORM:
-            bnt_verify_add(tasks, check_norm, c, i, 0, 0);
+            bnt_verify_add(tasks, check_norm, c, i, 0, 0, 0);
             break;
         default: // of the two in EMB8 one task looks at both
             if (t->role == BNT_OUTPUT_INT8)
@@ -326,14 +326,14 @@ bool bnt_verify_file(const struct bnt_map *map, struct bnt_view *view, unsigned 
     struct checker c = {.view = view,
                         .counts = calloc((size_t)view->n_tensors, sizeof c.counts[0])};
     struct verify_tasks tasks = {.failed = !c.counts};
-    bnt_verify_add(&tasks, check_sha256, &c, 0, 0, 0); // the longest first
+    bnt_verify_add(&tasks, check_sha256, &c, 0, 0, 0, 0); // the longest first
     for (uint32_t i = 0; i < view->header.section_count; i++)
-        bnt_verify_add(&tasks, check_section_crc, &c, i, 0, 0);
+        bnt_verify_add(&tasks, check_section_crc, &c, i, 0, 0, 0);
     if (c.counts)
         add_tensor_tasks(&tasks, &c);
     check_section_gaps(view, &report);
     check_tensor_gaps(view, &report);
-    bnt_verify_run(&tasks, threads, findings);
+    bnt_verify_run(&tasks, threads, true, findings); // as fast as hashing: no bar
     check_tokenizer(view, &report);
     if (c.counts)
         check_provenance(&c, &report);

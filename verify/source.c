@@ -229,25 +229,29 @@ static json_t *load_provenance(const struct bnt_view *v)
     return json;
 }
 
-static void compare_all(struct comparison *c, unsigned threads, struct findings *findings)
+static void compare_all(struct comparison *c, unsigned threads, bool quiet,
+                        struct findings *findings)
 {
     struct bnt_report report = bnt_findings_report(findings);
+    const struct bnt_checkpoint *from = c->checkpoint;
     struct verify_tasks tasks = {0};
-    for (size_t i = 0; i < json_array_size(c->sources); i++)
-        bnt_verify_add(&tasks, compare_file, c, i, 0, 0);
-    if (compare_hyper(c, &report)) { // otherwise the tensors are not the same ones
-        for (size_t i = 0; i < c->checkpoint->n_sources; i++)
-            bnt_verify_add(&tasks,
-                           c->checkpoint->sources[i].place.section == BNT_SECTION_TERN
-                               ? compare_matrix
-                               : compare_dense,
-                           c, i, 0, 0);
+    for (size_t i = 0; i < json_array_size(c->sources); i++) {
+        json_int_t size =
+            json_integer_value(json_object_get(json_array_get(c->sources, i), "size"));
+        bnt_verify_add(&tasks, compare_file, c, i, 0, 0, size > 0 ? (uint64_t)size : 0);
     }
-    bnt_verify_run(&tasks, threads, findings);
+    if (compare_hyper(c, &report)) { // otherwise the tensors are not the same ones
+        for (size_t i = 0; i < from->n_sources; i++) {
+            bool ternary = from->sources[i].place.section == BNT_SECTION_TERN;
+            bnt_verify_add(&tasks, ternary ? compare_matrix : compare_dense, c, i, 0, 0,
+                           from->sources[i].tensor->size);
+        }
+    }
+    bnt_verify_run(&tasks, threads, quiet, findings);
 }
 
 enum bnt_status bnt_verify_source(const struct bnt_view *view, const char *dir, unsigned threads,
-                                  struct findings *findings, struct bnt_error *err)
+                                  bool quiet, struct findings *findings, struct bnt_error *err)
 {
     struct bnt_checkpoint checkpoint;
     enum bnt_status status = bnt_checkpoint_open(&checkpoint, dir, err);
@@ -256,7 +260,7 @@ enum bnt_status bnt_verify_source(const struct bnt_view *view, const char *dir, 
         struct comparison c = {.view = view,
                                .checkpoint = &checkpoint,
                                .sources = json_object_get(provenance, "sources")};
-        compare_all(&c, threads, findings);
+        compare_all(&c, threads, quiet, findings);
         json_decref(provenance);
     }
     bnt_checkpoint_close(&checkpoint);

@@ -3,9 +3,11 @@
 #ifndef BNT_VERIFY_VERIFY_H
 #define BNT_VERIFY_VERIFY_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "formats/cli.h"
 #include "formats/file.h"
 #include "verify/findings.h"
 
@@ -14,9 +16,9 @@
 bool bnt_verify_file(const struct bnt_map *map, struct bnt_view *view, unsigned threads,
                      struct findings *findings);
 
-// S1 … S5. Fails only if the checkpoint cannot be opened at all.
+// S1 … S5. Fails only if the checkpoint cannot be opened at all. quiet: no progress bar.
 enum bnt_status bnt_verify_source(const struct bnt_view *view, const char *checkpoint_dir,
-                                  unsigned threads, struct findings *findings,
+                                  unsigned threads, bool quiet, struct findings *findings,
                                   struct bnt_error *err);
 
 // A list of independent pieces of work, each with findings of its own.
@@ -26,21 +28,25 @@ struct verify_task {
     uint64_t index; // which section, tensor …
     uint64_t first; // part of it
     uint64_t count;
+    uint64_t weight; // bytes it has to look at
     struct bnt_report report;
     struct findings findings;
 };
 
 struct verify_tasks {
     struct verify_task *items;
+    struct bnt_progress progress;
+    pthread_mutex_t lock; // of progress
     size_t count;
     size_t capacity;
     bool failed; // out of memory
 };
 
 void bnt_verify_add(struct verify_tasks *tasks, void (*run)(struct verify_task *task),
-                    void *context, uint64_t index, uint64_t first, uint64_t count);
+                    void *context, uint64_t index, uint64_t first, uint64_t count, uint64_t weight);
 // Runs them all, moves their findings, in the order of the tasks, and frees the list. Without
-// memory, that is a finding too.
-void bnt_verify_run(struct verify_tasks *tasks, unsigned threads, struct findings *findings);
+// memory, that is a finding too. quiet: no progress bar.
+void bnt_verify_run(struct verify_tasks *tasks, unsigned threads, bool quiet,
+                    struct findings *findings);
 
 #endif

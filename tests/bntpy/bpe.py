@@ -90,7 +90,8 @@ def _split(step, text, spans):
             cut.append((bool(step.invert), text[done:start]))
         cut.append((not step.invert, text[start:end]))
         done = end
-    cut.append((bool(step.invert), text[done:]))
+    if done < len(text):
+        cut.append((bool(step.invert), text[done:]))
     return [piece for piece in _behave(step.behavior, cut) if piece]
 
 

@@ -70,7 +70,7 @@ def _ids(h, arrays):
     groups = {'lookup': arrays.lookup, 'merges': [i for m in arrays.merges for i in (m.left, m.right, m.result)],
               'added': [a.id for a in arrays.added], 'prefix': arrays.prefix, 'suffix': arrays.suffix}
     for name, ids in groups.items():
-        if max(ids, default=0) >= h.n_tokens:
+        if any(i >= h.n_tokens for i in ids):
             yield 'R25', '%s: an id is not below n_tokens' % name
 
 

@@ -126,10 +126,10 @@ class Numbers(unittest.TestCase):
                 self.assertEqual(floats.first_not_finite(struct.pack('<HH', 0, bits), 2), 1)
 
     def test_int8(self):
-        scale, row = floats.int8_row(floats.to_bf16([127.0, 0.5, 1.5, -2.5, -127.0]))
+        scale, row = floats.int8_row([127.0, 0.5, 1.5, -2.5, -127.0])
         self.assertEqual((scale, row), (1.0, bytes([127, 0, 2, 254, 129])))
-        self.assertEqual(floats.int8_row(floats.to_bf16([2.0 ** -101, 0.0])), (1.0, b'\0\0'))
-        scale, row = floats.int8_row(floats.to_bf16([2.0 ** -100, -2.0 ** -101]))
+        self.assertEqual(floats.int8_row([2.0 ** -101, 0.0]), (1.0, b'\0\0'))
+        scale, row = floats.int8_row([2.0 ** -100, -2.0 ** -101])
         self.assertEqual((scale, row), (floats.f32(2.0 ** -100 / 127), bytes([127, 256 - 64])))
 
     def test_safetensors(self):
@@ -223,8 +223,7 @@ class Samples(unittest.TestCase):
     def test_bad(self):
         for name, raw in bad.samples():
             with self.subTest(name):
-                expected = set() if name in NEEDS_PCRE2 else {'R%d' % int(name[1:3])}
-                self.assertEqual(broken_rules(raw), expected)
+                self.assertEqual(broken_rules(raw), set() if name in NEEDS_PCRE2 else bad.broken_rules(name))
 
     def test_every_rule_has_a_bad_sample(self):
         names = {name[:3] for name, _ in bad.samples(1)}
@@ -319,7 +318,7 @@ class Provenance(unittest.TestCase):
         return broken_rules(bad.text(text))
 
     def test_json_edges(self):
-        for text in (b' {} ', b'{"a": 1e999}', b'{"a": ' + b'9' * 5000 + b'}', b'{"a": 1, "a": 2}'):
+        for text in (b' {} ', b'{"a": 1e-999}', b'{"a": -0.0}', b'{"a": ["a", "a"]}'):
             self.assertEqual(self.rules_of(text), set())
         for text in (b'\xef\xbb\xbf{}', b'{"a": "\n"}', b'{"a": 01}', b'{"a": Infinity}', b'"text"', b'[' * 100000):
             self.assertEqual(self.rules_of(text), {'R27'})

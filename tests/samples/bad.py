@@ -5,6 +5,7 @@ put() edits and makes every checksum right again; raw edits are named where the 
 """
 import functools
 import itertools
+import re
 from dataclasses import replace
 
 import container
@@ -176,6 +177,8 @@ def r5():
     yield 'appended', raw + b'\0'
     yield 'cut-by-one', raw[:-1]
     yield 'cut-after-page', raw[:PAGE]
+    yield 'page-alone', fix_header(raw_put(raw_put(raw[:PAGE], 12, b'\0'), 16, PAGE.to_bytes(8, 'little')))
+    yield 'magic-alone', raw[:8]
     yield 'cut-in-page', raw[:100]
 
 
@@ -271,12 +274,17 @@ def r12():
     yield 'vocab-0', hyper(vocab_size=0)
     yield 'max-context-0', hyper(max_context=0)
     yield 'activation-3', hyper(activation=3)
-    yield 'flag-bit-2', hyper(flags=layout.TIED | 4)
+    yield 'flag-bit-3', hyper(flags=layout.TIED | 8)
     yield 'norm-eps-0', hyper(norm_eps=0.0)
     yield 'rope-scaling-2', hyper(rope_scaling=2)
     yield 'rope-theta-inf', hyper(rope_theta=INF)
     yield 'rope-factor-unused', hyper(rope_factor=1.0)
+    yield 'rope-low-minus-0-unused', hyper(rope_low_freq_factor=-0.0)
+    yield 'rope-original-unused', hyper(rope_original_context=1)
     yield 'rope-factor-0', hyper(LLAMA3, rope_factor=0.0)
+    yield 'rope-factor-inf', hyper(LLAMA3, rope_factor=INF)
+    yield 'rope-low-0', hyper(LLAMA3, rope_low_freq_factor=0.0)
+    yield 'rope-high-inf', hyper(LLAMA3, rope_high_freq_factor=INF)
     yield 'rope-original-0', hyper(LLAMA3, rope_original_context=0)
     yield 'bos-minus-2', hyper(bos_id=-2)
     yield 'eos-count-9', hyper(good.sampling_defaults, eos_count=9)
@@ -332,6 +340,9 @@ def r15():
     yield 'rows', tensor(raw, 33, NO_LAYER, rows=2)
     yield 'cols', tensor(raw, 16, cols=3)
     yield 'transposed', tensor(raw, 22, rows=1, cols=2)
+    yield 'bf16-where-flags-say-f32', tensor(base(good.f32_tied), 33, NO_LAYER, dtype=layout.BF16)
+    yield 'f32-where-flags-say-bf16', tensor(raw, 33, NO_LAYER, dtype=layout.F32)
+    yield 'output-bf16-where-flags-say-f32', tensor(base(good.f32_untied), 34, NO_LAYER, dtype=layout.BF16)
 
 
 def r16():
@@ -347,6 +358,14 @@ def r16():
     yield 'offset-in-other-section', tensor(raw, 17, offset=record(raw, 'EMBD').offset)
     yield 'size-0', tensor(raw, 32, NO_LAYER, size=0)
     yield 'no-gap-at-all', placed_anew(raw, lambda end, role: end)
+    yield 'f32-of-the-size-of-bf16', halved(base(good.f32_tied), 33)
+
+
+def halved(raw, role):
+    """The one tensor of EMBD with half its bytes, the section with it."""
+    t = find(raw, role, NO_LAYER)
+    raw = raw_put(raw, t.offset, raw[t.offset:t.offset + t.size // 2].ljust(t.size, b'\0'))
+    return tensor(put_record(raw, 'EMBD', size=t.size // 2), role, NO_LAYER, size=t.size // 2)
 
 
 def placed_anew(raw, place):
@@ -367,11 +386,14 @@ def r17():
         yield name, tensor(raw, 17, scale=scale)
     yield 'of-a-norm', tensor(raw, 1, scale=1.0)
     yield 'of-an-embedding', tensor(raw, 33, NO_LAYER, scale=1.0)
+    yield 'minus-0-of-a-norm', tensor(raw, 1, scale=-0.0)
+    yield 'minus-0', tensor(raw, 17, scale=-0.0)
 
 
 def r18():
     yield 'first-weight', code(base(), 16, 0, 0, 0)
     yield 'last-weight', code(base(good.grouped_heads), 22, 31, 63, 0)
+    yield 'R19-in-padding', code(base(), 16, 2, 0, 0)
 
 
 def r19():
@@ -395,6 +417,9 @@ def r21():
 def r22():
     yield 'embedding-nan', values(base(), 33, 2, b'\xc0\x7f', NO_LAYER)
     yield 'output-inf', values(base(good.untied), 34, 0, b'\x80\xff', NO_LAYER)
+    yield 'f32-inf', values(base(good.f32_tied), 33, 4, float_bytes([INF]), NO_LAYER)
+    yield 'f32-output-nan', values(base(good.f32_untied), 34, 4 * 14, float_bytes([NAN]), NO_LAYER)
+    yield 'f32-with-int8', values(base(good.f32_int8_tied), 33, 0, float_bytes([NAN]), NO_LAYER)  # R23 is passed over
 
 
 def r23():
@@ -403,6 +428,16 @@ def r23():
     yield 'value-minus-128', values(raw, 35, 4 * 4, b'\x80', NO_LAYER)
     yield 'scale', values(raw, 36, 4 * 6, float_bytes([1 / 128]), NO_LAYER)
     yield 'scale-of-zero-row', values(raw, 36, 0, float_bytes([0.0]), NO_LAYER)
+    f32 = base(good.f32_int8_tied)
+    yield 'f32-value', values(f32, 35, 4 * 3 + 1, b'\0', NO_LAYER)  # just above 0.5: 1, but 0 after rounding to bf16
+    yield 'f32-scale-below-2-100', values(f32, 36, 0, float_bytes([2.0 ** -100 / 127]), NO_LAYER)
+    yield 'of-the-embedding', of_the_embedding(good.int8_untied())
+
+
+def of_the_embedding(model):
+    """A copy of the wrong matrix: untied, so it is to be that of the output matrix."""
+    model.int8 = good.with_int8(replace(model, hyper={**model.hyper, 'flags': layout.TIED})).int8
+    return write(model)
 
 
 def r24():
@@ -424,11 +459,15 @@ def r24():
     yield 'prefix-65537', tokenizer(prefix=[9] * 65537)
     yield 'token-offset-0', in_section(raw, 'TOKN', start, b'\1\0\0\0')
     yield 'token-past-pool', in_section(raw, 'TOKN', start + 4 * len(t.tokens), far)
-    yield 'added-flag-bit-4', tokenizer(added=first(t.added, flags=16))
     yield 'added-wraps-around', in_section(raw, 'TOKN', added + 8, far)
     yield 'step-reserved', in_section(raw, 'TOKN', steps + 3, b'\1')
     yield 'step-past-pool', in_section(raw, 'TOKN', steps + 8, far)
     yield 'attr-bit-3', tokenizer(attr=b'\x08' + t.attr[1:])
+    yield 'steps-65', tokenizer(steps=t.steps[:1] * 65)
+    yield 'added-65537', tokenizer(added=t.added[:1] * 65537)
+    yield 'suffix-65537', tokenizer(suffix=[9] * 65537)
+    yield 'chat-offset-without-chat', in_section(base(good.tokenizer), 'TOKN', 40, b'\1')
+    yield 'step-reserved-at-end', in_section(raw, 'TOKN', steps + 12, b'\1')
 
 
 def shrunk(raw, kind):
@@ -468,6 +507,16 @@ def r26():
     yield 'step-invert-2', tokenizer(steps=first(t.steps, invert=2))
     yield 'prefix-space-with-pattern', tokenizer(steps=first(t.steps, type=2, behavior=0, invert=0))
     yield 'prefix-space-inverted', tokenizer(good.tokenizer_flags, steps=[tokn.Step(2, 0, 1, b'')])
+    yield 'prefix-space-behavior', tokenizer(good.tokenizer_flags, steps=[tokn.Step(2, 1, 0, b'')])
+    yield 'prefix-space-offset', prefix_space_offset()
+    yield 'added-flag-bit-4', tokenizer(added=first(t.added, flags=16))
+
+
+def prefix_space_offset():
+    """The one step of 16 bytes stands before attr and the pool."""
+    raw = base(good.tokenizer_flags)
+    t = tokn.header(container.body(raw, record(raw, 'TOKN')))
+    return in_section(raw, 'TOKN', tokn.section_size(t) - t.pool_size - t.n_tokens - 16 + 4, b'\1')
 
 
 def r27():
@@ -476,6 +525,21 @@ def r27():
     yield 'nan', text(b'{"rounding": NaN}')
     yield 'not-utf8', text(b'{"license": "\xff"}')
     yield 'trailing-bytes', text(b'{}\0')
+    yield 'key-twice', text(b'{"license": {"a": 1, "b": 2, "\\u0061": 1}}')
+    yield 'integer-above-i64', text(b'{"a": 9223372036854775808}')
+    yield 'integer-below-i64', text(b'{"a": -9223372036854775809}')
+    yield 'real-overflows', text(b'{"a": 1e309}')
+    yield 'surrogate-high-alone', text(b'{"a": "\\ud800"}')
+    yield 'surrogate-low-first', text(b'{"a": "\\ude00\\ud83d"}')
+    yield 'surrogate-in-key', text(b'{"\\udfff": null}')
+    yield 'surrogate-in-utf8', text(b'{"a": "\xed\xa0\x80"}')
+    yield 'nested-101', text(b'{"a":' + b'[' * 100 + b']' * 100 + b'}')
+    yield 'nested-very-deep', text(b'[' * 100000)
+    yield 'byte-order-mark', text(b'\xef\xbb\xbf{}')
+    yield 'empty-string', text(b'""')
+    yield 'leading-zero', text(b'{"a": 01}')
+    yield 'comma-at-end', text(b'{"a": 1,}')
+    yield 'control-character', text(b'{"a": "\n"}')
 
 
 def r28():
@@ -494,10 +558,21 @@ def r28():
     yield 'one-more', made(entries + [entries[-1]])
     yield 'layer', made([{**m, 'layer': 1}] + entries[1:])
     yield 'no-counts', made([{'layer': 0, 'role': 'attn_q', 'gamma': m['gamma']}] + entries[1:])
+    yield 'count-real', made([{**m, 'plus': float(m['plus'])}] + entries[1:])
+    yield 'gamma-text', made([{**m, 'gamma': str(m['gamma'])}] + entries[1:])
+    yield 'gamma-null', made([{**m, 'gamma': None}] + entries[1:])
+    yield 'entry-not-an-object', made([None] + entries[1:])
+    yield 'null', made(None)
+    yield 'empty', made([])
 
 
 RULES = [r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12, r13, r14, r15, r16, r17, r18, r19, r20, r21, r22, r23, r24,
          r25, r26, r27, r28]
+
+
+def broken_rules(name):
+    """The rules that the sample of this name breaks: R18-R19-… breaks two."""
+    return {'R%d' % int(part[1:]) for part in name.split('-') if re.fullmatch(r'R\d\d', part)}
 
 
 def samples(most=None):

@@ -49,9 +49,16 @@ def make(weights=mixed, **hyper):
         elif role.section == 'NORM':
             model.norms[key] = [1.0 if plain else 0.5 + b / 256 for b in noise(key, cols)]
         else:
-            values = [1.0 if plain else (b - 128) / 64 for b in noise(key, rows * cols)]
-            model.embeddings[role.name] = floats.to_bf16(values)
+            model.embeddings[role.name] = embedding(model.hyper, plain, key, rows * cols)
     return model
+
+
+def embedding(hyper, plain, key, count):
+    """Bytes of bf16, or of f32 values that no bf16 can hold; exact, so that nothing is rounded."""
+    values = [1.0 if plain else (b - 128) / 64 for b in noise(key, count)]
+    if hyper['flags'] & layout.F32_EMBEDDINGS:
+        return floats.float_bytes([x + 2.0 ** -20 for x in values])
+    return floats.to_bf16(values)
 
 
 def smallest():
@@ -97,8 +104,9 @@ def sampling_defaults():
 
 
 def with_int8(model):
-    matrix = model.embeddings['token_embedding' if model.hyper['flags'] & layout.TIED else 'output']
-    model.int8 = Int8(*floats.int8_copy(matrix, model.hyper['hidden_size']))
+    role = 33 if model.hyper['flags'] & layout.TIED else 34
+    size = layout.ITEM_SIZE[layout.dtype(role, model.hyper)]
+    model.int8 = Int8(*floats.int8_copy(model.embeddings[ROLES[role].name], model.hyper['hidden_size'], size))
     return model
 
 
@@ -115,6 +123,28 @@ def int8_tied():
 
 def int8_untied():
     return with_int8(make(flags=0, hidden_size=6, vocab_size=5))
+
+
+def f32_tied():
+    return make(flags=layout.TIED | layout.F32_EMBEDDINGS, hidden_size=3, vocab_size=5)
+
+
+def f32_untied():
+    return make(flags=layout.F32_EMBEDDINGS, hidden_size=3, vocab_size=5)
+
+
+def f32_int8_tied():
+    """What bf16 rows cannot have: the largest value below 2^−100, denormals, the largest f32, quotients next to a tie."""
+    model = make(flags=layout.TIED | layout.F32_EMBEDDINGS, hidden_size=4, vocab_size=5)
+    rows = [[2.0 ** -100 - 2.0 ** -124, 0.0, -0.0, 2.0 ** -149], [2.0 ** -100, 2.0 ** -149, 0.0, -1e-33],
+            [2.0 ** 128 - 2.0 ** 104, -1e38, 1.0, 1.3397e36], [127.0, 0.5 + 2.0 ** -24, 1.5 - 2.0 ** -23, -2.5],
+            [1.0, -1 / 3, 1 / 6, 2.5 / 127]]
+    model.embeddings['token_embedding'] = floats.float_bytes([x for row in rows for x in row])
+    return with_int8(model)
+
+
+def f32_int8_untied():
+    return with_int8(make(flags=layout.F32_EMBEDDINGS, hidden_size=6, vocab_size=5))
 
 
 def bpe(words, merges, **more):
@@ -162,6 +192,14 @@ def tokenizer_flags():
     return with_tokenizer(t)
 
 
+def tokenizer_steps():
+    """As many pre-tokenizer steps as there may be, with every behavior."""
+    model = tokenizer()
+    model.tokenizer.steps = [tokn.Step(tokn.SPLIT, i % 5, i % 2, b' ') for i in range(63)] + [
+        tokn.Step(tokn.PREFIX_SPACE, 0, 0, b'')]
+    return model
+
+
 PROVENANCE = {
     'converter': 'bnt-convert 0.1.0', 'packer': 'bnt-pack 0.1.0', 'architecture': 'BitNetForCausalLM',
     'form': 'masters, bf16', 'rounding': 'half_even', 'repository': None, 'commit': None, 'license': 'MIT',
@@ -186,6 +224,17 @@ def matrices(model):
 def provenance_matrices():
     model = make(n_layers=2)
     return with_provenance(model, matrices=matrices(model))
+
+
+def provenance_limits():
+    """The edges of section 9: nesting of 100 with the outermost object, the ends of i64, a key again in another object,
+    a surrogate pair, all the escapes but that of U+0000, the largest f64 and one that is zero after rounding."""
+    model = smallest()
+    model.provenance = (
+        b' {"nesting": ' + b'[{"a":' * 49 + b'[]' + b'}]' * 49 + b',\r\n\t"integers": [-9223372036854775808, '
+        b'9223372036854775807, -0], "reals": [1.7976931348623157e308, -1E-999, 0.5e+00], "a": {"a": {"a": null}}, '
+        b'"text": "\\ud83d\\uDE00\\u0001\\"\\\\\\/\\b\\f\\n\\r\\t\x7f\xf4\x8f\xbf\xbf\xef\xbf\xbf", "": {}} ')
+    return model
 
 
 def unknown_section():
@@ -249,8 +298,9 @@ def shared_pool():
 
 
 GOOD = [smallest, sub_norms, untied, two_layers, grouped_heads, odd_sizes, relu2, llama3_rope, sampling_defaults,
-        int8_tied, int8_untied, tokenizer, tokenizer_full, tokenizer_flags, provenance, provenance_matrices,
-        unknown_section, newer_minor, extremes, everything, any_order, shared_pool]
+        int8_tied, int8_untied, f32_tied, f32_untied, f32_int8_tied, f32_int8_untied, tokenizer, tokenizer_full,
+        tokenizer_flags, tokenizer_steps, provenance, provenance_matrices, provenance_limits, unknown_section,
+        newer_minor, extremes, everything, any_order, shared_pool]
 NOT_CANONICAL = {'any-order', 'shared-pool'}  # good, but write(read(x)) gives the canonical form instead of x
 
 
