@@ -153,10 +153,17 @@ _Static_assert(sizeof(struct bnt_tensor_record) == 48, "TENS");
 _Static_assert(offsetof(struct bnt_tensor_record, offset) == 16, "TENS");
 _Static_assert(offsetof(struct bnt_tensor_record, scale) == 32, "TENS");
 
-enum { BNT_TOKENIZER_BYTE_BPE = 1 };      // bnt_tokenizer_record.kind
-enum { BNT_TOKENIZER_IGNORE_MERGES = 1 }; // bit of its flags
-enum { BNT_TOKENIZER_MAX_LIST = 65536 };  // of added tokens, prefix and suffix (R24)
-enum { BNT_TOKENIZER_MAX_STEPS = 64 };    // encoding recurses once a step
+enum { BNT_TOKENIZER_BYTE_BPE = 1, BNT_TOKENIZER_CHARACTER_BPE = 2 }; // bnt_tokenizer_record.kind
+enum {                                                                // bits of its flags
+    BNT_TOKENIZER_IGNORE_MERGES = 1,
+    BNT_TOKENIZER_BYTE_FALLBACK = 2,
+    BNT_TOKENIZER_FUSE_UNK = 4,
+    BNT_TOKENIZER_STRIP_SPACE = 8,  // decoding drops one leading space
+    BNT_TOKENIZER_STRIP_FIRST = 16, // decoding drops all spaces of the first token
+};
+#define BNT_NO_TOKEN UINT32_MAX
+enum { BNT_TOKENIZER_MAX_LIST = 65536 }; // of added tokens, prefix and suffix (R24)
+enum { BNT_TOKENIZER_MAX_STEPS = 64 };   // encoding recurses once a step
 enum { BNT_TOKENIZER_MAX_PATTERN = 65535 };
 
 struct bnt_tokenizer_record {
@@ -172,7 +179,9 @@ struct bnt_tokenizer_record {
     uint32_t pool_size;
     uint32_t chat_offset;
     uint32_t chat_size;
-    uint8_t reserved[16];
+    uint32_t n_normalizers;
+    uint32_t unk_id; // or BNT_NO_TOKEN
+    uint8_t reserved[8];
 };
 _Static_assert(sizeof(struct bnt_tokenizer_record) == 64, "TOKN");
 
@@ -189,6 +198,7 @@ enum { // bits of bnt_added_record.flags
     BNT_ADDED_SINGLE_WORD = 2,
     BNT_ADDED_LSTRIP = 4,
     BNT_ADDED_RSTRIP = 8,
+    BNT_ADDED_NORMALIZED = 16,
 };
 
 struct bnt_added_record {
@@ -199,7 +209,13 @@ struct bnt_added_record {
 };
 _Static_assert(sizeof(struct bnt_added_record) == 16, "TOKN added token");
 
-enum { BNT_STEP_SPLIT = 1, BNT_STEP_PREFIX_SPACE = 2 };
+enum bnt_step_type {
+    BNT_STEP_SPLIT = 1,
+    BNT_STEP_PREFIX = 2, // behavior: 0 every piece, 1 only the text's first
+    BNT_STEP_PREPEND = 3,
+    BNT_STEP_REPLACE = 4,
+    BNT_STEP_NFC = 5,
+};
 enum bnt_split_behavior {
     BNT_SPLIT_REMOVED = 0,
     BNT_SPLIT_ISOLATED = 1,
@@ -215,11 +231,16 @@ struct bnt_step_record {
     uint8_t reserved0;
     uint32_t offset;
     uint32_t size;
-    uint32_t reserved1;
+    uint32_t extra; // of a replacement: its size; it follows the text
 };
 _Static_assert(sizeof(struct bnt_step_record) == 16, "TOKN step");
 
-enum { BNT_ATTR_SPECIAL = 1, BNT_ATTR_ADDED = 2, BNT_ATTR_ABSENT = 4 }; // bits of attr
+enum {
+    BNT_ATTR_SPECIAL = 1,
+    BNT_ATTR_ADDED = 2,
+    BNT_ATTR_ABSENT = 4,
+    BNT_ATTR_BYTE = 8
+}; // of attr
 
 // What a tensor is, for a given model: everything the tensor table holds but the scale.
 struct bnt_tensor_place {

@@ -47,15 +47,19 @@ static bool in_pool(const struct bnt_tokenizer_view *v, uint32_t offset, uint32_
 static const char *record_problem(const struct bnt_tokenizer_record *r, uint32_t vocab_size)
 {
     static const uint8_t zero[sizeof r->reserved];
-    if (r->kind != BNT_TOKENIZER_BYTE_BPE)
+    if (r->kind != BNT_TOKENIZER_BYTE_BPE && r->kind != BNT_TOKENIZER_CHARACTER_BPE)
         return "unknown kind";
-    if (r->flags & ~(uint32_t)BNT_TOKENIZER_IGNORE_MERGES)
+    if (r->flags >= 2 * BNT_TOKENIZER_STRIP_FIRST)
         return "unknown flags";
     if (r->n_tokens < 1 || r->n_tokens > vocab_size)
         return "n_tokens is not in 1 … vocab_size";
     if (r->n_added > BNT_TOKENIZER_MAX_LIST || r->n_steps > BNT_TOKENIZER_MAX_STEPS ||
         r->n_prefix > BNT_TOKENIZER_MAX_LIST || r->n_suffix > BNT_TOKENIZER_MAX_LIST)
         return "a count of added tokens, steps, prefix or suffix is too large";
+    if (r->n_normalizers > r->n_steps)
+        return "n_normalizers is more than n_steps";
+    if (r->unk_id >= r->n_tokens && r->unk_id != BNT_NO_TOKEN)
+        return "unk_id is not a token";
     if (memcmp(r->reserved, zero, sizeof zero) != 0)
         return "reserved bytes are not zero";
     return NULL;
@@ -69,7 +73,7 @@ static const char *range_problem(const struct bnt_tokenizer_view *v)
     for (uint32_t i = 0; i < r->n_tokens; i++) {
         if (v->token_offset[i] > v->token_offset[i + 1])
             return "token_offset is not ascending";
-        if (v->attr[i] & ~(BNT_ATTR_SPECIAL | BNT_ATTR_ADDED | BNT_ATTR_ABSENT))
+        if (v->attr[i] & ~(BNT_ATTR_SPECIAL | BNT_ATTR_ADDED | BNT_ATTR_ABSENT | BNT_ATTR_BYTE))
             return "unknown bits in attr";
     }
     for (uint32_t i = 0; i < r->n_added; i++) {
@@ -77,9 +81,12 @@ static const char *range_problem(const struct bnt_tokenizer_view *v)
             return "the text of an added token lies outside the pool";
     }
     for (uint32_t i = 0; i < r->n_steps; i++) {
-        if (!in_pool(v, v->steps[i].offset, v->steps[i].size))
-            return "the pattern of a step lies outside the pool";
-        if (v->steps[i].reserved0 || v->steps[i].reserved1)
+        const struct bnt_step_record *step = &v->steps[i];
+        if (!in_pool(v, step->offset, step->size) ||
+            !in_pool(v, step->offset + step->size,
+                     step->extra)) // no overflow: both are in the pool
+            return "the text of a step lies outside the pool";
+        if (step->reserved0)
             return "reserved bytes of a step are not zero";
     }
     if (r->chat_size == 0 && r->chat_offset != 0)
@@ -167,17 +174,46 @@ static bool is_text(const struct bnt_tokenizer_view *v, uint32_t offset, uint32_
     return bnt_utf8_valid(v->pool + offset, size) == size;
 }
 
-static const char *step_problem(const struct bnt_tokenizer_view *v, const struct bnt_step_record *s)
+// What bnt.md's table of step types allows.
+static bool step_is_known(const struct bnt_step_record *s, bool normalizer)
 {
-    if (s->type == BNT_STEP_PREFIX_SPACE)
-        return s->offset || s->size || s->behavior || s->invert
-                   ? "a prefix-space step has a pattern, behavior or invert"
-                   : NULL;
-    if (s->type != BNT_STEP_SPLIT || s->behavior > BNT_SPLIT_CONTIGUOUS || s->invert > 1)
-        return "unknown step type, behavior or invert";
-    if (s->size == 0 || s->size > BNT_TOKENIZER_MAX_PATTERN)
-        return "a pattern is empty or too long";
-    return is_text(v, s->offset, s->size) ? NULL : "a pattern is not UTF-8";
+    switch (s->type) {
+    case BNT_STEP_SPLIT:
+        return !normalizer && s->behavior <= BNT_SPLIT_CONTIGUOUS && s->invert <= 1 && !s->extra;
+    case BNT_STEP_PREFIX:
+        return s->behavior <= 1 && !s->invert && !s->extra;
+    case BNT_STEP_PREPEND:
+        return normalizer && !s->behavior && !s->invert && !s->extra;
+    case BNT_STEP_REPLACE:
+        return !s->behavior && !s->invert;
+    case BNT_STEP_NFC:
+        return normalizer && !s->behavior && !s->invert && !s->extra && !s->offset && !s->size;
+    default:
+        return false;
+    }
+}
+
+static const char *step_problem(const struct bnt_tokenizer_view *v, uint32_t i)
+{
+    const struct bnt_step_record *s = &v->steps[i];
+    if (!step_is_known(s, i < v->record.n_normalizers))
+        return "a step has an unknown type, behavior or invert, or one that is not allowed there";
+    if (s->type != BNT_STEP_NFC && (s->size == 0 || s->size > BNT_TOKENIZER_MAX_PATTERN))
+        return "the text of a step is empty or too long";
+    return is_text(v, s->offset, s->size) && is_text(v, s->offset + s->size, s->extra)
+               ? NULL
+               : "the text of a step is not UTF-8";
+}
+
+static bool byte_tokens_fit(const struct bnt_tokenizer_view *v)
+{
+    for (uint32_t i = 0; i < v->record.n_tokens; i++) {
+        size_t size;
+        (void)bnt_token_bytes(v, i, &size);
+        if (v->attr[i] & BNT_ATTR_BYTE && size != 1)
+            return false;
+    }
+    return true;
 }
 
 static const char *text_problem(const struct bnt_tokenizer_view *v)
@@ -187,15 +223,16 @@ static const char *text_problem(const struct bnt_tokenizer_view *v)
         const struct bnt_added_record *a = &v->added[i];
         if (a->size == 0 || !is_text(v, a->offset, a->size))
             return "an added token's text is empty or not UTF-8";
-        if (a->flags & ~(uint32_t)(BNT_ADDED_SPECIAL | BNT_ADDED_SINGLE_WORD | BNT_ADDED_LSTRIP |
-                                   BNT_ADDED_RSTRIP))
+        if (a->flags >= 2 * BNT_ADDED_NORMALIZED)
             return "an added token has unknown flags";
     }
     for (uint32_t i = 0; i < r->n_steps; i++) {
-        const char *problem = step_problem(v, &v->steps[i]);
+        const char *problem = step_problem(v, i);
         if (problem)
             return problem;
     }
+    if (!byte_tokens_fit(v))
+        return "a byte token has not one byte";
     return is_text(v, r->chat_offset, r->chat_size) ? NULL : "the chat template is not UTF-8";
 }
 

@@ -22,17 +22,22 @@ struct tokenizer_builder {
     struct bnt_error *err;
     struct bnt_tokenizer_record record;
     int16_t byte_of[ALPHABET_END]; // code point of the byte-level alphabet → byte, −1 for none
+    // What the tokenizer writes for a space, e.g. U+2581; NULL: nothing else. In the section it is
+    // a space.
+    const char *mark;
+    bool mark_restored; // the decoder turns the mark back into a space
     // Tokens by id.
     const char **token; // text in tokenizer.json, NULL: no such id
     size_t *token_size;
     uint8_t *attr;
-    bool *mergeable; // in model.vocab and wholly of the byte-level alphabet
+    bool *mergeable; // in model.vocab, and a text or merge can lead to it
     // Arrays of the section.
     uint32_t *token_offset;
     uint32_t *lookup;
     struct bnt_merge_record *merges;
     struct bnt_buffer added, steps, prefix, suffix, pool;
-    bool byte_level; // the pre-tokenizer had its ByteLevel step
+    struct bnt_buffer step_texts; // follow the added tokens' texts in the pool
+    bool byte_level;              // the pre-tokenizer had its ByteLevel step
 };
 
 // "tokenizer.json: WHAT "VALUE" is not supported", "tokenizer.json: WHAT", out of memory. They
@@ -42,9 +47,16 @@ enum bnt_status bnt_builder_refuse(struct tokenizer_builder *b, const char *what
 enum bnt_status bnt_builder_bad(struct tokenizer_builder *b, const char *what);
 enum bnt_status bnt_builder_no_memory(struct tokenizer_builder *b);
 
+// Kind, space mark, decoder: what must be known before the first token. (tokenizer_steps.c)
+enum bnt_status bnt_builder_find_kind(struct tokenizer_builder *b);
 // Tokens, added tokens, merges. (tokenizer_vocab.c)
 enum bnt_status bnt_builder_add_vocabulary(struct tokenizer_builder *b);
-// Pre-tokenizer, decoder, post-processor. (tokenizer_steps.c)
+// Normalizer, pre-tokenizer, post-processor. Offsets of steps count from step_texts.
+// (tokenizer_steps.c)
 enum bnt_status bnt_builder_add_steps(struct tokenizer_builder *b);
+
+// Appends a text with the space mark replaced by a space. (tokenizer_vocab.c)
+void bnt_builder_put_text(const struct tokenizer_builder *b, const char *text, size_t size,
+                          struct bnt_buffer *out);
 
 #endif

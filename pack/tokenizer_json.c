@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "formats/json.h"
+#include "formats/normalize.h"
 #include "formats/tokenizer_view.h"
 #include "pack/tokenizer_builder.h"
 
@@ -26,11 +27,58 @@ enum bnt_status bnt_builder_no_memory(struct tokenizer_builder *b)
     return bnt_fail(b->err, BNT_ERR_MEMORY, "%s: out of memory", file_name);
 }
 
+// --- the pool behind the tokens ---
+
+// The text of an added token as the normalizer would leave it.
+static enum bnt_status put_normalized(struct tokenizer_builder *b, const char *text, size_t size)
+{
+    const struct bnt_step_record *steps = (const void *)b->steps.data;
+    uint8_t *now = malloc(size + 1);
+    if (!now)
+        return bnt_builder_no_memory(b);
+    memcpy(now, text, size);
+    for (uint32_t i = 0; i < b->record.n_normalizers; i++) {
+        uint8_t *next;
+        bool ok = bnt_normalize(&steps[i], b->step_texts.data, true, now, size, &next, &size);
+        free(now);
+        if (!ok)
+            return bnt_builder_no_memory(b);
+        now = next;
+    }
+    bnt_buffer_put(&b->pool, now, size);
+    free(now);
+    return BNT_OK;
+}
+
+static enum bnt_status put_added_texts(struct tokenizer_builder *b)
+{
+    struct bnt_added_record *added = (void *)b->added.data;
+    enum bnt_status status = BNT_OK;
+    for (uint32_t i = 0; i < b->record.n_added && status == BNT_OK; i++) {
+        const char *text = b->token[added[i].id];
+        size_t size = b->token_size[added[i].id];
+        added[i].offset = (uint32_t)b->pool.size;
+        if (added[i].flags & BNT_ADDED_NORMALIZED)
+            status = put_normalized(b, text, size);
+        else
+            bnt_buffer_put(&b->pool, text, size);
+        added[i].size = (uint32_t)b->pool.size - added[i].offset;
+    }
+    return status;
+}
+
+static void put_step_texts(struct tokenizer_builder *b)
+{
+    struct bnt_step_record *steps = (void *)b->steps.data;
+    for (uint32_t i = 0; i < b->record.n_steps; i++)
+        steps[i].offset = steps[i].size ? steps[i].offset + (uint32_t)b->pool.size : 0;
+    bnt_buffer_put(&b->pool, b->step_texts.data, b->step_texts.size);
+}
+
 static enum bnt_status assemble(struct tokenizer_builder *b, const char *chat, size_t chat_size,
                                 struct bnt_buffer *out)
 {
     struct bnt_tokenizer_record *r = &b->record;
-    r->kind = BNT_TOKENIZER_BYTE_BPE;
     r->chat_offset = chat_size ? (uint32_t)b->pool.size : 0;
     r->chat_size = (uint32_t)chat_size;
     bnt_buffer_put(&b->pool, chat, chat_size);
@@ -82,6 +130,7 @@ static void free_builder(struct tokenizer_builder *b)
     bnt_buffer_free(&b->prefix);
     bnt_buffer_free(&b->suffix);
     bnt_buffer_free(&b->pool);
+    bnt_buffer_free(&b->step_texts);
 }
 
 enum bnt_status bnt_tokenizer_build(const char *json, size_t size, const char *chat,
@@ -96,6 +145,10 @@ enum bnt_status bnt_tokenizer_build(const char *json, size_t size, const char *c
     status = bnt_builder_add_vocabulary(&b);
     if (status == BNT_OK)
         status = bnt_builder_add_steps(&b);
+    if (status == BNT_OK)
+        status = put_added_texts(&b);
+    if (status == BNT_OK)
+        put_step_texts(&b);
     if (status == BNT_OK)
         status = assemble(&b, chat, chat_size, out);
     if (status == BNT_OK)

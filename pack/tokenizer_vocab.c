@@ -39,6 +39,53 @@ static bool to_bytes(const struct tokenizer_builder *b, const char *text, size_t
     return true;
 }
 
+// A text with every space mark replaced by a space.
+void bnt_builder_put_text(const struct tokenizer_builder *b, const char *text, size_t size,
+                          struct bnt_buffer *out)
+{
+    size_t mark = b->mark ? strlen(b->mark) : 0;
+    for (size_t at = 0; at < size;) {
+        if (mark && size - at >= mark && memcmp(text + at, b->mark, mark) == 0) {
+            bnt_buffer_put(out, " ", 1);
+            at += mark;
+        } else {
+            bnt_buffer_put(out, text + at, 1);
+            at++;
+        }
+    }
+}
+
+// Appends the bytes that a token's text stands for in the input. false: no input leads to it.
+static bool put_matched(const struct tokenizer_builder *b, const char *text, size_t size,
+                        struct bnt_buffer *out)
+{
+    if (b->record.kind == BNT_TOKENIZER_BYTE_BPE) {
+        uint8_t *bytes = malloc(size + 1);
+        size_t n;
+        bool ok = bytes && to_bytes(b, text, size, bytes, &n);
+        if (ok)
+            bnt_buffer_put(out, bytes, n);
+        free(bytes);
+        return ok;
+    }
+    if (b->mark && memchr(text, ' ', size))
+        return false; // every space of the input has become a mark
+    bnt_builder_put_text(b, text, size, out);
+    return true;
+}
+
+// The byte of a byte token's text, "<0x0A>", or −1.
+static int byte_token(const struct tokenizer_builder *b, const char *text, size_t size)
+{
+    static const char digits[] = "0123456789ABCDEF";
+    if (!(b->record.flags & BNT_TOKENIZER_BYTE_FALLBACK) || size != 6 ||
+        memcmp(text, "<0x", 3) != 0 || text[5] != '>')
+        return -1;
+    const char *high = memchr(digits, text[3], 16);
+    const char *low = memchr(digits, text[4], 16);
+    return high && low ? (int)(high - digits) * 16 + (int)(low - digits) : -1;
+}
+
 // --- model ---
 
 static enum bnt_status check_empty(struct tokenizer_builder *b, const char *key)
@@ -54,15 +101,34 @@ static enum bnt_status check_model(struct tokenizer_builder *b)
         bnt_json_text(b->model, "type", bnt_json_get(b->model, "merges") ? "BPE" : "(none)");
     if (strcmp(type, "BPE") != 0)
         return bnt_builder_refuse(b, "model type", type);
-    if (bnt_json_true(b->model, "byte_fallback"))
-        return bnt_builder_refuse(b, "byte_fallback", "true");
-    if (bnt_json_get(b->json, "normalizer"))
-        return bnt_builder_refuse(b, "normalizer",
-                                  bnt_json_text(bnt_json_get(b->json, "normalizer"), "type", "?"));
-    if (bnt_json_true(b->model, "ignore_merges"))
-        b->record.flags |= BNT_TOKENIZER_IGNORE_MERGES;
+    static const struct {
+        const char *key;
+        uint32_t flag;
+    } flags[] = {
+        {"ignore_merges", BNT_TOKENIZER_IGNORE_MERGES},
+        {"byte_fallback", BNT_TOKENIZER_BYTE_FALLBACK},
+        {"fuse_unk", BNT_TOKENIZER_FUSE_UNK},
+    };
+    for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
+        if (bnt_json_true(b->model, flags[i].key))
+            b->record.flags |= flags[i].flag;
+    }
     enum bnt_status status = check_empty(b, "continuing_subword_prefix");
     return status == BNT_OK ? check_empty(b, "end_of_word_suffix") : status;
+}
+
+// The id of the unknown token, if it has one.
+static enum bnt_status find_unk(struct tokenizer_builder *b)
+{
+    const char *unk = bnt_json_text(b->model, "unk_token", NULL);
+    b->record.unk_id = BNT_NO_TOKEN;
+    if (!unk)
+        return BNT_OK;
+    const json_t *id = json_object_get(json_object_get(b->model, "vocab"), unk);
+    if (!id)
+        return bnt_builder_bad(b, "unk_token is not in the vocabulary");
+    b->record.unk_id = (uint32_t)json_integer_value(id); // count_tokens checked all ids
+    return BNT_OK;
 }
 
 // One more than the highest id below vocab_size in the vocabulary and the added tokens.
@@ -116,14 +182,17 @@ static enum bnt_status add_vocabulary(struct tokenizer_builder *b)
     json_t *id;
     json_object_foreach(json_object_get(b->model, "vocab"), text, id)
     {
-        size_t n, size = strlen(text);
+        size_t size = strlen(text);
         size_t i = (size_t)json_integer_value(id);
         if (b->token[i])
             return bnt_fail(b->err, BNT_ERR_FORMAT, "%s: tokens '%s' and '%s' have the same id %zu",
                             "tokenizer.json", b->token[i], text, i);
         b->token[i] = text;
         b->token_size[i] = size;
-        b->mergeable[i] = size > 0 && to_bytes(b, text, size, NULL, &n);
+        if (byte_token(b, text, size) >= 0)
+            b->attr[i] |= BNT_ATTR_BYTE;
+        else
+            b->mergeable[i] = size > 0;
     }
     return BNT_OK;
 }
@@ -148,9 +217,10 @@ static enum bnt_status add_added_token(struct tokenizer_builder *b, const json_t
     b->token_size[i] = size;
     bool special = bnt_json_true(entry, "special");
     b->attr[i] = (uint8_t)(BNT_ATTR_ADDED | (special ? BNT_ATTR_SPECIAL : 0));
+    bool normalized = bnt_json_true(entry, "normalized") && bnt_json_get(b->json, "normalizer");
     struct bnt_added_record record = {
         .id = (uint32_t)i,
-        .flags = (special ? BNT_ADDED_SPECIAL : 0u) |
+        .flags = (special ? BNT_ADDED_SPECIAL : 0u) | (normalized ? BNT_ADDED_NORMALIZED : 0u) |
                  (bnt_json_true(entry, "single_word") ? BNT_ADDED_SINGLE_WORD : 0u) |
                  (bnt_json_true(entry, "lstrip") ? BNT_ADDED_LSTRIP : 0u) |
                  (bnt_json_true(entry, "rstrip") ? BNT_ADDED_RSTRIP : 0u),
@@ -176,25 +246,33 @@ static enum bnt_status add_added(struct tokenizer_builder *b)
 
 // --- the tokens' bytes ---
 
-// What ids decode to, in their order. A text with characters outside the alphabet stands for
-// itself.
+// The bytes of one token. A text that no input leads to stands for itself.
+static void put_token(struct tokenizer_builder *b, uint32_t i)
+{
+    const char *text = b->token[i];
+    size_t size = b->token_size[i], start = b->pool.size;
+    int byte = byte_token(b, text, size);
+    if (b->attr[i] & BNT_ATTR_BYTE && byte >= 0) {
+        const uint8_t one = (uint8_t)byte;
+        bnt_buffer_put(&b->pool, &one, 1);
+    } else if (b->attr[i] & BNT_ATTR_ADDED && b->record.kind == BNT_TOKENIZER_CHARACTER_BPE) {
+        bnt_builder_put_text(b, text, size, &b->pool);
+    } else if (!put_matched(b, text, size, &b->pool)) {
+        b->pool.size = start;
+        b->mergeable[i] = false;
+        bnt_builder_put_text(b, text, size, &b->pool);
+    }
+}
+
+// What ids decode to, in their order.
 static enum bnt_status put_tokens(struct tokenizer_builder *b)
 {
     for (uint32_t i = 0; i < b->record.n_tokens; i++) {
         b->token_offset[i] = (uint32_t)b->pool.size;
-        if (!b->token[i]) {
-            b->attr[i] = BNT_ATTR_ABSENT;
-            continue;
-        }
-        size_t size;
-        uint8_t *bytes = malloc(b->token_size[i] + 1);
-        if (!bytes)
-            return bnt_builder_no_memory(b);
-        if (to_bytes(b, b->token[i], b->token_size[i], bytes, &size))
-            bnt_buffer_put(&b->pool, bytes, size);
+        if (b->token[i])
+            put_token(b, i);
         else
-            bnt_buffer_put(&b->pool, b->token[i], b->token_size[i]);
-        free(bytes);
+            b->attr[i] = BNT_ATTR_ABSENT;
     }
     b->token_offset[b->record.n_tokens] = (uint32_t)b->pool.size;
     return b->pool.failed ? bnt_builder_no_memory(b) : BNT_OK;
@@ -271,20 +349,24 @@ static bool split_merge(const json_t *merge, const char *part[2], size_t size[2]
     return true;
 }
 
-// Returns false for a merge that is malformed or whose parts or result are no tokens.
+// Returns false for a merge whose parts or result are no tokens.
 static bool resolve_merge(const struct tokenizer_builder *b, const char *const part[2],
                           const size_t size[2], struct bnt_merge_record *out)
 {
-    uint8_t *bytes = malloc(size[0] + size[1] + 1);
-    size_t left, right;
+    struct bnt_buffer bytes = {0};
     int64_t id[3] = {-1, -1, -1};
-    if (bytes && to_bytes(b, part[0], size[0], bytes, &left) &&
-        to_bytes(b, part[1], size[1], bytes + left, &right)) {
-        id[0] = find_bytes(b, bytes, left);
-        id[1] = find_bytes(b, bytes + left, right);
-        id[2] = find_bytes(b, bytes, left + right);
+    size_t left = 0;
+    bool ok = put_matched(b, part[0], size[0], &bytes);
+    if (ok) {
+        left = bytes.size;
+        ok = put_matched(b, part[1], size[1], &bytes) && bytes.size > left && left > 0;
     }
-    free(bytes);
+    if (ok) {
+        id[0] = find_bytes(b, bytes.data, left);
+        id[1] = find_bytes(b, bytes.data + left, bytes.size - left);
+        id[2] = find_bytes(b, bytes.data, bytes.size);
+    }
+    bnt_buffer_free(&bytes);
     *out = (struct bnt_merge_record){
         .left = (uint32_t)id[0], .right = (uint32_t)id[1], .result = (uint32_t)id[2]};
     return id[0] >= 0 && id[1] >= 0 && id[2] >= 0;
@@ -322,22 +404,16 @@ static enum bnt_status add_merges(struct tokenizer_builder *b)
     return BNT_OK;
 }
 
-// The texts of the added tokens follow the tokens' bytes in the pool.
-static void put_added_texts(struct tokenizer_builder *b)
-{
-    struct bnt_added_record *added = (void *)b->added.data;
-    for (uint32_t i = 0; i < b->record.n_added; i++) {
-        added[i].offset = (uint32_t)b->pool.size;
-        bnt_buffer_put(&b->pool, b->token[added[i].id], b->token_size[added[i].id]);
-    }
-}
-
 enum bnt_status bnt_builder_add_vocabulary(struct tokenizer_builder *b)
 {
     make_alphabet(b);
     enum bnt_status status = check_model(b);
     if (status == BNT_OK)
+        status = bnt_builder_find_kind(b);
+    if (status == BNT_OK)
         status = count_tokens(b);
+    if (status == BNT_OK)
+        status = find_unk(b);
     if (status == BNT_OK && !allocate(b))
         status = bnt_builder_no_memory(b);
     if (status == BNT_OK)
@@ -349,6 +425,5 @@ enum bnt_status bnt_builder_add_vocabulary(struct tokenizer_builder *b)
     if (status != BNT_OK)
         return status;
     make_lookup(b);
-    put_added_texts(b);
     return add_merges(b);
 }

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/utf8.h"
+
 bool bnt_encoder_reserve(void **array, size_t *capacity, size_t count, size_t size)
 {
     if (count <= *capacity)
@@ -142,24 +144,60 @@ static bool merge(struct bnt_encoder *e, const struct bnt_bpe_pair *p)
     return consider(e, left->previous) && consider(e, p->at);
 }
 
-// One symbol a byte; bytes without a token are dropped.
+// The symbols of one piece as they are made.
+struct maker {
+    struct bnt_encoder *encoder;
+    uint32_t count;
+    bool after_unk; // the last symbol stands for something unknown
+};
+
+// There is room: a piece has no more symbols than bytes.
+static void put_symbol(struct maker *m, uint32_t id)
+{
+    uint32_t n = m->count++;
+    m->encoder->symbols[n] = (struct bnt_bpe_symbol){.id = id, .previous = n - 1, .next = n + 1};
+    m->after_unk = false;
+}
+
+// What has no token of its own: byte tokens, the unknown token, or nothing.
+static void put_unknown(struct maker *m, const uint8_t *bytes, size_t size)
+{
+    const struct bnt_model *model = m->encoder->model;
+    const struct bnt_tokenizer_record *r = &model->tokenizer.record;
+    bool spell = r->flags & BNT_TOKENIZER_BYTE_FALLBACK;
+    for (size_t i = 0; i < size; i++)
+        spell = spell && model->byte_token[bytes[i]] >= 0;
+    if (spell) {
+        for (size_t i = 0; i < size; i++)
+            put_symbol(m, (uint32_t)model->byte_token[bytes[i]]);
+    } else if (r->unk_id != BNT_NO_TOKEN) {
+        if (!(m->after_unk && r->flags & BNT_TOKENIZER_FUSE_UNK))
+            put_symbol(m, r->unk_id);
+        m->after_unk = true;
+    }
+}
+
+// One symbol for each byte or character.
 static bool make_symbols(struct bnt_encoder *e, const uint8_t *piece, size_t size, uint32_t *count)
 {
+    const bool bytes = e->model->tokenizer.record.kind == BNT_TOKENIZER_BYTE_BPE;
+    struct maker m = {.encoder = e};
     if (!bnt_encoder_reserve((void **)&e->symbols, &e->symbols_capacity, size,
                              sizeof e->symbols[0]))
         return false;
-    uint32_t n = 0;
-    for (size_t i = 0; i < size; i++) {
-        int32_t id = e->model->byte_token[piece[i]];
-        if (id >= 0) {
-            e->symbols[n] =
-                (struct bnt_bpe_symbol){.id = (uint32_t)id, .previous = n - 1, .next = n + 1};
-            n++;
-        }
+    for (size_t at = 0; at < size;) {
+        size_t n = bytes ? 1 : (size_t)bnt_utf8_next(piece + at, size - at, NULL);
+        int64_t id =
+            bytes ? e->model->byte_token[piece[at]] : bnt_bpe_lookup(e->model, piece + at, n);
+        if (id >= 0)
+            put_symbol(&m, (uint32_t)id);
+        else
+            put_unknown(&m, piece + at, n);
+        at += n;
     }
-    if (n > 0)
-        e->symbols[n - 1].next = BNT_BPE_NONE; // n − 1 of the first is BNT_BPE_NONE as well
-    *count = n;
+    if (m.count > 0)
+        e->symbols[m.count - 1].next = BNT_BPE_NONE; // 0 − 1 of the first is BNT_BPE_NONE as well
+    *count = m.count;
     return true;
 }
 

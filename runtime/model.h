@@ -38,7 +38,7 @@ struct bnt_model {
     bool has_tokenizer;
     struct bnt_tokenizer_view tokenizer;
     pcre2_code **patterns;   // (n_steps), NULL for steps without one
-    int32_t byte_token[256]; // lookup token of each single byte, or −1
+    int32_t byte_token[256]; // of each byte: its lookup token (byte-level) or byte token, or −1
     bool added_start[256];   // bytes with which some added token begins
     const struct bnt_kernels *kernels;
     struct bnt_model_info info;

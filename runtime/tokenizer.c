@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/normalize.h"
 #include "formats/utf8.h"
 #include "runtime/bpe.h"
 #include "runtime/model.h"
@@ -12,6 +13,20 @@
 enum { MATCH_LIMIT = 10 * 1000 * 1000, HEAP_LIMIT_KIB = 64 * 1024 };
 
 // --- what a model keeps ---
+
+static void fill_byte_tokens(struct bnt_model *m)
+{
+    const struct bnt_tokenizer_view *v = &m->tokenizer;
+    for (unsigned byte = 0; byte < 256; byte++) {
+        const uint8_t text = (uint8_t)byte;
+        bool byte_level = v->record.kind == BNT_TOKENIZER_BYTE_BPE;
+        m->byte_token[byte] = byte_level ? (int32_t)bnt_bpe_lookup(m, &text, 1) : -1;
+    }
+    for (uint32_t i = 0; i < v->record.n_tokens; i++) {
+        if (v->attr[i] & BNT_ATTR_BYTE) // R26: it has one byte
+            m->byte_token[v->pool[v->token_offset[i]]] = (int32_t)i;
+    }
+}
 
 enum bnt_status bnt_tokenizer_bind(struct bnt_model *m, struct bnt_error *err)
 {
@@ -28,10 +43,7 @@ enum bnt_status bnt_tokenizer_bind(struct bnt_model *m, struct bnt_error *err)
             return BNT_ERR_FORMAT;
         }
     }
-    for (unsigned byte = 0; byte < 256; byte++) {
-        const uint8_t text = (uint8_t)byte;
-        m->byte_token[byte] = (int32_t)bnt_bpe_lookup(m, &text, 1);
-    }
+    fill_byte_tokens(m);
     for (uint32_t i = 0; i < v->record.n_added; i++)
         m->added_start[v->pool[v->added[i].offset]] = true;
     return BNT_OK;
@@ -59,13 +71,14 @@ struct splitter {
     struct text_encoder *encoder;
     uint32_t step;
     const uint8_t *text;
+    bool at_start;     // text begins where the whole text begins
     size_t start, end; // the piece that may still grow; empty: none
     bool is_separator; // of the piece
     bool after_separator;
 };
 
-static enum bnt_status encode_piece(struct text_encoder *e, uint32_t step, const uint8_t *text,
-                                    size_t size);
+static enum bnt_status encode_piece(struct text_encoder *e, uint32_t step, bool at_start,
+                                    const uint8_t *text, size_t size);
 
 static enum bnt_status no_memory(struct text_encoder *e)
 {
@@ -76,7 +89,8 @@ static enum bnt_status flush(struct splitter *s)
 {
     enum bnt_status status = BNT_OK;
     if (s->end > s->start)
-        status = encode_piece(s->encoder, s->step + 1, s->text + s->start, s->end - s->start);
+        status = encode_piece(s->encoder, s->step + 1, s->at_start && s->start == 0,
+                              s->text + s->start, s->end - s->start);
     s->start = s->end = 0;
     return status;
 }
@@ -142,11 +156,11 @@ static enum bnt_status next_match(struct text_encoder *e, uint32_t step, const u
     return BNT_OK;
 }
 
-static enum bnt_status split(struct text_encoder *e, uint32_t step, const uint8_t *text,
-                             size_t size)
+static enum bnt_status split(struct text_encoder *e, uint32_t step, bool at_start,
+                             const uint8_t *text, size_t size)
 {
     const struct bnt_step_record *record = &e->bpe.model->tokenizer.steps[step];
-    struct splitter s = {.encoder = e, .step = step, .text = text};
+    struct splitter s = {.encoder = e, .step = step, .text = text, .at_start = at_start};
     bool invert = record->invert;
     size_t done = 0, from = 0, start, end;
     while (from <= size && done < size) {
@@ -168,31 +182,31 @@ static enum bnt_status split(struct text_encoder *e, uint32_t step, const uint8_
     return flush(&s);
 }
 
-static enum bnt_status prefix_space(struct text_encoder *e, uint32_t step, const uint8_t *text,
-                                    size_t size)
+// A step that changes the piece but does not split it.
+static enum bnt_status change(struct text_encoder *e, uint32_t step, bool at_start,
+                              const uint8_t *text, size_t size)
 {
-    if (size > 0 && text[0] == ' ')
-        return encode_piece(e, step + 1, text, size);
-    uint8_t *spaced = malloc(size + 1);
-    if (!spaced)
+    const struct bnt_tokenizer_view *v = &e->bpe.model->tokenizer;
+    uint8_t *changed;
+    if (!bnt_normalize(&v->steps[step], v->pool, at_start, text, size, &changed, &size))
         return no_memory(e);
-    spaced[0] = ' ';
-    memcpy(spaced + 1, text, size);
-    enum bnt_status status = encode_piece(e, step + 1, spaced, size + 1);
-    free(spaced);
+    enum bnt_status status = encode_piece(e, step + 1, at_start, changed, size);
+    free(changed);
     return status;
 }
 
 // Applies the steps from `step` on, then merges. Recursion is as deep as there are steps, at most
 // BNT_TOKENIZER_MAX_STEPS.
-static enum bnt_status encode_piece(struct text_encoder *e, uint32_t step, const uint8_t *text,
-                                    size_t size)
+static enum bnt_status encode_piece(struct text_encoder *e, uint32_t step, bool at_start,
+                                    const uint8_t *text, size_t size)
 {
     const struct bnt_tokenizer_view *v = &e->bpe.model->tokenizer;
+    if (size == 0)
+        return BNT_OK;
     if (step == v->record.n_steps)
         return bnt_bpe_encode(&e->bpe, text, size) ? BNT_OK : no_memory(e);
-    return v->steps[step].type == BNT_STEP_SPLIT ? split(e, step, text, size)
-                                                 : prefix_space(e, step, text, size);
+    return v->steps[step].type == BNT_STEP_SPLIT ? split(e, step, at_start, text, size)
+                                                 : change(e, step, at_start, text, size);
 }
 
 // --- added tokens ---
@@ -234,9 +248,10 @@ static bool stands_alone(const uint8_t *text, size_t size, size_t start, size_t 
     return end == size || !is_word_character(text + end, size - end);
 }
 
-// The longest added token that begins at `at`, or NULL.
-static const struct bnt_added_record *longest_added(const struct bnt_model *m, const uint8_t *text,
-                                                    size_t size, size_t at)
+// The longest added token that begins at `at`, or NULL. normalized: of those matched after the
+// normalizer, or before.
+static const struct bnt_added_record *longest_added(const struct bnt_model *m, bool normalized,
+                                                    const uint8_t *text, size_t size, size_t at)
 {
     const struct bnt_tokenizer_view *v = &m->tokenizer;
     const struct bnt_added_record *longest = NULL;
@@ -244,11 +259,25 @@ static const struct bnt_added_record *longest_added(const struct bnt_model *m, c
         return NULL;
     for (uint32_t i = 0; i < v->record.n_added; i++) {
         const struct bnt_added_record *a = &v->added[i];
-        if (a->size <= size - at && (!longest || a->size > longest->size) &&
+        if (!!(a->flags & BNT_ADDED_NORMALIZED) == normalized && a->size <= size - at &&
+            (!longest || a->size > longest->size) &&
             memcmp(v->pool + a->offset, text + at, a->size) == 0)
             longest = a;
     }
     return longest;
+}
+
+// Whether the normalizer leaves spaces that were marks in the original tokenizer (a mark is no
+// white space).
+static bool marks_are_spaces(const struct bnt_model *m)
+{
+    const struct bnt_tokenizer_view *v = &m->tokenizer;
+    for (uint32_t i = 0; i < v->record.n_normalizers; i++) {
+        const struct bnt_step_record *s = &v->steps[i];
+        if (s->type == BNT_STEP_REPLACE && s->extra == 1 && v->pool[s->offset + s->size] == ' ')
+            return true;
+    }
+    return false;
 }
 
 struct added_match {
@@ -258,12 +287,12 @@ struct added_match {
 };
 
 // The next added token at or after from; .added = NULL when there is none. It takes no white space
-// before floor.
-static struct added_match find_added(const struct bnt_model *m, const uint8_t *text, size_t size,
-                                     size_t from, size_t floor)
+// before from.
+static struct added_match find_added(const struct bnt_model *m, bool normalized,
+                                     const uint8_t *text, size_t size, size_t from)
 {
     for (size_t at = from; at < size; at++) {
-        const struct bnt_added_record *a = longest_added(m, text, size, at);
+        const struct bnt_added_record *a = longest_added(m, normalized, text, size, at);
         if (!a)
             continue;
         struct added_match match = {
@@ -273,16 +302,17 @@ static struct added_match find_added(const struct bnt_model *m, const uint8_t *t
             continue;
         }
         uint32_t c;
-        while (a->flags & BNT_ADDED_LSTRIP && match.start > floor) {
+        const bool spaces = !(normalized && marks_are_spaces(m));
+        while (a->flags & BNT_ADDED_LSTRIP && match.start > from) {
             size_t before = previous_character(text, match.start);
             (void)bnt_utf8_next(text + before, size - before, &c);
-            if (!is_white_space(c))
+            if (!is_white_space(c) || (c == ' ' && !spaces))
                 break;
             match.start = before;
         }
         while (a->flags & BNT_ADDED_RSTRIP && match.end < size) {
             int n = bnt_utf8_next(text + match.end, size - match.end, &c);
-            if (!is_white_space(c))
+            if (!is_white_space(c) || (c == ' ' && !spaces))
                 break;
             match.end += (size_t)n;
         }
@@ -292,13 +322,20 @@ static struct added_match find_added(const struct bnt_model *m, const uint8_t *t
     return (struct added_match){.start = size, .end = size, .resume = size};
 }
 
-static enum bnt_status encode_text(struct text_encoder *e, const uint8_t *text, size_t size)
+// What lies between added tokens, and where it begins.
+typedef enum bnt_status encode_between(struct text_encoder *e, bool at_start, const uint8_t *text,
+                                       size_t size);
+
+static enum bnt_status encode_around_added(struct text_encoder *e, bool normalized, bool at_start,
+                                           const uint8_t *text, size_t size,
+                                           encode_between *between)
 {
     size_t done = 0;
     while (done < size) {
-        struct added_match match = find_added(e->bpe.model, text, size, done, done);
+        struct added_match match = find_added(e->bpe.model, normalized, text, size, done);
         if (match.start > done) {
-            enum bnt_status status = encode_piece(e, 0, text + done, match.start - done);
+            enum bnt_status status =
+                between(e, at_start && done == 0, text + done, match.start - done);
             if (status != BNT_OK)
                 return status;
         }
@@ -307,6 +344,35 @@ static enum bnt_status encode_text(struct text_encoder *e, const uint8_t *text, 
         done = match.resume;
     }
     return BNT_OK;
+}
+
+static enum bnt_status encode_normalized(struct text_encoder *e, bool at_start, const uint8_t *text,
+                                         size_t size)
+{
+    return encode_piece(e, e->bpe.model->tokenizer.record.n_normalizers, at_start, text, size);
+}
+
+static enum bnt_status normalize_and_encode(struct text_encoder *e, bool at_start,
+                                            const uint8_t *text, size_t size)
+{
+    const struct bnt_tokenizer_view *v = &e->bpe.model->tokenizer;
+    uint8_t *owned = NULL;
+    for (uint32_t i = 0; i < v->record.n_normalizers; i++) {
+        uint8_t *next;
+        bool ok = bnt_normalize(&v->steps[i], v->pool, at_start, text, size, &next, &size);
+        free(owned);
+        if (!ok)
+            return no_memory(e);
+        text = owned = next;
+    }
+    enum bnt_status status = encode_around_added(e, true, at_start, text, size, encode_normalized);
+    free(owned);
+    return status;
+}
+
+static enum bnt_status encode_text(struct text_encoder *e, const uint8_t *text, size_t size)
+{
+    return encode_around_added(e, false, true, text, size, normalize_and_encode);
 }
 
 // --- the public functions ---
@@ -418,6 +484,49 @@ static void append_valid(char *text, size_t capacity, size_t *size, const uint8_
     }
 }
 
+static bool is_byte_token(const struct bnt_model *m, uint32_t token)
+{
+    return token < m->tokenizer.record.n_tokens && m->tokenizer.attr[token] & BNT_ATTR_BYTE;
+}
+
+// Joins byte tokens from the i-th on; a run that is not UTF-8 becomes one U+FFFD for each of its
+// bytes. Returns the index behind the run.
+static size_t join_byte_tokens(const struct bnt_model *m, const uint32_t *tokens, size_t count,
+                               size_t i, uint8_t *bytes, size_t *at)
+{
+    size_t start = *at, n;
+    for (; i < count && is_byte_token(m, tokens[i]); i++)
+        bytes[(*at)++] = *(const uint8_t *)bnt_token_text(m, tokens[i], &n);
+    size_t size = *at - start;
+    if (bnt_utf8_valid(bytes + start, size) == size)
+        return i;
+    for (size_t j = 0; j < size; j++)
+        memcpy(bytes + start + 3 * j, "\xEF\xBF\xBD", 3);
+    *at = start + 3 * size;
+    return i;
+}
+
+// bytes: room for three times the tokens' bytes.
+static size_t join_tokens(const struct bnt_model *m, const uint32_t *tokens, size_t count,
+                          uint8_t *bytes)
+{
+    size_t at = 0, n;
+    for (size_t i = 0; i < count;) {
+        if (is_byte_token(m, tokens[i])) {
+            i = join_byte_tokens(m, tokens, count, i, bytes, &at);
+            continue;
+        }
+        const char *token = bnt_token_text(m, tokens[i], &n);
+        bool strip = i == 0 && m->tokenizer.record.flags & BNT_TOKENIZER_STRIP_FIRST;
+        for (size_t j = 0; j < n; j++) {
+            if (!(strip && token[j] == ' '))
+                bytes[at++] = (uint8_t)token[j];
+        }
+        i++;
+    }
+    return at;
+}
+
 enum bnt_status bnt_detokenize(const struct bnt_model *model, const uint32_t *tokens, size_t count,
                                char *text, size_t capacity, size_t *size, struct bnt_error *err)
 {
@@ -433,16 +542,13 @@ enum bnt_status bnt_detokenize(const struct bnt_model *model, const uint32_t *to
                             tokens[i], model->hyper.vocab_size);
         total += n;
     }
-    uint8_t *bytes = malloc(total + 1);
+    uint8_t *bytes = malloc(3 * total + 1);
     if (!bytes)
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
-    size_t at = 0;
-    for (size_t i = 0; i < count; i++) {
-        const char *token = bnt_token_text(model, tokens[i], &n);
-        memcpy(bytes + at, token, n);
-        at += n;
-    }
-    append_valid(text, capacity, size, bytes, total);
+    total = join_tokens(model, tokens, count, bytes);
+    bool strips = model->tokenizer.record.flags & BNT_TOKENIZER_STRIP_SPACE;
+    size_t skip = strips && total > 0 && bytes[0] == ' ';
+    append_valid(text, capacity, size, bytes + skip, total - skip);
     free(bytes);
     return *size <= capacity
                ? BNT_OK

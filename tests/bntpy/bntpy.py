@@ -5,6 +5,7 @@
     python3 bntpy.py verify FILE      the rules that the file breaks; exit 1 if any
     python3 bntpy.py roundtrip FILE   exit 1 unless write(read(FILE)) gives the same bytes
     python3 bntpy.py dump FILE        a summary in JSON
+    python3 bntpy.py hexdump FILE     what hexdump -C prints, for section 12
 
 Python 3.9 or later, standard library only. As a module it offers read, write, verify and Model.
 """
@@ -50,8 +51,8 @@ def command_dump(path, data):
 def summary(data):
     model, sections = read(data), container.records(data)
     return {
-        'version': [container.header(data).major, model.version_minor],
-        'content_sha256': container.header(data).sha256.hex(),
+        'version': [container.header(data).version_major, model.version_minor],
+        'content_sha256': container.header(data).content_sha256.hex(),
         'sections': [[container.name(s), s.offset, s.size, '%08x' % s.crc32] for s in sections],
         'hyperparameters': model.hyper,
         'norms': {_name(key): len(values) for key, values in model.norms.items()},
@@ -76,12 +77,39 @@ def _matrix(m):
 
 def _tokenizer(t):
     lengths = {name: len(getattr(t, name)) for name in ('tokens', 'lookup', 'merges', 'added')}
-    return {**lengths, 'flags': t.flags, 'prefix': t.prefix, 'suffix': t.suffix,
-            'steps': [s._replace(pattern=s.pattern.decode('utf-8'))._asdict() for s in t.steps],
+    return {**lengths, 'kind': t.kind, 'flags': t.flags, 'unk_id': t.unk_id, 'prefix': t.prefix, 'suffix': t.suffix,
+            'steps': [[x.decode('utf-8') if isinstance(x, bytes) else x for x in s] for s in t.steps],
             'attributes': dict(sorted(collections.Counter(t.attr).items())), 'chat_size': len(t.chat)}
 
 
-COMMANDS = {'verify': command_verify, 'roundtrip': command_roundtrip, 'dump': command_dump}
+def command_hexdump(_path, data):
+    print('\n'.join(hexdump(data)))
+    return 0
+
+
+def hexdump(data):
+    """The lines of hexdump -C: 16 bytes each, repeated lines as one *, the size at the end."""
+    lines, before = [], None
+    for at in range(0, len(data), 16):
+        row = data[at:at + 16]
+        if row != before:
+            lines.append('%08x  %-48s  |%s|' % (at, _hex(row), _text(row)))
+        elif lines[-1] != '*':
+            lines.append('*')
+        before = row
+    return lines + ['%08x' % len(data)]
+
+
+def _hex(row):
+    return row[:8].hex(' ').ljust(25) + row[8:].hex(' ')
+
+
+def _text(row):
+    return ''.join(chr(b) if 32 <= b < 127 else '.' for b in row)
+
+
+COMMANDS = {'verify': command_verify, 'roundtrip': command_roundtrip, 'dump': command_dump,
+            'hexdump': command_hexdump}
 
 
 def main():

@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""Text to ids and back, kind 1 of section 8.
+"""Text to ids and back, section 8.
 
 Python's re knows no \\p{L}, so a caller who has split steps brings his own matcher: find(pattern, text) gives
 the (start, end) of the matches. All the rest of the definition is here, plain rather than fast.
 """
+import itertools
 import unicodedata
+from collections import namedtuple
 
 import tokn
 
 # Unicode White_Space; str.isspace() also takes U+001C…001F, which are not in it.
 WHITE_SPACE = frozenset('\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000').union(
     map(chr, range(0x2000, 0x200B)))
+REPLACEMENT = '\ufffd'
+
+Piece = namedtuple('Piece', 'text first')  # first: it begins where the whole text begins
 
 
 def is_word(c):
@@ -20,22 +25,74 @@ def is_word(c):
 
 def decode(tokenizer, ids):
     """Ill-formed UTF-8 becomes U+FFFD, one for each maximal subpart: what Python's 'replace' does too."""
-    known = [i for i in ids if i < len(tokenizer.tokens)]
-    return b''.join(tokenizer.tokens[i] for i in known).decode('utf-8', 'replace')
+    known = [(tokenizer.tokens[i], tokenizer.attr[i] & tokn.ATTR_BYTE) for i in ids if i < len(tokenizer.tokens)]
+    if known and tokenizer.flags & tokn.DROP_FIRST_SPACES:
+        known[0] = known[0][0].replace(b' ', b''), known[0][1]
+    runs = itertools.groupby(known, lambda token: token[1])
+    text = b''.join(_decode_run(b''.join(raw for raw, _ in run), is_bytes) for is_bytes, run in runs)
+    text = text.decode('utf-8', 'replace')
+    return text[1:] if tokenizer.flags & tokn.DROP_LEADING_SPACE and text.startswith(' ') else text
+
+
+def _decode_run(raw, is_bytes):
+    """Byte tokens that together are not UTF-8: all of them are shown as what they are not."""
+    try:
+        raw.decode('utf-8')
+    except UnicodeDecodeError:
+        return REPLACEMENT.encode('utf-8') * len(raw) if is_bytes else raw
+    return raw
 
 
 def encode(tokenizer, text, find=None, whole=False):
     """The ids of a text; with prefix and suffix if it is a whole input."""
-    merges = {(m.left, m.right): m for m in tokenizer.merges}
-    lookup = {tokenizer.tokens[i]: i for i in tokenizer.lookup}
+    vocabulary = Vocabulary(tokenizer)
     ids = []
-    for part in split_added(tokenizer.added, text):
+    for part in _parts(tokenizer, text):
         if isinstance(part, int):
             ids.append(part)
             continue
-        for piece in pretokenize(tokenizer.steps, part, find):
-            ids += encode_piece(piece.encode('utf-8'), lookup, merges, tokenizer.flags & tokn.IGNORE_MERGES)
+        for piece in pretokenize(tokenizer.steps[tokenizer.n_normalizers:], part, find):
+            ids += vocabulary.encode(piece)
     return tokenizer.prefix + ids + tokenizer.suffix if whole else ids
+
+
+def _parts(tokenizer, text):
+    """Ids of added tokens and the Pieces between them, normalized."""
+    early = [a for a in tokenizer.added if not a.flags & tokn.NORMALIZED]
+    late = [a for a in tokenizer.added if a.flags & tokn.NORMALIZED]
+    normalizer = tokenizer.steps[:tokenizer.n_normalizers]
+    for part in _with_first(split_added(early, text), True):
+        if isinstance(part, int):
+            yield part
+        else:
+            normalized = _normalize(normalizer, part)
+            yield from _with_first(split_added(late, normalized.text), normalized.first)
+
+
+def _with_first(parts, first):
+    """Strings as Pieces: only the first part can begin where the text begins."""
+    return [part if isinstance(part, int) else Piece(part, first and i == 0) for i, part in enumerate(parts)]
+
+
+def _normalize(steps, piece):
+    for step in steps:
+        piece = _change(step, piece)
+    return piece
+
+
+def _change(step, piece):
+    """A step that does not split."""
+    text, own = piece.text, step.text.decode('utf-8')
+    if step.type == tokn.PREFIX:
+        wanted = not text.startswith(own) and (step.behavior == tokn.EVERY_PIECE or piece.first)
+        text = own + text if wanted else text
+    elif step.type == tokn.PREPEND:
+        text = own + text if text else text
+    elif step.type == tokn.REPLACE:
+        text = text.replace(own, step.replacement.decode('utf-8'))
+    else:
+        text = unicodedata.normalize('NFC', text)
+    return Piece(text, piece.first)
 
 
 def split_added(added, text):
@@ -70,61 +127,97 @@ def _extend(added, text, done, start, end):
 
 
 def pretokenize(steps, text, find=None):
-    pieces = [text]
+    """The texts of the pieces. text: a Piece, or a string that is the whole text."""
+    pieces = [text if isinstance(text, Piece) else Piece(text, True)]
     for step in steps:
-        if step.type == tokn.PREFIX_SPACE:
-            pieces = [piece if piece.startswith(' ') else ' ' + piece for piece in pieces]
+        if step.type != tokn.SPLIT:
+            pieces = [_change(step, piece) for piece in pieces]
         elif find is None:
             raise ValueError('this tokenizer has a pattern: a matcher is needed')
         else:
-            pieces = [new for old in pieces for new in _split(step, old, find(step.pattern.decode('utf-8'), old))]
-    return pieces
+            pattern = step.text.decode('utf-8')
+            pieces = [new for old in pieces for new in _split(step, old, find(pattern, old.text))]
+        pieces = [piece for piece in pieces if piece.text]
+    return [piece.text for piece in pieces]
 
 
-def _split(step, text, spans):
-    """Cut into (is separator, piece), then let behavior say what becomes of the separators. Between matches nothing
-    is nothing; an empty match stays until all is joined, since it keeps apart what lies around it."""
+def _split(step, piece, spans):
+    """Cut into (is separator, start, end), then let behavior say what becomes of the separators. Between matches
+    nothing is nothing; an empty match stays until all is joined, since it keeps apart what lies around it."""
     cut, done = [], 0
     for start, end in spans:
         if done < start:
-            cut.append((bool(step.invert), text[done:start]))
-        cut.append((not step.invert, text[start:end]))
+            cut.append((bool(step.invert), done, start))
+        cut.append((not step.invert, start, end))
         done = end
-    if done < len(text):
-        cut.append((bool(step.invert), text[done:]))
-    return [piece for piece in _behave(step.behavior, cut) if piece]
-
-
-def _behave(behavior, cut):
-    if behavior == tokn.MERGED_WITH_NEXT:  # the mirror image of merged_with_previous
-        mirrored = _join(tokn.MERGED_WITH_PREVIOUS, [(sep, piece[::-1]) for sep, piece in reversed(cut)])
-        return [piece[::-1] for piece in reversed(mirrored)]
-    if behavior == tokn.REMOVED:
-        return [piece for separator, piece in cut if not separator]
-    return _join(behavior, cut)
+    if done < len(piece.text):
+        cut.append((bool(step.invert), done, len(piece.text)))
+    if step.behavior == tokn.REMOVED:
+        kept = [(start, end) for separator, start, end in cut if not separator]
+    else:
+        kept = _join(step.behavior, cut)
+    return [Piece(piece.text[start:end], piece.first and start == 0) for start, end in kept]
 
 
 def _join(behavior, cut):
-    """Separators that join a neighbour: the rest before them, or (contiguous) a separator before them."""
-    pieces, before = [], None
-    for separator, piece in cut:
-        joins = {tokn.MERGED_WITH_PREVIOUS: separator and before is False,
-                 tokn.CONTIGUOUS: separator and before is True}.get(behavior, False)
-        if joins:
-            pieces[-1] += piece
+    """Who joins the one before: a separator the rest, a rest the separator, a separator the separator."""
+    joins = {tokn.MERGED_WITH_PREVIOUS: (False, True), tokn.MERGED_WITH_NEXT: (True, False),
+             tokn.CONTIGUOUS: (True, True)}.get(behavior)
+    kept, before = [], None
+    for separator, start, end in cut:
+        if joins and (before, separator) == joins:
+            kept[-1] = kept[-1][0], end
         else:
-            pieces.append(piece)
+            kept.append((start, end))
         before = separator
-    return pieces
+    return kept
 
 
-def encode_piece(piece, lookup, merges, ignore_merges):
-    if ignore_merges and piece in lookup:
-        return [lookup[piece]]
-    symbols = [lookup[piece[i:i + 1]] for i in range(len(piece)) if piece[i:i + 1] in lookup]
-    while True:
-        found = [(merges[pair].rank, i) for i, pair in enumerate(zip(symbols, symbols[1:])) if pair in merges]
-        if not found:
-            return symbols
-        _, i = min(found)  # lowest rank, then leftmost
-        symbols[i:i + 2] = [merges[symbols[i], symbols[i + 1]].result]
+class Vocabulary:
+    """Step 4 of section 8: a piece becomes ids."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+        self.merges = {(m.left, m.right): m for m in tokenizer.merges}
+        self.lookup = {tokenizer.tokens[i]: i for i in tokenizer.lookup}
+        self.bytes = {word: i for i, word in enumerate(tokenizer.tokens) if tokenizer.attr[i] & tokn.ATTR_BYTE}
+
+    def encode(self, text):
+        raw = text.encode('utf-8')
+        if self.tokenizer.flags & tokn.IGNORE_MERGES and raw in self.lookup:
+            return [self.lookup[raw]]
+        units = [c.encode('utf-8') for c in text] if self.tokenizer.kind == tokn.CHARACTERS else _bytes(raw)
+        return self._merge(self._symbols(units))
+
+    def _symbols(self, units):
+        symbols, is_run = [], False
+        for unit in units:
+            ids = self._ids(unit)
+            unknown = ids is None
+            if not unknown:
+                symbols += ids
+            elif self.tokenizer.unk_id != tokn.NO_ID and not (is_run and self.tokenizer.flags & tokn.FUSE_UNK):
+                symbols.append(self.tokenizer.unk_id)
+            is_run = unknown
+        return symbols
+
+    def _ids(self, unit):
+        """The ids of a character or byte, or None where there are none."""
+        if unit in self.lookup:
+            return [self.lookup[unit]]
+        if self.tokenizer.flags & tokn.BYTE_FALLBACK and all(b in self.bytes for b in _bytes(unit)):
+            return [self.bytes[b] for b in _bytes(unit)]
+        return None
+
+    def _merge(self, symbols):
+        while True:
+            pairs = enumerate(zip(symbols, symbols[1:]))
+            found = [(self.merges[pair].rank, i) for i, pair in pairs if pair in self.merges]
+            if not found:
+                return symbols
+            _, i = min(found)  # lowest rank, then leftmost
+            symbols[i:i + 2] = [self.merges[symbols[i], symbols[i + 1]].result]
+
+
+def _bytes(raw):
+    return [raw[i:i + 1] for i in range(len(raw))]

@@ -19,7 +19,8 @@ SECTIONS = {'HYPR': True, 'TOKN': False, 'NORM': True, 'EMBD': True, 'EMB8': Fal
             'PROV': False}
 
 HEADER = struct.Struct('<8sHHIQI4s32s64s')
-Header = namedtuple('Header', 'magic major minor section_count file_size crc32 reserved28 sha256 reserved64')
+Header = namedtuple('Header', 'magic version_major version_minor section_count file_size header_crc32 reserved28 '
+                              'content_sha256 reserved64')
 RECORD = struct.Struct('<4sIQQI4s')
 Record = namedtuple('Record', 'type flags offset size crc32 reserved')
 TENSOR = struct.Struct('<HHIIIQQf12s')

@@ -51,7 +51,7 @@ def read(data):
         model.tokenizer = tokn.read(sections['TOKN'])
     model.provenance = sections.get('PROV')
     model.extra = [(kind, body) for kind, body in sections.items() if kind not in SECTIONS]
-    model.version_minor = container.header(data).minor
+    model.version_minor = container.header(data).version_minor
     return model
 
 

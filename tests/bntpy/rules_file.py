@@ -15,8 +15,8 @@ def check(data):
     if not (yield from _page(data)):
         return None
     header = container.header(data)
-    if container.header_crc32(data) != header.crc32:
-        yield 'R3', 'header_crc32 is %08x, should be %08x' % (header.crc32, container.header_crc32(data))
+    if container.header_crc32(data) != header.header_crc32:
+        yield 'R3', 'header_crc32 is %08x, should be %08x' % (header.header_crc32, container.header_crc32(data))
     if header.file_size != len(data):
         yield 'R5', 'the file has %d bytes, file_size says %d' % (len(data), header.file_size)
     if not 1 <= header.section_count <= MAX_SECTIONS:
@@ -101,7 +101,7 @@ def _checksums(data, header, records):
         if body is not None and zlib.crc32(body) != record.crc32:
             yield 'R9', 'the CRC-32 of section %r is %08x, should be %08x' % (
                 container.name(record), record.crc32, zlib.crc32(body))
-    if header.file_size <= len(data) and container.content_sha256(data) != header.sha256:
+    if header.file_size <= len(data) and container.content_sha256(data) != header.content_sha256:
         yield 'R10', 'content_sha256 is wrong'
 
 

@@ -9,7 +9,7 @@ from floats import f32
 from layout import ROLES, TERNARY
 
 MAX_COUNTS = {'n_added': 65536, 'n_steps': 64, 'n_prefix': 65536, 'n_suffix': 65536}
-MAX_PATTERN = 65535
+MAX_TEXT = 65535  # bytes of a step's
 MAX_NESTING = 100
 
 
@@ -31,23 +31,27 @@ def check_tokenizer(body, vocab_size):
 
 
 def _header(h, vocab_size):
-    if h.kind != tokn.BPE:
+    if h.kind not in (tokn.BYTES, tokn.CHARACTERS):
         yield 'R24', 'kind %d is unknown' % h.kind
-    if h.flags & ~tokn.IGNORE_MERGES or any(h.reserved):
+    if h.flags & ~31 or any(h.reserved):
         yield 'R24', 'reserved flags or bytes of the header are not zero'
     if h.n_tokens < 1 or vocab_size is not None and h.n_tokens > vocab_size:
         yield 'R24', 'n_tokens %d is not in 1 ... vocab_size' % h.n_tokens
     for name, most in MAX_COUNTS.items():
         if getattr(h, name) > most:
             yield 'R24', '%s is %d' % (name, getattr(h, name))
+    if h.n_normalizers > h.n_steps:
+        yield 'R24', 'n_normalizers %d is more than n_steps' % h.n_normalizers
+    if h.unk_id != tokn.NO_ID and h.unk_id >= h.n_tokens:
+        yield 'R24', 'unk_id %d is not below n_tokens' % h.unk_id
     if h.chat_offset and not h.chat_size:
         yield 'R24', 'chat_offset is %d, but there is no template' % h.chat_offset
 
 
 def _reserved(arrays):
-    if any(s.zero or s.zero2 for s in arrays.steps):
+    if any(s.zero for s in arrays.steps):
         yield 'R24', 'a reserved field of a step is not zero'
-    if any(a & ~7 for a in set(arrays.attr)):
+    if any(a & ~15 for a in set(arrays.attr)):
         yield 'R24', 'a token has unknown attributes'
 
 
@@ -58,8 +62,8 @@ def _ranges(h, arrays):
     if offsets[0] != 0 or any(a > b for a, b in zip(offsets, offsets[1:])) or offsets[-1] > h.pool_size:
         yield 'R24', 'token_offset does not ascend from 0 within the pool'
         good = False
-    ranges = [(x.offset, x.size) for x in arrays.added + arrays.steps] + [(h.chat_offset, h.chat_size)]
-    for offset, size in ranges:
+    ranges = [(a.offset, a.size) for a in arrays.added] + [(s.offset, s.size + s.extra) for s in arrays.steps]
+    for offset, size in ranges + [(h.chat_offset, h.chat_size)]:
         if offset + size > h.pool_size:
             yield 'R24', 'the range %d + %d goes past the pool of %d' % (offset, size, h.pool_size)
             good = False
@@ -101,27 +105,35 @@ def _is_utf8(raw):
 def _added(t):
     if any(not a.text for a in t.added):
         yield 'R26', 'an added token has no text'
-    if any(a.flags & ~15 for a in t.added):
+    if any(a.flags & ~31 for a in t.added):
         yield 'R26', 'an added token has unknown flags'
 
 
 def _texts(t):
-    named = [('added text', a.text) for a in t.added] + [('pattern', s.pattern) for s in t.steps]
+    """A replacement is not named among the texts, but one that is not UTF-8 would leave none behind."""
+    named = [('added text', a.text) for a in t.added] + [("step's text", text) for s in t.steps for text in s[3:]]
     for name, raw in named + [('chat template', t.chat)]:
         if not _is_utf8(raw):
             yield 'R26', 'the %s %r is not UTF-8' % (name, raw[:40])
+    if any(a & tokn.ATTR_BYTE and len(word) != 1 for word, a in zip(t.tokens, t.attr)):
+        yield 'R26', 'a byte token does not have one byte'
 
 
 def _steps(arrays, t):
     """Whether a pattern compiles is not judged: that takes PCRE2, which Python does not have."""
-    for i, (record, step) in enumerate(zip(arrays.steps, t.steps)):
-        if step.type == tokn.SPLIT:
-            good = step.behavior <= tokn.CONTIGUOUS and step.invert <= 1 and 1 <= len(step.pattern) <= MAX_PATTERN
-        else:
-            good = step.type == tokn.PREFIX_SPACE and not any(
-                (step.behavior, step.invert, record.offset, record.size))
-        if not good:
-            yield 'R26', 'step %d: type, behavior, invert or pattern is not allowed' % i
+    for i, record in enumerate(arrays.steps):
+        if record.type not in (tokn.NORMALIZERS if i < t.n_normalizers else tokn.PRETOKENIZERS):
+            yield 'R26', 'step %d: no step of type %d may be here' % (i, record.type)
+        elif not all(_step_fields(record)):
+            yield 'R26', 'step %d: behavior, invert or text is not allowed' % i
+
+
+def _step_fields(s):
+    """What the table of step types does not name is 0."""
+    yield s.behavior <= {tokn.SPLIT: tokn.CONTIGUOUS, tokn.PREFIX: tokn.FIRST_PIECE}.get(s.type, 0)
+    yield s.invert <= (1 if s.type == tokn.SPLIT else 0)
+    yield s.extra == 0 or s.type == tokn.REPLACE
+    yield s.offset == s.size == 0 if s.type == tokn.NFC else 1 <= s.size <= MAX_TEXT
 
 
 def load_json(raw):

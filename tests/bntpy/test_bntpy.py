@@ -166,6 +166,16 @@ class Text(unittest.TestCase):
     def test_single_word_and_stripping(self):
         self.assertEqual(self.encode('h \t<word>\u2003 i'), [0, 11, 1])
         self.assertEqual(self.encode('h<word>i'), [0, 1])  # not alone; no letter of "word" has a token
+        self.assertEqual(self.encode('h<word>\u200d'), [0])  # a joiner is a word character
+
+    def test_a_rejected_match_is_passed_over_as_a_whole(self):
+        added = [tokn.Added(1, tokn.SINGLE_WORD, b'ab'), tokn.Added(2, 0, b'a'), tokn.Added(3, 0, b'b')]
+        self.assertEqual(bpe.split_added(added, 'xab b'), ['xab ', 3])  # neither a nor b inside it
+        self.assertEqual(bpe.split_added(added, 'ab abb'), [1, ' ab', 3])
+
+    def test_lstrip_leaves_what_was_taken(self):
+        added = [tokn.Added(1, tokn.RSTRIP, b'<r>'), tokn.Added(2, tokn.LSTRIP, b'<l>')]
+        self.assertEqual(bpe.split_added(added, 'a <r>  <l> b  <l>'), ['a ', 1, 2, ' b', 2])
 
     def test_longest_added_text(self):
         added = [tokn.Added(1, 0, b'<a>'), tokn.Added(2, 0, b'<a><b>'), tokn.Added(3, 0, b'<b>')]
@@ -182,6 +192,35 @@ class Text(unittest.TestCase):
         self.assertEqual(bpe.encode(t, ' hi'), [3])
         self.assertEqual(bpe.encode(t, 'hih'), [2, 0, 1, 0])
 
+    def test_characters(self):
+        t = good.tokenizer_characters().tokenizer
+        self.assertEqual(bpe.encode(t, 'hi\u2581hi', whole=True), [1, 9, 9])
+        self.assertEqual(bpe.encode(t, 'he\u0301n\u0303'), [5, 6, 2, 3, 10])  # composed, é spelled in bytes
+        self.assertEqual(bpe.encode(t, 'xyü\xfdixh'), [5, 0, 7, 0, 6])  # one unk for a run
+        self.assertEqual(bpe.encode(t, 'ia\u2581b<s>ha'), [5, 7, 4, 1, 5, 6, 0])
+
+    def test_unknown_characters(self):
+        t = good.tokenizer_characters().tokenizer
+        t.flags = 0
+        self.assertEqual(bpe.encode(t, 'hxyé'), [5, 6, 0, 0, 0])
+        t.unk_id = tokn.NO_ID
+        self.assertEqual(bpe.encode(t, 'hxyi'), [9])  # what is dropped does not keep h and i apart
+
+    def test_decode_characters(self):
+        t = good.tokenizer_characters().tokenizer
+        self.assertEqual(bpe.decode(t, [9, 2, 3, 9]), 'hié hi')  # one leading space is dropped
+        self.assertEqual(bpe.decode(t, [2, 2, 3, 6, 3]), '\ufffd\ufffd\ufffdh\ufffd')  # the whole run, a byte each
+
+    def test_first_piece(self):
+        t = good.tokenizer_first().tokenizer
+        self.assertEqual(bpe.encode(t, 'hi hi', self.find), [4, 4])
+        self.assertEqual(bpe.encode(t, ' hi', self.find), [4])
+        self.assertEqual(bpe.encode(t, '-', self.find), [2])  # the normalizer's space, then nothing after it
+        self.assertEqual(bpe.decode(t, [4, 4]), 'hi hi')
+        t.steps = t.steps[2:]
+        t.n_normalizers = 0
+        self.assertEqual(bpe.encode(t, 'hih h', self.find), [4, 0, 3])  # only the first of the two pieces begins the text
+
     def test_behaviors(self):
         def split(behavior, invert=0):
             step = tokn.Step(tokn.SPLIT, behavior, invert, rb'-')
@@ -193,10 +232,85 @@ class Text(unittest.TestCase):
         self.assertEqual(split(tokn.MERGED_WITH_NEXT), ['a', '-b', '-', '-c'])
         self.assertEqual(split(tokn.CONTIGUOUS), ['a', '-', 'b', '--', 'c'])
 
+    def test_empty_matches(self):
+        """They separate, and then vanish: of the several separators in a row each counts."""
+        def split(behavior, invert, spans, text='ab'):
+            step = tokn.Step(tokn.SPLIT, behavior, invert, b'x*')
+            return bpe.pretokenize([step], text, lambda pattern, piece: spans)
+        self.assertEqual(split(tokn.ISOLATED, 0, [(0, 0), (1, 1), (2, 2)]), ['a', 'b'])
+        self.assertEqual(split(tokn.CONTIGUOUS, 1, [(1, 1)]), ['a', 'b'])  # an empty rest keeps separators apart
+        self.assertEqual(split(tokn.MERGED_WITH_PREVIOUS, 0, [(1, 1), (1, 2)]), ['a', 'b'])
+        self.assertEqual(split(tokn.REMOVED, 0, [(0, 0)], 'a'), ['a'])
+
     def test_decode(self):
+        self.assertEqual(bpe.decode(self.tokenizer, [0, 12, 0xFFFFFFFF, 1]), 'hi')  # no such ids
         self.assertEqual(bpe.decode(self.tokenizer, [9, 6, 3, 4, 8]), '<s> hié')
         self.assertEqual(bpe.decode(self.tokenizer, [3, 0, 4]), '\ufffdh\ufffd')
         self.assertRaises(ValueError, bpe.encode, self.tokenizer, 'hi')  # no matcher
+
+
+class Document(unittest.TestCase):
+    """What bnt.md says in tables and bytes is what is typed here."""
+    with open(os.path.join(HERE, '..', '..', 'formats', 'bnt.md'), encoding='utf-8') as file:
+        text = file.read()
+
+    def tables(self, first_column):
+        """Rows of cells of the tables whose header begins so, without header and rule."""
+        found = re.findall(r'(?:^\|.*\n)+', self.text, re.MULTILINE)
+        split = [[[cell.strip(' `') for cell in line.strip('|').split('|')] for line in t.splitlines()] for t in found]
+        return [rows[2:] for rows in split if rows[0][0] == first_column]
+
+    def test_records(self):
+        hyper = [name for name in layout.HYPER_FIELDS for _ in range(8 if name == 'eos_id' else 1)]
+        typed = [(layout.HEADER.format, layout.Header._fields),
+                 (layout.RECORD.format.replace('4s', 'I'), layout.Record._fields),  # the type is kept as four letters
+                 (layout.HYPER.format, hyper), (layout.TENSOR.format, layout.Tensor._fields),
+                 (tokn.HEADER.format, tokn.Header._fields)]
+        tables = self.tables('offset')
+        self.assertEqual(len(tables), len(typed))
+        for rows, (format_, names) in zip(tables, typed):
+            self.assertEqual(list(self.documented(rows, struct.calcsize(format_))), list(self.typed(format_, names)))
+
+    @staticmethod
+    def documented(rows, size):
+        """(offset, code, name) of every element; u8[n] is one, as bytes. What lies behind the record is not its own."""
+        codes = {'u8': 's', 'u16': 'H', 'u32': 'I', 'i32': 'i', 'u64': 'Q', 'f32': 'f', 'f64': 'd'}
+        for offset, kind, name, *_ in rows:
+            if not offset.isdigit() or int(offset) >= size:
+                continue
+            base, count = re.fullmatch(r'(\w+)(?:\[(\d+)\])?', kind).groups()
+            for i in range(int(count or 1) if base != 'u8' else 1):
+                yield int(offset) + i * struct.calcsize('<' + codes[base]), codes[base] if name != '–' else '', name
+
+    @staticmethod
+    def typed(format_, names):
+        """The same of a struct."""
+        offset, names = 0, iter(names)
+        for count, code in re.findall(r'(\d*)([a-zA-Z])', format_):
+            for _ in range(int(count or 1) if code != 's' else 1):
+                name = next(names)
+                yield (offset, '', '–') if name.startswith('reserved') else (offset, code, name)
+                offset += struct.calcsize('<' + (count if code == 's' else '') + code)
+
+    def test_roles(self):
+        dtypes = {'ternary': layout.TERNARY, 'f32': layout.F32, 'i8': layout.I8, 'bf16 or f32': layout.BF16_OR_F32}
+        found = {}
+        for number, name, layer, section, dtype, shape, _ in self.tables('role')[0]:
+            rows, cols = shape.replace('1 ×', 'one ×').split(' × ')
+            found[int(number)] = layout.Role(name, not layer.startswith('no'), section, dtypes[dtype], rows, cols)
+        self.assertEqual(found, layout.ROLES)
+
+    def test_lists(self):
+        sections = [(row[0], row[1] == 'yes') for row in self.tables('section')[0]]
+        self.assertEqual(sections, list(layout.SECTIONS.items()))
+        self.assertEqual(tuple(row[0] for row in self.tables('array')[0]), tokn.Arrays._fields)
+        rules_there = re.findall(r'^- \*\*(R\d+)\*\* ', self.text, re.MULTILINE)
+        self.assertEqual(rules_there, ['R%d' % (i + 1) for i in range(len(bad.RULES))])
+
+    def test_worked_example(self):
+        lines = bntpy.hexdump(bntpy.write(good.smallest()))
+        between = self.text.split('<!-- begin hexdump -->\n')[1].split('<!-- end hexdump -->\n')[0]
+        self.assertEqual(between, '\n'.join(['```', *lines, '```', '']))
 
 
 class Samples(unittest.TestCase):
@@ -233,7 +347,7 @@ class Samples(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             trees = [self.made(os.path.join(folder, name), seed) for name, seed in (('one', '1'), ('two', '2'))]
         self.assertEqual(trees[0], trees[1])
-        self.assertLess(sum(map(len, trees[0].values())), 3000000)
+        self.assertLess(sum(map(len, trees[0].values())), 4000000)
         self.assertEqual(len(trees[0]), len(list(good.samples())) + len(list(bad.samples(5))))
 
     def made(self, folder, seed):

@@ -5,23 +5,26 @@ import struct
 from collections import namedtuple
 from dataclasses import dataclass, field
 
-HEADER = struct.Struct('<12I16s')
+HEADER = struct.Struct('<14I8s')
 Header = namedtuple('Header', 'kind flags n_tokens n_lookup n_merges n_added n_steps n_prefix n_suffix pool_size '
-                              'chat_offset chat_size reserved')
+                              'chat_offset chat_size n_normalizers unk_id reserved')
 Arrays = namedtuple('Arrays', 'token_offset lookup merges added steps prefix suffix attr pool')
-BPE = 1
-IGNORE_MERGES = 1
-SPECIAL, SINGLE_WORD, LSTRIP, RSTRIP = 1, 2, 4, 8  # flags of an added token
-SPLIT, PREFIX_SPACE = 1, 2  # step types
+BYTES, CHARACTERS = 1, 2  # kinds of BPE
+IGNORE_MERGES, BYTE_FALLBACK, FUSE_UNK, DROP_LEADING_SPACE, DROP_FIRST_SPACES = 1, 2, 4, 8, 16  # flags
+NO_ID = 0xFFFFFFFF
+SPECIAL, SINGLE_WORD, LSTRIP, RSTRIP, NORMALIZED = 1, 2, 4, 8, 16  # flags of an added token
+SPLIT, PREFIX, PREPEND, REPLACE, NFC = 1, 2, 3, 4, 5  # step types
+NORMALIZERS, PRETOKENIZERS = (PREFIX, PREPEND, REPLACE, NFC), (SPLIT, PREFIX, REPLACE)
 REMOVED, ISOLATED, MERGED_WITH_PREVIOUS, MERGED_WITH_NEXT, CONTIGUOUS = range(5)
-ATTR_SPECIAL, ATTR_ADDED, ATTR_HOLE = 1, 2, 4
+EVERY_PIECE, FIRST_PIECE = 0, 1  # behaviors of a prefix step
+ATTR_SPECIAL, ATTR_ADDED, ATTR_HOLE, ATTR_BYTE = 1, 2, 4, 8
 
 Merge = namedtuple('Merge', 'left right rank result')
 Added = namedtuple('Added', 'id flags text')
-Step = namedtuple('Step', 'type behavior invert pattern')
+Step = namedtuple('Step', 'type behavior invert text replacement', defaults=[b''])
 
 AddedRecord = namedtuple('AddedRecord', 'id flags offset size')
-StepRecord = namedtuple('StepRecord', 'type behavior invert zero offset size zero2')
+StepRecord = namedtuple('StepRecord', 'type behavior invert zero offset size extra')
 _U32, _MERGE, _STEP = struct.Struct('<I'), struct.Struct('<4I'), struct.Struct('<4B3I')
 
 
@@ -31,13 +34,15 @@ class Tokenizer:
     lookup: list = field(default_factory=list)    # ids, ascending by bytes
     merges: list = field(default_factory=list)    # of Merge, ascending by (left, right)
     added: list = field(default_factory=list)     # of Added, texts as bytes
-    steps: list = field(default_factory=list)     # of Step, patterns as bytes
+    steps: list = field(default_factory=list)     # of Step, texts as bytes; the normalizer's first
     prefix: list = field(default_factory=list)
     suffix: list = field(default_factory=list)
     attr: bytes = b''                             # one a token
     chat: bytes = b''                             # Jinja source; empty = none
-    kind: int = BPE
+    kind: int = BYTES
     flags: int = 0
+    n_normalizers: int = 0
+    unk_id: int = NO_ID
 
 
 def array_sizes(h):
@@ -69,9 +74,15 @@ def read(body):
     h, a = header(body), arrays(body)
     tokens = [a.pool[x:y] for x, y in zip(a.token_offset, a.token_offset[1:])]
     added = [Added(r.id, r.flags, a.pool[r.offset:r.offset + r.size]) for r in a.added]
-    steps = [Step(s.type, s.behavior, s.invert, a.pool[s.offset:s.offset + s.size]) for s in a.steps]
     chat = a.pool[h.chat_offset:h.chat_offset + h.chat_size]
-    return Tokenizer(tokens, a.lookup, a.merges, added, steps, a.prefix, a.suffix, a.attr, chat, h.kind, h.flags)
+    return Tokenizer(tokens, a.lookup, a.merges, added, [_step(s, a.pool) for s in a.steps], a.prefix, a.suffix, a.attr,
+                     chat, h.kind, h.flags, h.n_normalizers, h.unk_id)
+
+
+def _step(s, pool):
+    """The replacement lies behind the text."""
+    end = s.offset + s.size
+    return Step(s.type, s.behavior, s.invert, pool[s.offset:end], pool[end:end + s.extra])
 
 
 class _Pool:
@@ -81,7 +92,7 @@ class _Pool:
         self.data = bytearray()
 
     def add(self, text):
-        """(offset, size). An empty range has offset 0: no chat template, a step without a pattern."""
+        """(offset, size). An empty range has offset 0: no chat template, a step without a text."""
         offset = len(self.data) if text else 0
         self.data += text
         return offset, len(text)
@@ -92,10 +103,11 @@ def write(t):
     token_offset = list(itertools.accumulate(map(len, t.tokens), initial=0))
     pool.data += b''.join(t.tokens)
     added = [_MERGE.pack(a.id, a.flags, *pool.add(a.text)) for a in t.added]
-    steps = [_STEP.pack(s.type, s.behavior, s.invert, 0, *pool.add(s.pattern), 0) for s in t.steps]
+    steps = [_STEP.pack(s.type, s.behavior, s.invert, 0, pool.add(s.text + s.replacement)[0], len(s.text),
+                        len(s.replacement)) for s in t.steps]
     chat = pool.add(t.chat)
     head = HEADER.pack(t.kind, t.flags, len(t.tokens), len(t.lookup), len(t.merges), len(added), len(steps),
-                       len(t.prefix), len(t.suffix), len(pool.data), *chat, bytes(16))
+                       len(t.prefix), len(t.suffix), len(pool.data), *chat, t.n_normalizers, t.unk_id, bytes(8))
     merges = [_MERGE.pack(*m) for m in t.merges]
     return b''.join([head, _ids(token_offset), _ids(t.lookup), *merges, *added, *steps, _ids(t.prefix),
                      _ids(t.suffix), bytes(t.attr), bytes(pool.data)])

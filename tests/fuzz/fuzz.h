@@ -34,7 +34,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
         }                                                                                          \
     } while (0)
 
-// A copy of exactly that size, so that a sanitizer sees every read past its end. alignment: a power of two.
+// A copy of exactly that size, so that a sanitizer sees every read past its end. alignment: a power
+// of two.
 static inline uint8_t *fuzz_copy(const void *data, size_t size, size_t alignment)
 {
     void *copy = NULL;
@@ -99,8 +100,8 @@ static inline void fuzz_repair_checksums(uint8_t *file, size_t size)
     if (size < sizeof header)
         return;
     memcpy(&header, file, sizeof header);
-    uint32_t count = header.section_count < BNT_MAX_SECTIONS ? header.section_count
-                                                             : (uint32_t)BNT_MAX_SECTIONS;
+    uint32_t count =
+        header.section_count < BNT_MAX_SECTIONS ? header.section_count : (uint32_t)BNT_MAX_SECTIONS;
     for (uint32_t i = 0; i < count; i++) {
         struct bnt_section_record *s = &header.sections[i];
         if (s->offset <= size && s->size <= size - s->offset)

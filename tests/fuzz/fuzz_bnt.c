@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
 // A .bnt file through the verifier and the runtime. Inputs come in two forms:
-//   - a file as it is. If byte 28, reserved in the header, is set, it is cleared and all checksums are made right;
-//   - 'S' and then sections: type (4 bytes), flags (1), size of what follows (2, little-endian), bytes. The target
-//     adds header page, places and checksums. Bit 7 of flags: tensor sections repeat the bytes to the size that HYPR
-//     asks for, and TENS is made from HYPR, its bytes being the scales (f32, repeated).
+//   - a file as it is. If byte 28, reserved in the header, is set, it is cleared and all checksums
+//   are made right;
+//   - 'S' and then sections: type (4 bytes), flags (1), size of what follows (2, little-endian),
+//   bytes. The target
+//     adds header page, places and checksums. Bit 7 of flags: tensor sections repeat the bytes to
+//     the size that HYPR asks for, and TENS is made from HYPR, its bytes being the scales (f32,
+//     repeated).
 #define _GNU_SOURCE // fuzz.h
 #include <math.h>
 
@@ -174,7 +177,8 @@ static uint8_t *expand(const uint8_t *data, size_t size, size_t *file_size)
 static const char *const texts[] = {
     "",
     "Hello, world! It's 12345 o'clock,  \n\t and\r\n\r\n   all's   well. ",
-    "h\xC3\xA9llo \xC3\x9F \xE4\xB8\xAD\xE6\x96\x87 \xF0\x9F\x98\x80 e\xCC\x81 \xC2\xA0\xE2\x80\x83x\xE3\x80\x80",
+    "h\xC3\xA9llo \xC3\x9F \xE4\xB8\xAD\xE6\x96\x87 \xF0\x9F\x98\x80 e\xCC\x81",
+    " \xC2\xA0\xE2\x80\x83x\xE3\x80\x80",
     "<|eot_id|><s></s> <|begin_of_text|> [INST]aaaaaaaaaaaaaaaa bbbb abababab",
 };
 

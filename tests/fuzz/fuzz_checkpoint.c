@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// A checkpoint folder through bnt-convert, bnt-pack and bnt-verify. The input is a row of files: which (1 byte, the
-// index into names), size (4 bytes, little-endian), bytes. Of two with one name the later stays.
+// A checkpoint folder through bnt-convert, bnt-pack and bnt-verify. The input is a row of files:
+// which (1 byte, the index into names), size (4 bytes, little-endian), bytes. Of two with one name
+// the later stays.
 #define _GNU_SOURCE // fuzz.h
 #include "convert/convert.h"
 #include "fuzz.h"

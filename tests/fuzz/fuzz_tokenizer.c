@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// tokenizer.json and, after a zero byte, a text. An input that begins with '@' begins with a vocabulary of all 256
-// bytes, ids 0 … 255 in its place: what follows goes on inside "vocab".
+// tokenizer.json and, after a zero byte, a text. An input that begins with '@' begins with a
+// vocabulary of all 256 bytes, ids 0 … 255 in its place: what follows goes on inside "vocab".
 #define _GNU_SOURCE // fuzz.h
 #include "formats/tokenizer_view.h"
 #include "formats/utf8.h"
@@ -95,13 +95,15 @@ static int make_model(const struct bnt_buffer *section)
     return out.fd;
 }
 
-// Whether decoding what was encoded must give the text again: every byte has a token, no step or added token adds or
-// takes anything, and every added token decodes to its text.
+// Whether decoding what was encoded must give the text again: every byte has a token, no step or
+// added token adds or takes anything, and every added token decodes to its text.
 static bool is_lossless(const struct bnt_tokenizer_view *v)
 {
     bool has[256] = {false};
     size_t size;
     int count = 0;
+    if (v->record.flags & ~(uint32_t)BNT_TOKENIZER_IGNORE_MERGES)
+        return false; // others may change the text
     for (uint32_t i = 0; i < v->record.n_lookup; i++) {
         const uint8_t *bytes = bnt_token_bytes(v, v->lookup[i], &size);
         if (size == 1)
@@ -110,8 +112,7 @@ static bool is_lossless(const struct bnt_tokenizer_view *v)
     for (int i = 0; i < 256; i++)
         count += has[i];
     for (uint32_t i = 0; i < v->record.n_steps; i++) {
-        if (v->steps[i].type == BNT_STEP_PREFIX_SPACE ||
-            v->steps[i].behavior == BNT_SPLIT_REMOVED)
+        if (v->steps[i].type != BNT_STEP_SPLIT || v->steps[i].behavior == BNT_SPLIT_REMOVED)
             return false;
     }
     for (uint32_t i = 0; i < v->record.n_added; i++) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Runs files, and every file of folders, through a fuzz target once: the kept corpus as a plain test.
+// Runs files, and every file of folders, through a fuzz target once: the kept corpus as a plain
+// test.
 #define _GNU_SOURCE // fuzz.h
 #include <dirent.h>
 #include <sys/stat.h>

@@ -400,6 +400,7 @@ def r19():
     yield 'row', code(base(), 16, 2, 0, 3)
     yield 'column', code(base(), 16, 0, 2, 1)
     yield 'corner', code(base(), 22, 15, 31, 3)
+    yield 'not-counted', code(base(good.provenance_matrices), 16, 2, 0, 3)  # padding is no part of R28's counts
 
 
 def r20():
@@ -419,7 +420,7 @@ def r22():
     yield 'output-inf', values(base(good.untied), 34, 0, b'\x80\xff', NO_LAYER)
     yield 'f32-inf', values(base(good.f32_tied), 33, 4, float_bytes([INF]), NO_LAYER)
     yield 'f32-output-nan', values(base(good.f32_untied), 34, 4 * 14, float_bytes([NAN]), NO_LAYER)
-    yield 'f32-with-int8', values(base(good.f32_int8_tied), 33, 0, float_bytes([NAN]), NO_LAYER)  # R23 is passed over
+    yield 'with-int8', values(base(good.f32_int8_tied), 33, 0, float_bytes([NAN]), NO_LAYER)  # R23 is not judged
 
 
 def r23():
@@ -452,22 +453,33 @@ def r24():
     yield 'added-past-pool', in_section(raw, 'TOKN', added + 12, far)
     yield 'chat-past-pool', in_section(raw, 'TOKN', 44, far)
     yield 'too-short', shrunk(raw, 'TOKN')
-    yield 'kind-2', tokenizer(kind=2)
-    yield 'flag-bit-1', tokenizer(flags=2)
+    yield 'kind-3', tokenizer(kind=3)
+    yield 'flag-bit-5', tokenizer(flags=32)
     yield 'count-huge', in_section(raw, 'TOKN', 12, far)
-    yield 'reserved', in_section(raw, 'TOKN', 48, b'\1')
+    yield 'reserved', in_section(raw, 'TOKN', 56, b'\1')
+    yield 'normalizers-above-steps', tokenizer(steps=[], n_normalizers=1)
+    yield 'unk-id', tokenizer(unk_id=len(t.tokens))
     yield 'prefix-65537', tokenizer(prefix=[9] * 65537)
     yield 'token-offset-0', in_section(raw, 'TOKN', start, b'\1\0\0\0')
     yield 'token-past-pool', in_section(raw, 'TOKN', start + 4 * len(t.tokens), far)
     yield 'added-wraps-around', in_section(raw, 'TOKN', added + 8, far)
     yield 'step-reserved', in_section(raw, 'TOKN', steps + 3, b'\1')
     yield 'step-past-pool', in_section(raw, 'TOKN', steps + 8, far)
-    yield 'attr-bit-3', tokenizer(attr=b'\x08' + t.attr[1:])
+    yield 'attr-bit-4', tokenizer(attr=b'\x10' + t.attr[1:])
     yield 'steps-65', tokenizer(steps=t.steps[:1] * 65)
     yield 'added-65537', tokenizer(added=t.added[:1] * 65537)
     yield 'suffix-65537', tokenizer(suffix=[9] * 65537)
     yield 'chat-offset-without-chat', in_section(base(good.tokenizer), 'TOKN', 40, b'\1')
-    yield 'step-reserved-at-end', in_section(raw, 'TOKN', steps + 12, b'\1')
+    yield 'replacement-past-pool', replacement_size(far)
+    yield 'replacement-wraps-around', replacement_size(b'\xff\xff\xff\x7f')
+
+
+def replacement_size(new):
+    """extra of the second step; the steps stand before prefix, attr and the pool."""
+    raw = base(good.tokenizer_characters)
+    h = tokn.header(container.body(raw, record(raw, 'TOKN')))
+    behind = 4 * h.n_prefix + h.n_tokens + h.pool_size
+    return in_section(raw, 'TOKN', tokn.section_size(h) - behind - 16 * h.n_steps + 16 + 12, new)
 
 
 def shrunk(raw, kind):
@@ -495,28 +507,49 @@ def r25():
 def r26():
     t = good.tokenizer_full().tokenizer
     yield 'added-empty', tokenizer(added=first(t.added, text=b''))
-    yield 'pattern-does-not-compile', tokenizer(steps=first(t.steps, pattern=b'(a'))
-    yield 'pattern-not-utf8', tokenizer(steps=first(t.steps, pattern=b'\xed\xa0\x80'))  # a surrogate
+    yield 'pattern-does-not-compile', tokenizer(steps=first(t.steps, text=b'(a'))
+    yield 'pattern-not-utf8', tokenizer(steps=first(t.steps, text=b'\xed\xa0\x80'))  # a surrogate
     yield 'step-type-3', tokenizer(steps=first(t.steps, type=3))
     yield 'chat-not-utf8', tokenizer(chat=b'\xff')
     yield 'added-not-utf8', tokenizer(added=first(t.added, text=b'\xc3'))
-    yield 'pattern-empty', tokenizer(steps=first(t.steps, pattern=b''))
-    yield 'pattern-too-long', tokenizer(steps=first(t.steps, pattern=b'a' * 65536))
+    yield 'pattern-empty', tokenizer(steps=first(t.steps, text=b''))
+    yield 'pattern-too-long', tokenizer(steps=first(t.steps, text=b'a' * 65536))
     yield 'step-type-0', tokenizer(steps=first(t.steps, type=0))
     yield 'step-behavior-5', tokenizer(steps=first(t.steps, behavior=5))
     yield 'step-invert-2', tokenizer(steps=first(t.steps, invert=2))
-    yield 'prefix-space-with-pattern', tokenizer(steps=first(t.steps, type=2, behavior=0, invert=0))
-    yield 'prefix-space-inverted', tokenizer(good.tokenizer_flags, steps=[tokn.Step(2, 0, 1, b'')])
-    yield 'prefix-space-behavior', tokenizer(good.tokenizer_flags, steps=[tokn.Step(2, 1, 0, b'')])
-    yield 'prefix-space-offset', prefix_space_offset()
-    yield 'added-flag-bit-4', tokenizer(added=first(t.added, flags=16))
+    yield from step_samples(t.steps[0])
+    yield 'added-flag-bit-5', tokenizer(added=first(t.added, flags=32))
+    yield 'byte-token-of-two', tokenizer(attr=t.attr[:5] + b'\x08' + t.attr[6:])
 
 
-def prefix_space_offset():
+def step_samples(split):
+    """Where each type may be, and what each leaves zero."""
+    def one(n_normalizers, *step):
+        return tokenizer(good.tokenizer_flags, steps=[tokn.Step(*step)], n_normalizers=n_normalizers)
+    yield 'split-in-normalizer', tokenizer(steps=[split], n_normalizers=1)
+    yield 'prepend-in-pretokenizer', one(0, tokn.PREPEND, 0, 0, b' ')
+    yield 'nfc-in-pretokenizer', one(0, tokn.NFC, 0, 0, b'')
+    yield 'type-6', one(1, 6, 0, 0, b' ')
+    yield 'prefix-empty', one(0, tokn.PREFIX, 0, 0, b'')
+    yield 'prefix-inverted', one(0, tokn.PREFIX, 0, 1, b' ')
+    yield 'prefix-behavior-2', one(0, tokn.PREFIX, 2, 0, b' ')
+    yield 'prepend-behavior-1', one(1, tokn.PREPEND, 1, 0, b' ')
+    yield 'replace-empty', one(1, tokn.REPLACE, 0, 0, b'', b'x')
+    yield 'replace-inverted', one(1, tokn.REPLACE, 0, 1, b'a')
+    yield 'replacement-not-utf8', one(1, tokn.REPLACE, 0, 0, b'a', b'\xff')
+    yield 'replace-inside-a-character', one(1, tokn.REPLACE, 0, 0, b'\xc3', b'\xa9')
+    yield 'text-too-long', one(1, tokn.PREPEND, 0, 0, b' ' * 65536)
+    yield 'nfc-with-text', one(1, tokn.NFC, 0, 0, b' ')
+    yield 'nfc-behavior-1', one(1, tokn.NFC, 1, 0, b'')
+    yield 'prepend-with-replacement', one(1, tokn.PREPEND, 0, 0, b' ', b'x')
+    yield 'split-with-replacement', one(0, tokn.SPLIT, 0, 0, b'a', b'x')
+    yield 'nfc-with-offset', step_offset(one(1, tokn.NFC, 0, 0, b''))
+
+
+def step_offset(raw):
     """The one step of 16 bytes stands before attr and the pool."""
-    raw = base(good.tokenizer_flags)
-    t = tokn.header(container.body(raw, record(raw, 'TOKN')))
-    return in_section(raw, 'TOKN', tokn.section_size(t) - t.pool_size - t.n_tokens - 16 + 4, b'\1')
+    h = tokn.header(container.body(raw, record(raw, 'TOKN')))
+    return in_section(raw, 'TOKN', tokn.section_size(h) - h.pool_size - h.n_tokens - 16 + 4, b'\1')
 
 
 def r27():
@@ -540,6 +573,8 @@ def r27():
     yield 'leading-zero', text(b'{"a": 01}')
     yield 'comma-at-end', text(b'{"a": 1,}')
     yield 'control-character', text(b'{"a": "\n"}')
+    yield 'nul-after-number', text(b'{"a": 1\0}')
+    yield 'nul-after-literal', text(b'{"a": null\0, "b": 1}')
 
 
 def r28():
@@ -554,6 +589,7 @@ def r28():
     yield 'one-missing', made(entries[:-1])
     yield 'order', made(swapped(entries))
     yield 'role', made([{**m, 'role': 'attn_k'}] + entries[1:])
+    yield 'role-nul', made([{**m, 'role': 'attn_q\0'}] + entries[1:])
     yield 'not-an-array', made({})
     yield 'one-more', made(entries + [entries[-1]])
     yield 'layer', made([{**m, 'layer': 1}] + entries[1:])

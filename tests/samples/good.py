@@ -188,7 +188,31 @@ def tokenizer_full():
 def tokenizer_flags():
     """ignore_merges (" hi" is a token that no merge makes) and a prefix space."""
     t = bpe([b'h', b'i', b' ', b' hi'], [], flags=tokn.IGNORE_MERGES)
-    t.steps = [tokn.Step(tokn.PREFIX_SPACE, 0, 0, b'')]
+    t.steps = [tokn.Step(tokn.PREFIX, tokn.EVERY_PIECE, 0, b' ')]
+    return with_tokenizer(t)
+
+
+def tokenizer_characters():
+    """Kind 2, as SentencePiece's are: U+2581 of the input is a space, é is spelled in byte tokens, ü has only one of the
+    two that it takes. "a b" is an added token that is looked for when the normalizer is done."""
+    t = bpe([b'<unk>', b'<s>', b'\xc3', b'\xa9', b'a b', b' ', b'h', b'i', b'hi', b' hi', 'ñ'.encode()],
+            [(b'h', b'i'), (b' ', b'hi')], kind=tokn.CHARACTERS, unk_id=0, prefix=[1], n_normalizers=3,
+            flags=tokn.BYTE_FALLBACK | tokn.FUSE_UNK | tokn.DROP_LEADING_SPACE)
+    t.lookup = [i for i in t.lookup if i > 4]
+    t.attr = bytes([tokn.ATTR_SPECIAL | tokn.ATTR_ADDED] * 2 + [tokn.ATTR_BYTE] * 2 + [tokn.ATTR_ADDED] + [0] * 6)
+    t.added = [tokn.Added(0, tokn.SPECIAL, b'<unk>'), tokn.Added(1, tokn.SPECIAL, b'<s>'),
+               tokn.Added(4, tokn.NORMALIZED, b'a b')]
+    t.steps = [tokn.Step(tokn.NFC, 0, 0, b''), tokn.Step(tokn.REPLACE, 0, 0, '\u2581'.encode(), b' '),
+               tokn.Step(tokn.PREPEND, 0, 0, b' ')]
+    return with_tokenizer(t)
+
+
+def tokenizer_first():
+    """A space before the text, but not before each of its pieces; what a replacement leaves empty is dropped."""
+    t = bpe([b'h', b'i', b' ', b' h', b' hi'], [(b' ', b'h'), (b' h', b'i')], flags=tokn.DROP_FIRST_SPACES,
+            n_normalizers=1)
+    t.steps = [tokn.Step(tokn.PREFIX, tokn.FIRST_PIECE, 0, b' '), tokn.Step(tokn.REPLACE, 0, 0, b'-', b''),
+               tokn.Step(tokn.SPLIT, tokn.MERGED_WITH_NEXT, 0, b' '), tokn.Step(tokn.PREFIX, tokn.FIRST_PIECE, 0, b' ')]
     return with_tokenizer(t)
 
 
@@ -196,7 +220,7 @@ def tokenizer_steps():
     """As many pre-tokenizer steps as there may be, with every behavior."""
     model = tokenizer()
     model.tokenizer.steps = [tokn.Step(tokn.SPLIT, i % 5, i % 2, b' ') for i in range(63)] + [
-        tokn.Step(tokn.PREFIX_SPACE, 0, 0, b'')]
+        tokn.Step(tokn.PREFIX, tokn.FIRST_PIECE, 0, b' ')]
     return model
 
 
@@ -228,12 +252,19 @@ def provenance_matrices():
 
 def provenance_limits():
     """The edges of section 9: nesting of 100 with the outermost object, the ends of i64, a key again in another object,
-    a surrogate pair, all the escapes but that of U+0000, the largest f64 and one that is zero after rounding."""
+    a surrogate pair, all the escapes, the largest f64 and one that is zero after rounding."""
     model = smallest()
     model.provenance = (
         b' {"nesting": ' + b'[{"a":' * 49 + b'[]' + b'}]' * 49 + b',\r\n\t"integers": [-9223372036854775808, '
         b'9223372036854775807, -0], "reals": [1.7976931348623157e308, -1E-999, 0.5e+00], "a": {"a": {"a": null}}, '
         b'"text": "\\ud83d\\uDE00\\u0001\\"\\\\\\/\\b\\f\\n\\r\\t\x7f\xf4\x8f\xbf\xbf\xef\xbf\xbf", "": {}} ')
+    return model
+
+
+def provenance_nul():
+    """U+0000 is a character like others when it is escaped."""
+    model = smallest()
+    model.provenance = b'{"\\u0000": "\\u0000", "": "\\u0000\\u0000"}'
     return model
 
 
@@ -299,8 +330,8 @@ def shared_pool():
 
 GOOD = [smallest, sub_norms, untied, two_layers, grouped_heads, odd_sizes, relu2, llama3_rope, sampling_defaults,
         int8_tied, int8_untied, f32_tied, f32_untied, f32_int8_tied, f32_int8_untied, tokenizer, tokenizer_full,
-        tokenizer_flags, tokenizer_steps, provenance, provenance_matrices, provenance_limits, unknown_section,
-        newer_minor, extremes, everything, any_order, shared_pool]
+        tokenizer_flags, tokenizer_characters, tokenizer_first, tokenizer_steps, provenance, provenance_matrices,
+        provenance_limits, provenance_nul, unknown_section, newer_minor, extremes, everything, any_order, shared_pool]
 NOT_CANONICAL = {'any-order', 'shared-pool'}  # good, but write(read(x)) gives the canonical form instead of x
 
 

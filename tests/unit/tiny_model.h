@@ -79,8 +79,8 @@ static inline void tiny_write(const char *path, const struct bnt_hyper *hyper,
     struct bnt_output out;
     struct bnt_writer w;
     assert_int_equal(bnt_output_open_random(&out, path, &err), BNT_OK);
-    assert_int_equal(
-        bnt_writer_open(&w, &out, hyper, false, tokenizer, tokenizer_size, &err), BNT_OK);
+    assert_int_equal(bnt_writer_open(&w, &out, hyper, false, tokenizer, tokenizer_size, &err),
+                     BNT_OK);
     for (uint64_t i = 0; i < w.n_tensors; i++)
         tiny_write_tensor(&w, &w.tensors[i], &seed);
     assert_int_equal(bnt_writer_finish(&w, "{}", 2, &err), BNT_OK);
