@@ -7,7 +7,7 @@ JOBS       ?= $(shell nproc 2>/dev/null || echo 2)
 PREFIX     ?= /usr/local
 SUDO       := $(if $(filter 0,$(shell id -u)),,sudo)
 
-DEBS_BUILD = cmake gcc libc6-dev make pkg-config zlib1g-dev libssl-dev libjansson-dev libpcre2-dev libutf8proc-dev
+DEBS_BUILD = cmake gcc libc6-dev make pkg-config zlib1g-dev libssl-dev libcurl4-openssl-dev libjansson-dev libpcre2-dev libutf8proc-dev
 DEBS_TEST  = libcmocka-dev python3
 DEBS_LINT  = clang-format clang-tidy cppcheck shellcheck
 DEBS_FUZZ  = clang libclang-rt-dev

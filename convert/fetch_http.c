@@ -183,7 +183,7 @@ static int on_progress(void *context, curl_off_t a, curl_off_t b, curl_off_t c, 
     return atomic_load(&((struct bnt_fetch_http *)context)->cancelled);
 }
 
-static void set_safety(CURL *curl)
+static void set_safety(CURL *curl, const char *ca_file)
 {
 #if LIBCURL_VERSION_NUM >= 0x075500
     (void)curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
@@ -193,6 +193,8 @@ static void set_safety(CURL *curl)
     (void)curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 0L); // redirects are ours to judge
     (void)curl_easy_setopt(curl, CURLOPT_SSL_VERIFYPEER, 1L);
     (void)curl_easy_setopt(curl, CURLOPT_SSL_VERIFYHOST, 2L);
+    if (ca_file)
+        (void)curl_easy_setopt(curl, CURLOPT_CAINFO, ca_file);
     (void)curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L); // we have threads
 }
 
@@ -261,7 +263,7 @@ static enum bnt_fetch_outcome perform(struct exchange *x, CURL *curl, const char
 {
     char detail[CURL_ERROR_SIZE] = "";
     struct body_context body = {.x = x, .curl = curl};
-    set_safety(curl);
+    set_safety(curl, x->http->ca_file);
     set_timeouts(curl, x);
     set_callbacks(curl, x, &body);
     (void)curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, detail);
@@ -301,8 +303,7 @@ static enum bnt_fetch_outcome exchange_at(struct bnt_fetch_http *http,
     if (!curl)
         return no_memory(err);
     struct curl_slist *headers = make_headers(&x, url);
-    enum bnt_fetch_outcome outcome =
-        headers ? perform(&x, curl, url, headers) : no_memory(err);
+    enum bnt_fetch_outcome outcome = headers ? perform(&x, curl, url, headers) : no_memory(err);
     give_handle(http, curl);
     curl_slist_free_all(headers);
     return outcome;
@@ -314,8 +315,8 @@ static bool must_follow(const struct bnt_fetch_request *request,
                         const struct bnt_fetch_response *response)
 {
     long status = response->status;
-    bool redirect = status == 301 || status == 302 || status == 303 || status == 307 ||
-                    status == 308;
+    bool redirect =
+        status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
     return redirect && response->location[0] &&
            (!request->head || bnt_fetch_location_is_relative(response->location));
 }
@@ -326,8 +327,7 @@ static enum bnt_status next_url(const struct bnt_fetch_http *http, char **url,
 {
     char *next = bnt_fetch_url_resolve(*url, response->location);
     if (!next)
-        return bnt_fail(err, BNT_ERR_FORMAT, "a redirect to nowhere: '%.200s'",
-                        response->location);
+        return bnt_fail(err, BNT_ERR_FORMAT, "a redirect to nowhere: '%.200s'", response->location);
     enum bnt_status status = bnt_fetch_url_check(next, *url, http->allow_http, err);
     if (status != BNT_OK) {
         free(next);

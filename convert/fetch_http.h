@@ -19,6 +19,7 @@ enum { BNT_FETCH_MAX_JOBS = 64, BNT_FETCH_RETRIES = 5 };
 struct bnt_fetch_http {
     const char *endpoint; // the only origin that ever sees the token
     char *authorization;  // "Authorization: Bearer ...", or NULL
+    const char *ca_file;  // NULL: libcurl's own
     bool allow_http;
     long etag_timeout_ms;     // to connect, and for the answer to a HEAD
     long download_timeout_ms; // without a byte worth mentioning
@@ -59,7 +60,7 @@ struct bnt_fetch_sink {
 
 struct bnt_fetch_request {
     const char *url;
-    bool head; // follows relative redirects only, so that the caller sees where the bytes are
+    bool head;       // follows relative redirects only, so that the caller sees where the bytes are
     uint64_t offset; // of the first byte wanted
     const struct bnt_fetch_sink *sink;
 };

@@ -12,7 +12,7 @@
 
 enum {
     MAX_LISTING = 64 << 20, // bytes of all pages together
-    MAX_PAGES = 10000,
+    MAX_PAGES = 2000,
     VERY_MANY_FILES = 50000, // the Hub's model info may end here; the tree does not
 };
 
@@ -29,12 +29,12 @@ static void describe_answer(const struct bnt_fetch_response *r, char *out, size_
         (void)snprintf(out + length, size - (size_t)length, " (request %.60s)", r->request_id);
 }
 
-static enum bnt_status no_access(const struct bnt_fetch_hub *hub, const struct bnt_fetch_response *r,
-                                 const char *tail, struct bnt_error *err)
+static enum bnt_status no_access(const struct bnt_fetch_hub *hub,
+                                 const struct bnt_fetch_response *r, const char *tail,
+                                 struct bnt_error *err)
 {
     const char *endpoint = hub->http->endpoint;
-    const char *token = hub->http->authorization ? "the token in use has no access: "
-                                                 : "";
+    const char *token = hub->http->authorization ? "the token in use has no access: " : "";
     if (strcmp(r->error_code, "GatedRepo") == 0)
         return bnt_fail(err, BNT_ERR_IO,
                         "%s is gated: %saccept its licence at %s/%s and set HF_TOKEN to a token of "
@@ -91,8 +91,7 @@ static enum bnt_status begin_text(void *context, const struct bnt_fetch_response
     return BNT_OK;
 }
 
-static enum bnt_status add_text(void *context, const char *data, size_t size,
-                                struct bnt_error *err)
+static enum bnt_status add_text(void *context, const char *data, size_t size, struct bnt_error *err)
 {
     struct text *text = context;
     if (size > text->limit - text->size)
@@ -126,8 +125,8 @@ static enum bnt_status get_json(const struct bnt_fetch_hub *hub, const char *url
     json_error_t problem;
     *out = NULL;
     if (status == BNT_OK) {
-        *out = json_loadb(text.bytes ? text.bytes : "", text.size, JSON_REJECT_DUPLICATES,
-                          &problem);
+        *out =
+            json_loadb(text.bytes ? text.bytes : "", text.size, JSON_REJECT_DUPLICATES, &problem);
         *used += text.size;
         if (!*out)
             status = bnt_fail(err, BNT_ERR_FORMAT,
@@ -203,6 +202,23 @@ static char *next_page(const char *base, const char *link)
     return url;
 }
 
+// Turns *url into that of the next page, or NULL after the last. The token goes along, so it must
+// be the same server's.
+static enum bnt_status turn_page(const struct bnt_fetch_hub *hub, char **url, const char *link,
+                                 struct bnt_error *err)
+{
+    char *next = next_page(*url, link);
+    enum bnt_status status = BNT_OK;
+    if (next && !bnt_fetch_same_origin(next, hub->http->endpoint))
+        status = bnt_fail(err, BNT_ERR_FORMAT, "%s: the listing goes on elsewhere: '%.150s'",
+                          hub->repo, next);
+    else if (next && strcmp(next, *url) == 0)
+        status = bnt_fail(err, BNT_ERR_FORMAT, "%s: a listing without end", hub->repo);
+    free(*url);
+    *url = next;
+    return status;
+}
+
 static enum bnt_status read_tree(const struct bnt_fetch_hub *hub, size_t *used,
                                  struct bnt_fetch_listing *listing, struct bnt_error *err)
 {
@@ -218,12 +234,8 @@ static enum bnt_status read_tree(const struct bnt_fetch_hub *hub, size_t *used,
         if (status == BNT_OK)
             status = read_tree_page(listing, page, hub->repo, err);
         json_decref(page);
-        char *next = status == BNT_OK ? next_page(url, response.link) : NULL;
-        free(url);
-        url = next;
-        if (url && !bnt_fetch_same_origin(url, hub->http->endpoint))
-            status = bnt_fail(err, BNT_ERR_FORMAT, "%s: the next page of the listing is elsewhere: "
-                              "'%.150s'", hub->repo, url);
+        if (status == BNT_OK)
+            status = turn_page(hub, &url, response.link, err);
     }
     free(url);
     return status;

@@ -117,12 +117,9 @@ const char *bnt_fetch_name_problem(const char *name)
 
 // What bnt-convert and bnt-pack read, the weights, and what a reader wants to know of the origin.
 static const char *const needed[] = {
-    "config.json",         "generation_config.json",
-    "*.safetensors",       "*.safetensors.index.json",
-    "tokenizer.json",      "tokenizer_config.json",
-    "tokenizer.model",     "special_tokens_map.json",
-    "added_tokens.json",   "chat_template.jinja",
-    "chat_template.json",  "LICENSE*",
+    "config.json",       "generation_config.json", "*.safetensors",      "*.safetensors.index.json",
+    "tokenizer.json",    "tokenizer_config.json",  "tokenizer.model",    "special_tokens_map.json",
+    "added_tokens.json", "chat_template.jinja",    "chat_template.json", "LICENSE*",
     "README.md",
 };
 

@@ -43,8 +43,8 @@ const char *bnt_fetch_name_problem(const char *name);
 // among what a conversion needs.
 bool bnt_fetch_wanted(const char *path, const char *const *patterns, size_t count);
 
-// Drops the files that are not wanted. Fails if a name is hostile, if a pattern that is a plain name
-// finds no file, or if nothing is left.
+// Drops the files that are not wanted. Fails if a name is hostile, if a pattern that is a plain
+// name finds no file, or if nothing is left.
 enum bnt_status bnt_fetch_select(struct bnt_fetch_listing *listing, const char *const *patterns,
                                  size_t count, struct bnt_error *err);
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What the threads of bnt-fetch tell the user: one bar for all files, and notes that do not tear it.
+// What the threads of bnt-fetch tell the user: one bar for all files, and notes that do not tear
+// it.
 #ifndef BNT_CONVERT_FETCH_UI_H
 #define BNT_CONVERT_FETCH_UI_H
 

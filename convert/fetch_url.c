@@ -59,10 +59,8 @@ static bool copy_part(CURLU *url, CURLUPart part, char *out, size_t size)
         return false;
     size_t length = strlen(text);
     bool fits = length < size;
-    if (fits) {
-        for (size_t i = 0; i <= length; i++)
-            out[i] = (char)tolower((unsigned char)text[i]);
-    }
+    for (size_t i = 0; fits && i < size && i <= length; i++)
+        out[i] = (char)tolower((unsigned char)text[i]);
     curl_free(text);
     return fits;
 }

@@ -12,7 +12,7 @@
 #include "formats/status.h"
 
 // Maps a file for reading. "-" is standard input; what is no regular file (a pipe) is first copied
-// to an unnamed temporary file. Directories and empty files are refused. Close with bnt_map_close.
+// to an unnamed temporary file. Directories are refused. Close with bnt_map_close.
 enum bnt_status bnt_input_map(struct bnt_map *map, const char *path, struct bnt_error *err);
 
 // Reads a whole file of at most limit bytes into *text (malloc'd, a zero byte follows the last).

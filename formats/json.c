@@ -1,21 +1,52 @@
 // SPDX-License-Identifier: MIT
 #include "formats/json.h"
 
+#include <string.h>
+
+enum { MAX_DEPTH = 100 };
+
+// Whether arrays and objects are nested at most so deep. The recursion ends there.
+static bool is_shallow(json_t *value, int depth)
+{
+    size_t i;
+    const char *key;
+    json_t *inner;
+    if (depth == 0 && (json_is_array(value) || json_is_object(value)))
+        return false;
+    json_array_foreach(value, i, inner)
+    {
+        if (!is_shallow(inner, depth - 1))
+            return false;
+    }
+    json_object_foreach(value, key, inner)
+    {
+        if (!is_shallow(inner, depth - 1))
+            return false;
+    }
+    return true;
+}
+
 enum bnt_status bnt_json_parse(const char *text, size_t size, const char *name, json_t **out,
                                struct bnt_error *err)
 {
     json_error_t problem;
+    *out = NULL;
+    if (memchr(text, 0, size)) // jansson would take some of them for the end
+        return bnt_fail(err, BNT_ERR_FORMAT, "%s: not valid JSON: it holds a zero byte", name);
     // JSON_ALLOW_NUL: a tokenizer may hold U+0000 as a token; lengths are kept beside every string
     // that matters.
     *out = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &problem);
     if (!*out)
         return bnt_fail(err, BNT_ERR_FORMAT, "%s: not valid JSON: line %d, column %d: %s", name,
                         problem.line, problem.column, problem.text);
-    if (json_is_object(*out))
+    bool object = json_is_object(*out);
+    if (object && is_shallow(*out, MAX_DEPTH))
         return BNT_OK;
     json_decref(*out);
     *out = NULL;
-    return bnt_fail(err, BNT_ERR_FORMAT, "%s: must be a JSON object", name);
+    return bnt_fail(err, BNT_ERR_FORMAT,
+                    object ? "%s: JSON nested more than 100 deep" : "%s: must be a JSON object",
+                    name);
 }
 
 json_t *bnt_json_get(const json_t *object, const char *key)

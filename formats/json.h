@@ -10,7 +10,7 @@
 
 #include "formats/status.h"
 
-// Parses an object. name: for messages. *out is a new reference.
+// Parses an object, nested at most 100 deep. name: for messages. *out is a new reference.
 enum bnt_status bnt_json_parse(const char *text, size_t size, const char *name, json_t **out,
                                struct bnt_error *err);
 

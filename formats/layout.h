@@ -42,6 +42,7 @@ _Static_assert(3ll * 128 * BNT_MAX_COLS <= INT32_MAX, "integer sums fit in int32
 enum bnt_section_type {
     BNT_SECTION_HYPR = BNT_FOURCC('H', 'Y', 'P', 'R'),
     BNT_SECTION_TOKN = BNT_FOURCC('T', 'O', 'K', 'N'),
+    BNT_SECTION_CHAT = BNT_FOURCC('C', 'H', 'A', 'T'),
     BNT_SECTION_NORM = BNT_FOURCC('N', 'O', 'R', 'M'),
     BNT_SECTION_EMBD = BNT_FOURCC('E', 'M', 'B', 'D'),
     BNT_SECTION_EMB8 = BNT_FOURCC('E', 'M', 'B', '8'),
@@ -164,7 +165,7 @@ enum {                                                                // bits of
 #define BNT_NO_TOKEN UINT32_MAX
 enum { BNT_TOKENIZER_MAX_LIST = 65536 }; // of added tokens, prefix and suffix (R24)
 enum { BNT_TOKENIZER_MAX_STEPS = 64 };   // encoding recurses once a step
-enum { BNT_TOKENIZER_MAX_PATTERN = 65535 };
+enum { BNT_TOKENIZER_MAX_TEXT = 65535 };
 
 struct bnt_tokenizer_record {
     uint32_t kind;
@@ -241,6 +242,39 @@ enum {
     BNT_ATTR_ABSENT = 4,
     BNT_ATTR_BYTE = 8
 }; // of attr
+
+enum { BNT_CHAT_TRIM = 1, BNT_CHAT_MAX_STOP = 4 }; // bit of bnt_chat_record.flags; its stop ids
+
+struct bnt_range {
+    uint32_t offset;
+    uint32_t size;
+};
+
+// The texts of a conversation, in the order of the record.
+enum bnt_chat_text {
+    BNT_CHAT_NAME,
+    BNT_CHAT_BEGIN,
+    BNT_CHAT_SYSTEM_BEFORE,
+    BNT_CHAT_SYSTEM_AFTER,
+    BNT_CHAT_USER_BEFORE,
+    BNT_CHAT_USER_AFTER,
+    BNT_CHAT_ASSISTANT_BEFORE,
+    BNT_CHAT_ASSISTANT_AFTER,
+    BNT_CHAT_DEFAULT_SYSTEM,
+    BNT_CHAT_TEXTS,
+};
+
+struct bnt_chat_record {
+    uint32_t flags;
+    uint32_t n_stop;
+    uint32_t stop_id[BNT_CHAT_MAX_STOP];
+    struct bnt_range text[BNT_CHAT_TEXTS];
+    uint32_t pool_size;
+    uint8_t reserved[28];
+};
+_Static_assert(sizeof(struct bnt_chat_record) == 128, "CHAT");
+_Static_assert(offsetof(struct bnt_chat_record, text) == 24, "CHAT");
+_Static_assert(offsetof(struct bnt_chat_record, pool_size) == 96, "CHAT");
 
 // What a tensor is, for a given model: everything the tensor table holds but the scale.
 struct bnt_tensor_place {

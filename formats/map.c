@@ -20,8 +20,10 @@ enum bnt_status bnt_map_descriptor(struct bnt_map *map, int fd, const char *name
         return bnt_fail(err, BNT_ERR_IO, "%s: is a directory, not a file", name);
     if (!S_ISREG(st.st_mode))
         return bnt_fail(err, BNT_ERR_IO, "%s: is not a regular file", name);
-    if (st.st_size == 0)
-        return bnt_fail(err, BNT_ERR_FORMAT, "%s: the file is empty", name);
+    if (st.st_size == 0) { // nothing to map; its readers find that it is not what they expect
+        map->data = (const uint8_t *)"";
+        return BNT_OK;
+    }
     void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
     if (data == MAP_FAILED)
         return bnt_fail(err, BNT_ERR_IO, "%s: cannot map: %s", name, strerror(errno));
@@ -43,7 +45,7 @@ enum bnt_status bnt_map_open(struct bnt_map *map, const char *path, struct bnt_e
 
 void bnt_map_close(struct bnt_map *map)
 {
-    if (map->data)
+    if (map->size > 0)
         (void)munmap((void *)map->data, (size_t)map->size);
     *map = (struct bnt_map){0};
 }

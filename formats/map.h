@@ -12,7 +12,7 @@ struct bnt_map {
     uint64_t size;
 };
 
-// Maps a regular file. Anything else, and an empty file, is refused. Close with bnt_map_close, also
+// Maps a regular file, which may be empty. Anything else is refused. Close with bnt_map_close, also
 // after a failure.
 enum bnt_status bnt_map_open(struct bnt_map *map, const char *path, struct bnt_error *err);
 // The same for an open file, which may be closed afterwards. name: for messages.

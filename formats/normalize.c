@@ -8,7 +8,7 @@
 // a followed by b, or NULL.
 static uint8_t *concatenate(const uint8_t *a, size_t a_size, const uint8_t *b, size_t b_size)
 {
-    uint8_t *out = a_size + b_size < UINT32_MAX ? malloc(a_size + b_size + 1) : NULL;
+    uint8_t *out = malloc(a_size + b_size + 1);
     if (!out)
         return NULL;
     memcpy(out, a, a_size);
@@ -39,46 +39,54 @@ static uint64_t replace(const uint8_t *text, size_t size, const uint8_t *what, s
     return n;
 }
 
-static uint8_t *replace_all(const struct bnt_step_record *step, const uint8_t *what,
-                            const uint8_t *text, size_t size, size_t *out_size)
+static enum bnt_normalize_result replace_all(const struct bnt_step_record *step,
+                                             const uint8_t *what, const uint8_t *text, size_t size,
+                                             uint64_t limit, uint8_t **out, size_t *out_size)
 {
     const uint8_t *by = what + step->size;
     uint64_t n = replace(text, size, what, step->size, by, step->extra, NULL);
-    uint8_t *out = n < UINT32_MAX ? malloc((size_t)n + 1) : NULL;
-    if (!out)
-        return NULL;
-    (void)replace(text, size, what, step->size, by, step->extra, out);
-    out[n] = '\0';
+    if (n > limit)
+        return BNT_NORMALIZE_TOO_LARGE;
+    *out = malloc((size_t)n + 1);
+    if (!*out)
+        return BNT_NORMALIZE_NO_MEMORY;
+    (void)replace(text, size, what, step->size, by, step->extra, *out);
+    (*out)[n] = '\0';
     *out_size = (size_t)n;
-    return out;
+    return BNT_NORMALIZED;
 }
 
-static uint8_t *compose(const uint8_t *text, size_t size, size_t *out_size)
+// Composition at most triples a text.
+static enum bnt_normalize_result compose(const uint8_t *text, size_t size, uint64_t limit,
+                                         uint8_t **out, size_t *out_size)
 {
-    utf8proc_uint8_t *out = NULL;
     const utf8proc_option_t options = (utf8proc_option_t)(UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-    utf8proc_ssize_t n = utf8proc_map(text, (utf8proc_ssize_t)size, &out, options);
+    utf8proc_ssize_t n = utf8proc_map(text, (utf8proc_ssize_t)size, out, options);
     if (n < 0)
-        return NULL;
+        return BNT_NORMALIZE_NO_MEMORY;
     *out_size = (size_t)n;
-    return out;
+    if (*out_size <= limit)
+        return BNT_NORMALIZED;
+    free(*out);
+    return BNT_NORMALIZE_TOO_LARGE;
 }
 
-bool bnt_normalize(const struct bnt_step_record *step, const uint8_t *pool, bool at_start,
-                   const uint8_t *text, size_t size, uint8_t **out, size_t *out_size)
+enum bnt_normalize_result bnt_normalize(const struct bnt_step_record *step, const uint8_t *pool,
+                                        bool at_start, const uint8_t *text, size_t size,
+                                        uint64_t limit, uint8_t **out, size_t *out_size)
 {
     const uint8_t *own = pool + step->offset;
-    bool before = step->type == BNT_STEP_PREPEND && size > 0;
+    if (step->type == BNT_STEP_REPLACE)
+        return replace_all(step, own, text, size, limit, out, out_size);
+    if (step->type == BNT_STEP_NFC)
+        return compose(text, size, limit, out, out_size);
+    bool before = size > 0;
     if (step->type == BNT_STEP_PREFIX)
-        before = size > 0 && (step->behavior == 0 || at_start) &&
+        before = before && (step->behavior == 0 || at_start) &&
                  !begins_with(text, size, own, step->size);
-    if (step->type == BNT_STEP_REPLACE) {
-        *out = replace_all(step, own, text, size, out_size);
-    } else if (step->type == BNT_STEP_NFC) {
-        *out = compose(text, size, out_size);
-    } else {
-        *out_size = size + (before ? step->size : 0);
-        *out = concatenate(own, before ? step->size : 0, text, size);
-    }
-    return *out != NULL;
+    *out_size = size + (before ? step->size : 0);
+    if (*out_size > limit)
+        return BNT_NORMALIZE_TOO_LARGE;
+    *out = concatenate(own, before ? step->size : 0, text, size);
+    return *out ? BNT_NORMALIZED : BNT_NORMALIZE_NO_MEMORY;
 }

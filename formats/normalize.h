@@ -10,10 +10,13 @@
 
 #include "formats/layout.h"
 
+enum bnt_normalize_result { BNT_NORMALIZED, BNT_NORMALIZE_NO_MEMORY, BNT_NORMALIZE_TOO_LARGE };
+
 // Applies one step to a text of size bytes (valid UTF-8, shorter than 4 GB). pool holds the step's
-// text. at_start: the text begins where the whole input begins. *out is malloc'd, a zero byte
-// follows. false: out of memory, or the result would reach 4 GB.
-bool bnt_normalize(const struct bnt_step_record *step, const uint8_t *pool, bool at_start,
-                   const uint8_t *text, size_t size, uint8_t **out, size_t *out_size);
+// text. at_start: the text begins where the whole input begins. limit: bytes that the result may
+// have. *out is malloc'd, a zero byte follows.
+enum bnt_normalize_result bnt_normalize(const struct bnt_step_record *step, const uint8_t *pool,
+                                        bool at_start, const uint8_t *text, size_t size,
+                                        uint64_t limit, uint8_t **out, size_t *out_size);
 
 #endif

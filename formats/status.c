@@ -2,14 +2,18 @@
 #include "formats/status.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
-static void replace_control_characters(char *text)
+void bnt_make_printable(char *text)
 {
-    for (; *text; text++) {
-        if ((unsigned char)*text < 0x20 || *text == 0x7f)
-            *text = '?';
+    for (unsigned char *p = (unsigned char *)text; *p; p++) {
+        bool c1 = p[0] == 0xC2 && p[1] >= 0x80 && p[1] <= 0x9F; // U+0080 … U+009F in UTF-8
+        if (*p < 0x20 || *p == 0x7f || c1)
+            *p = '?';
+        if (c1)
+            *++p = '?';
     }
 }
 
@@ -22,7 +26,7 @@ enum bnt_status bnt_fail(struct bnt_error *err, enum bnt_status status, const ch
     err->status = status;
     (void)vsnprintf(err->message, sizeof err->message, format, args);
     va_end(args);
-    replace_control_characters(err->message);
+    bnt_make_printable(err->message);
     return status;
 }
 

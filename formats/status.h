@@ -40,6 +40,10 @@ struct bnt_error {
 __attribute__((format(printf, 3, 4))) enum bnt_status
 bnt_fail(struct bnt_error *err, enum bnt_status status, const char *format, ...);
 
+// Replaces what could steer a terminal (C0 and C1 control characters, DEL) by '?', in place. For
+// texts from untrusted files.
+void bnt_make_printable(char *text);
+
 // Puts "prefix: " before err's message.
 void bnt_fail_prefix(struct bnt_error *err, const char *prefix);
 

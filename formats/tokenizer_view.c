@@ -154,6 +154,18 @@ static const char *merge_problem(const struct bnt_tokenizer_view *v)
     return NULL;
 }
 
+static bool added_ascends(const struct bnt_tokenizer_view *v)
+{
+    for (uint32_t i = 1; i < v->record.n_added; i++) {
+        const struct bnt_added_record *a = &v->added[i - 1], *b = &v->added[i];
+        int order =
+            memcmp(v->pool + a->offset, v->pool + b->offset, a->size < b->size ? a->size : b->size);
+        if (order > 0 || (order == 0 && a->size >= b->size))
+            return false;
+    }
+    return true;
+}
+
 static const char *order_problem(const struct bnt_tokenizer_view *v)
 {
     const struct bnt_tokenizer_record *r = &v->record;
@@ -165,6 +177,8 @@ static const char *order_problem(const struct bnt_tokenizer_view *v)
         if (v->added[i].id >= r->n_tokens)
             return "an added token has an id that is not a token";
     }
+    if (!added_ascends(v))
+        return "added tokens are not strictly ascending by their texts";
     const char *problem = lookup_problem(v);
     return problem ? problem : merge_problem(v);
 }
@@ -198,7 +212,7 @@ static const char *step_problem(const struct bnt_tokenizer_view *v, uint32_t i)
     const struct bnt_step_record *s = &v->steps[i];
     if (!step_is_known(s, i < v->record.n_normalizers))
         return "a step has an unknown type, behavior or invert, or one that is not allowed there";
-    if (s->type != BNT_STEP_NFC && (s->size == 0 || s->size > BNT_TOKENIZER_MAX_PATTERN))
+    if (s->type != BNT_STEP_NFC && (s->size == 0 || s->size > BNT_TOKENIZER_MAX_TEXT))
         return "the text of a step is empty or too long";
     return is_text(v, s->offset, s->size) && is_text(v, s->offset + s->size, s->extra)
                ? NULL
@@ -221,8 +235,8 @@ static const char *text_problem(const struct bnt_tokenizer_view *v)
     const struct bnt_tokenizer_record *r = &v->record;
     for (uint32_t i = 0; i < r->n_added; i++) {
         const struct bnt_added_record *a = &v->added[i];
-        if (a->size == 0 || !is_text(v, a->offset, a->size))
-            return "an added token's text is empty or not UTF-8";
+        if (a->size == 0 || a->size > BNT_TOKENIZER_MAX_TEXT || !is_text(v, a->offset, a->size))
+            return "an added token's text is empty, too long or not UTF-8";
         if (a->flags >= 2 * BNT_ADDED_NORMALIZED)
             return "an added token has unknown flags";
     }

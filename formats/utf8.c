@@ -71,3 +71,10 @@ int bnt_utf8_put(uint32_t code, uint8_t out[4])
     out[0] = (uint8_t)(0xF00u >> length | code);
     return length;
 }
+
+bool bnt_is_white_space(uint32_t c)
+{
+    return (c >= 9 && c <= 13) || c == 32 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F ||
+           c == 0x205F || c == 0x3000;
+}

@@ -16,6 +16,9 @@ int bnt_utf8_next(const uint8_t *p, size_t size, uint32_t *code);
 // Bytes of the longest well-formed beginning; equal to size when all is well.
 size_t bnt_utf8_valid(const uint8_t *p, size_t size);
 
+// Unicode's White_Space.
+bool bnt_is_white_space(uint32_t code);
+
 // Writes the character as 1 … 4 bytes, returns how many.
 int bnt_utf8_put(uint32_t code, uint8_t out[4]);
 

@@ -143,7 +143,8 @@ static bool check_header(struct bnt_view *view, struct bnt_report *report)
     return true;
 }
 
-// R6: sections lie tightly one after another. Returns whether all of them are inside the file.
+// R6: sections lie tightly one after another, in a file of the size that the header says. Returns
+// whether all of them are inside the file as it is.
 static bool check_extents(const struct bnt_view *view, struct bnt_report *report)
 {
     uint64_t expected = BNT_PAGE;
@@ -156,7 +157,8 @@ static bool check_extents(const struct bnt_view *view, struct bnt_report *report
                        name, s->offset, expected);
             return false;
         }
-        if (s->size == 0 || s->offset > view->size || s->size > view->size - s->offset) {
+        if (s->size == 0 || s->offset > view->header.file_size ||
+            s->size > view->header.file_size - s->offset) {
             bnt_report(report, "R6",
                        "section %s (offset %" PRIu64 ", %" PRIu64
                        " bytes) does not lie in the file",
@@ -171,16 +173,16 @@ static bool check_extents(const struct bnt_view *view, struct bnt_report *report
                    last->offset + last->size, view->header.file_size);
         return false;
     }
-    return true;
+    return view->header.file_size <= view->size; // R5 has spoken of it
 }
 
 static const struct known_section {
     uint32_t type;
     bool required;
 } known_sections[] = {
-    {BNT_SECTION_HYPR, true}, {BNT_SECTION_TOKN, false}, {BNT_SECTION_NORM, true},
-    {BNT_SECTION_EMBD, true}, {BNT_SECTION_EMB8, false}, {BNT_SECTION_TERN, true},
-    {BNT_SECTION_TENS, true}, {BNT_SECTION_PROV, false},
+    {BNT_SECTION_HYPR, true}, {BNT_SECTION_TOKN, false}, {BNT_SECTION_CHAT, false},
+    {BNT_SECTION_NORM, true}, {BNT_SECTION_EMBD, true},  {BNT_SECTION_EMB8, false},
+    {BNT_SECTION_TERN, true}, {BNT_SECTION_TENS, true},  {BNT_SECTION_PROV, false},
 };
 enum { KNOWN_SECTIONS = sizeof known_sections / sizeof known_sections[0] };
 

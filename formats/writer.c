@@ -50,15 +50,17 @@ static void fill_table(struct bnt_writer *w, bool has_int8)
         };
 }
 
-static void add_sections(struct bnt_writer *w, bool has_int8, uint64_t tokenizer_size)
+static void add_sections(struct bnt_writer *w, bool has_int8)
 {
     struct bnt_layout_walk walk = bnt_layout_walk(&w->hyper, has_int8);
     struct bnt_tensor_place place;
     while (bnt_layout_next(&walk, &place))
         ;
     add_section(w, BNT_SECTION_HYPR, BNT_SECTION_REQUIRED, sizeof w->hyper);
-    if (w->tokenizer)
-        add_section(w, BNT_SECTION_TOKN, 0, tokenizer_size);
+    if (w->tokenizer.data)
+        add_section(w, BNT_SECTION_TOKN, 0, w->tokenizer.size);
+    if (w->chat.data)
+        add_section(w, BNT_SECTION_CHAT, 0, w->chat.size);
     add_section(w, BNT_SECTION_NORM, BNT_SECTION_REQUIRED,
                 bnt_layout_section_size(&walk, BNT_SECTION_NORM));
     add_section(w, BNT_SECTION_EMBD, BNT_SECTION_REQUIRED,
@@ -71,10 +73,11 @@ static void add_sections(struct bnt_writer *w, bool has_int8, uint64_t tokenizer
 }
 
 enum bnt_status bnt_writer_open(struct bnt_writer *w, struct bnt_output *out,
-                                const struct bnt_hyper *hyper, bool has_int8, const void *tokenizer,
-                                uint64_t tokenizer_size, struct bnt_error *err)
+                                const struct bnt_hyper *hyper, bool has_int8,
+                                struct bnt_writer_section tokenizer, struct bnt_writer_section chat,
+                                struct bnt_error *err)
 {
-    *w = (struct bnt_writer){.out = out, .hyper = *hyper, .tokenizer = tokenizer};
+    *w = (struct bnt_writer){.out = out, .hyper = *hyper, .tokenizer = tokenizer, .chat = chat};
     memcpy(w->header.magic, BNT_MAGIC, sizeof w->header.magic);
     w->header.version_major = BNT_VERSION_MAJOR;
     w->header.version_minor = BNT_VERSION_MINOR;
@@ -82,7 +85,7 @@ enum bnt_status bnt_writer_open(struct bnt_writer *w, struct bnt_output *out,
     w->tensors = calloc((size_t)w->n_tensors, sizeof w->tensors[0]);
     if (!w->tensors)
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
-    add_sections(w, has_int8, tokenizer_size);
+    add_sections(w, has_int8);
     fill_table(w, has_int8);
     return BNT_OK;
 }
@@ -107,8 +110,10 @@ static enum bnt_status write_small_sections(struct bnt_writer *w, const char *pr
                                             struct bnt_error *err)
 {
     enum bnt_status status = write_section(w, BNT_SECTION_HYPR, &w->hyper, err);
-    if (status == BNT_OK && w->tokenizer)
-        status = write_section(w, BNT_SECTION_TOKN, w->tokenizer, err);
+    if (status == BNT_OK && w->tokenizer.data)
+        status = write_section(w, BNT_SECTION_TOKN, w->tokenizer.data, err);
+    if (status == BNT_OK && w->chat.data)
+        status = write_section(w, BNT_SECTION_CHAT, w->chat.data, err);
     if (status == BNT_OK)
         status = write_section(w, BNT_SECTION_TENS, w->tensors, err);
     if (status == BNT_OK)

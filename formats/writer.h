@@ -11,21 +11,29 @@
 #include "formats/layout.h"
 #include "formats/status.h"
 
+// A section that is made in memory; data NULL: the file has none such.
+struct bnt_writer_section {
+    const void *data;
+    uint64_t size;
+};
+
 struct bnt_writer {
     struct bnt_output *out;
     struct bnt_header header;
     struct bnt_hyper hyper;
-    const void *tokenizer; // TOKN's bytes, or NULL
-    struct bnt_tensor_record
-        *tensors; // the table as it will be written; scales are the caller's to fill in
+    struct bnt_writer_section tokenizer; // TOKN
+    struct bnt_writer_section chat;      // CHAT
+    // The table as it will be written; scales are the caller's to fill in.
+    struct bnt_tensor_record *tensors;
     uint64_t n_tensors;
 };
 
-// Lays the file out. out: opened with bnt_output_open_random. tokenizer: the TOKN section, NULL for
-// none; must stay until finish.
+// Lays the file out. out: opened with bnt_output_open_random. The bytes of tokenizer and chat must
+// stay until finish.
 enum bnt_status bnt_writer_open(struct bnt_writer *writer, struct bnt_output *out,
-                                const struct bnt_hyper *hyper, bool has_int8, const void *tokenizer,
-                                uint64_t tokenizer_size, struct bnt_error *err);
+                                const struct bnt_hyper *hyper, bool has_int8,
+                                struct bnt_writer_section tokenizer, struct bnt_writer_section chat,
+                                struct bnt_error *err);
 
 // The record of a tensor, to learn its place and set its scale. NULL if the model has none such.
 struct bnt_tensor_record *bnt_writer_tensor(struct bnt_writer *writer, enum bnt_role role,

@@ -17,6 +17,7 @@
 #include "formats/safetensors.h"
 #include "formats/stream.h"
 #include "formats/writer.h"
+#include "pack/chat_template.h"
 #include "pack/job.h"
 #include "pack/tokenizer_json.h"
 
@@ -35,6 +36,7 @@ struct packer {
     struct bnt_st_header stream;
     struct bnt_config config;
     struct bnt_buffer tokenizer;
+    struct bnt_buffer chat;
     struct bnt_writer writer;
     struct pack_tensor *tensors; // one for each record of the stream's
     size_t n_tensors;
@@ -135,9 +137,38 @@ static const char *find_chat_template(const struct packer *p, const json_t *toke
     return json_string_value(value);
 }
 
+// The text of a special token in tokenizer_config.json: a string, or an object with its content.
+static const char *special_token(const json_t *tokenizer_config, const char *key)
+{
+    const json_t *value = bnt_json_get(tokenizer_config, key);
+    return bnt_json_text(value, "content", bnt_json_text(tokenizer_config, key, ""));
+}
+
+static void ignore(void *context, const char *rule, const char *message)
+{
+    (void)context;
+    (void)rule;
+    (void)message; // bnt_tokenizer_build has checked what it made
+}
+
+static void build_chat(struct packer *p, const json_t *config, const char *text, size_t size)
+{
+    struct bnt_tokenizer_view view;
+    struct bnt_report report = {.found = ignore};
+    if (bnt_tokenizer_view_open(&view, p->tokenizer.data, p->tokenizer.size,
+                                p->config.hyper.vocab_size, &report) &&
+        bnt_chat_build(text, size, special_token(config, "bos_token"),
+                       special_token(config, "eos_token"), &view, &p->chat))
+        return;
+    bnt_cli_note("%s: the chat template is none of those known (" BNT_CHAT_KNOWN
+                 "): chat will not work with this file",
+                 p->name);
+    bnt_buffer_free(&p->chat);
+}
+
 static enum bnt_status build_tokenizer(struct packer *p)
 {
-    size_t size, config_size, chat_size = 0;
+    size_t size, config_size;
     const char *text = bnt_st_metadata(&p->stream, "tokenizer.json", &size);
     const char *config = bnt_st_metadata(&p->stream, "tokenizer_config.json", &config_size);
     json_t *json = NULL;
@@ -147,9 +178,12 @@ static enum bnt_status build_tokenizer(struct packer *p)
     if (config)
         status = bnt_json_parse(config, config_size, "tokenizer_config.json", &json, p->err);
     if (status == BNT_OK) {
+        size_t chat_size = 0;
         const char *chat = find_chat_template(p, json, &chat_size);
         status = bnt_tokenizer_build(text, size, chat, chat_size, p->config.hyper.vocab_size,
                                      &p->tokenizer, p->err);
+        if (status == BNT_OK && chat_size)
+            build_chat(p, json, chat, chat_size);
     }
     json_decref(json);
     if (status != BNT_OK)
@@ -442,7 +476,8 @@ static enum bnt_status pack_all(struct packer *p, struct bnt_output *out)
         status = build_tokenizer(p);
     if (status == BNT_OK)
         status = bnt_writer_open(&p->writer, out, &p->config.hyper, p->options->int8,
-                                 p->tokenizer.data, p->tokenizer.size, p->err);
+                                 (struct bnt_writer_section){p->tokenizer.data, p->tokenizer.size},
+                                 (struct bnt_writer_section){p->chat.data, p->chat.size}, p->err);
     if (status == BNT_OK)
         status = list_expected(p);
     if (status == BNT_OK)
@@ -462,6 +497,7 @@ enum bnt_status bnt_pack(int fd, const char *name, struct bnt_output *out,
     bnt_writer_close(&p.writer);
     bnt_st_free(&p.stream);
     bnt_buffer_free(&p.tokenizer);
+    bnt_buffer_free(&p.chat);
     free(p.tensors);
     free(p.expected);
     free(p.provenance);

@@ -39,9 +39,12 @@ static enum bnt_status put_normalized(struct tokenizer_builder *b, const char *t
     memcpy(now, text, size);
     for (uint32_t i = 0; i < b->record.n_normalizers; i++) {
         uint8_t *next;
-        bool ok = bnt_normalize(&steps[i], b->step_texts.data, true, now, size, &next, &size);
+        enum bnt_normalize_result result = bnt_normalize(
+            &steps[i], b->step_texts.data, true, now, size, BNT_TOKENIZER_MAX_TEXT, &next, &size);
         free(now);
-        if (!ok)
+        if (result == BNT_NORMALIZE_TOO_LARGE)
+            return bnt_builder_bad(b, "an added token becomes too long by the normalizer");
+        if (result == BNT_NORMALIZE_NO_MEMORY)
             return bnt_builder_no_memory(b);
         now = next;
     }
@@ -50,10 +53,27 @@ static enum bnt_status put_normalized(struct tokenizer_builder *b, const char *t
     return BNT_OK;
 }
 
+// qsort takes no context; building is single-threaded and this is set just around the call.
+static const uint8_t *sorting_pool;
+
+static int compare_added(const void *a, const void *c)
+{
+    const struct bnt_added_record *x = a;
+    const struct bnt_added_record *y = c;
+    size_t common = x->size < y->size ? x->size : y->size;
+    int order = memcmp(sorting_pool + x->offset, sorting_pool + y->offset, common);
+    return order ? order : (x->size > y->size) - (x->size < y->size);
+}
+
+// Puts the added tokens in the order of their texts (R25), and the texts in the pool in that order.
 static enum bnt_status put_added_texts(struct tokenizer_builder *b)
 {
     struct bnt_added_record *added = (void *)b->added.data;
+    struct bnt_buffer tokens =
+        b->pool; // the pool so far; the texts are collected in one of their own
+    struct bnt_buffer texts = {0};
     enum bnt_status status = BNT_OK;
+    b->pool = texts;
     for (uint32_t i = 0; i < b->record.n_added && status == BNT_OK; i++) {
         const char *text = b->token[added[i].id];
         size_t size = b->token_size[added[i].id];
@@ -64,6 +84,20 @@ static enum bnt_status put_added_texts(struct tokenizer_builder *b)
             bnt_buffer_put(&b->pool, text, size);
         added[i].size = (uint32_t)b->pool.size - added[i].offset;
     }
+    texts = b->pool;
+    b->pool = tokens;
+    if (status == BNT_OK && !texts.failed && b->record.n_added > 0) {
+        sorting_pool = texts.data;
+        qsort(added, b->record.n_added, sizeof added[0], compare_added);
+        sorting_pool = NULL;
+        for (uint32_t i = 0; i < b->record.n_added; i++) {
+            uint32_t from = added[i].offset;
+            added[i].offset = (uint32_t)b->pool.size;
+            bnt_buffer_put(&b->pool, texts.data + from, added[i].size);
+        }
+    }
+    b->pool.failed |= texts.failed;
+    bnt_buffer_free(&texts);
     return status;
 }
 

@@ -12,17 +12,20 @@
 #include "formats/cli.h"
 #include "formats/file.h"
 #include "formats/ids.h"
-#include "runtime/bnt.h"
+#include "runtime/run.h"
 
 static const char help[] =
-    "Usage: bnt-run [OPTION]... FILE.bnt (-p TEXT | -f FILE | --token-ids 1,2,3)\n"
+    "Usage: bnt-run [OPTION]... FILE.bnt (-p TEXT | -f FILE | --token-ids 1,2,3 | --chat)\n"
     "Generate text. What the model writes goes to standard output as it is written.\n"
     "\n"
     "  -p, --prompt=TEXT     the beginning of the text\n"
     "  -f, --file=FILE       read the prompt from FILE; '-' is standard input\n"
     "      --token-ids=IDS   the prompt as token ids, comma-separated, used as they are\n"
+    "      --chat            hold a conversation: each line of standard input is answered,\n"
+    "                        in the model's own chat template\n"
+    "      --system=TEXT     with --chat: what the system says first (default: the template's)\n"
     "      --echo            print the prompt first\n"
-    "  -n, --tokens=N        generate at most N tokens (default 256)\n"
+    "  -n, --tokens=N        generate at most N tokens (default 256; 1024 with --chat)\n"
     "      --temp=T          temperature; 0 takes the likeliest token (default: the model's)\n"
     "      --top-k=K         choose among the K likeliest; 0 is all (default: the model's)\n"
     "      --top-p=P         choose among the likeliest that make up P (default: the model's)\n"
@@ -41,23 +44,7 @@ static const char help[] =
     "BNT_KERNEL in the environment is used where --kernel is not given.\n"
     "Exit status: 0 done, 1 failed, 2 usage.\n";
 
-enum { MAX_STOPS = 32, MAX_PROMPT = 64 << 20 };
-
-struct arguments {
-    const char *model;
-    const char *prompt;
-    const char *file;
-    const char *ids;
-    const char *kernel;
-    const char *stops[MAX_STOPS];
-    size_t n_stops;
-    uint64_t tokens, context, threads, seed, top_k;
-    double temperature, top_p;
-    bool has_seed, has_top_k, has_temperature, has_top_p;
-    bool echo, ignore_eos, quiet;
-};
-
-static double now(void)
+double bnt_run_now(void)
 {
     struct timespec t;
     (void)clock_gettime(CLOCK_MONOTONIC, &t);
@@ -65,17 +52,6 @@ static double now(void)
 }
 
 // --- prompt ---
-
-// Text to tokens, with the model's own tokens around it.
-static enum bnt_status encode(const struct bnt_model *model, const char *text, size_t size,
-                              uint32_t **tokens, size_t *count, struct bnt_error *err)
-{
-    size_t capacity = size + 2 * 65536; // what bnt_tokenize promises to need at most
-    *tokens = malloc(capacity * sizeof **tokens);
-    if (!*tokens)
-        return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
-    return bnt_tokenize(model, text, size, true, *tokens, capacity, count, err);
-}
 
 static enum bnt_status read_standard_input(char **text, size_t *size, struct bnt_error *err)
 {
@@ -92,7 +68,7 @@ static enum bnt_status read_standard_input(char **text, size_t *size, struct bnt
     return status;
 }
 
-static enum bnt_status read_prompt(const struct arguments *a, const struct bnt_model *model,
+static enum bnt_status read_prompt(const struct run_arguments *a, const struct bnt_model *model,
                                    uint32_t **tokens, size_t *count, struct bnt_error *err)
 {
     char *text = NULL;
@@ -102,13 +78,13 @@ static enum bnt_status read_prompt(const struct arguments *a, const struct bnt_m
     if (a->ids)
         return bnt_ids_parse(a->ids, tokens, count, err);
     if (a->prompt)
-        return encode(model, a->prompt, strlen(a->prompt), tokens, count, err);
+        return bnt_tokenize(model, a->prompt, strlen(a->prompt), true, tokens, count, err);
     if (strcmp(a->file, "-") == 0)
         status = read_standard_input(&text, &size, err);
     else
         status = bnt_read_file(a->file, MAX_PROMPT, &text, &size, &missing, err);
     if (status == BNT_OK) {
-        status = encode(model, text, size, tokens, count, err);
+        status = bnt_tokenize(model, text, size, true, tokens, count, err);
         if (status != BNT_OK)
             bnt_fail_prefix(err, a->file);
     }
@@ -118,18 +94,12 @@ static enum bnt_status read_prompt(const struct arguments *a, const struct bnt_m
 
 // --- output ---
 
-struct printer {
-    bool ids; // no tokenizer: ids instead of text
-    bool failed;
-    size_t count;
-    double first; // when the first token came
-};
-
-static bool print(void *context, uint32_t token, const char *text, size_t size)
+bool bnt_run_print(void *context, uint32_t token, const char *text, size_t size)
 {
-    struct printer *p = context;
+    struct run_printer *p = context;
     if (p->count++ == 0)
-        p->first = now();
+        p->first = bnt_run_now();
+    p->last = token == UINT32_MAX ? p->last : token;
     if (p->ids)
         p->failed = printf("%s%" PRIu32, p->count > 1 ? "," : "", token) < 0;
     else if (size > 0)
@@ -174,8 +144,8 @@ static double rate(size_t n, double seconds)
 
 // --- generation ---
 
-static struct bnt_sampling choose_sampling(const struct arguments *a,
-                                           const struct bnt_model_info *info)
+struct bnt_sampling bnt_run_sampling(const struct run_arguments *a,
+                                     const struct bnt_model_info *info)
 {
     return (struct bnt_sampling){
         .temperature = a->has_temperature ? (float)a->temperature : info->temperature,
@@ -185,28 +155,28 @@ static struct bnt_sampling choose_sampling(const struct arguments *a,
     };
 }
 
-static enum bnt_status generate(const struct arguments *a, struct bnt_session *session,
+static enum bnt_status generate(const struct run_arguments *a, struct bnt_session *session,
                                 const struct bnt_model *model, const uint32_t *tokens, size_t count,
                                 struct bnt_error *err)
 {
-    struct printer printer = {.ids = !bnt_model_info(model)->has_tokenizer};
+    struct run_printer printer = {.ids = !bnt_model_info(model)->has_tokenizer};
     const struct bnt_generation generation = {
         .max_tokens = (size_t)a->tokens,
-        .sampling = choose_sampling(a, bnt_model_info(model)),
+        .sampling = bnt_run_sampling(a, bnt_model_info(model)),
         .stop_texts = a->stops,
         .n_stop_texts = a->n_stops,
         .ignore_eos = a->ignore_eos,
-        .callback = print,
+        .callback = bnt_run_print,
         .context = &printer,
     };
     struct bnt_generation_result result;
     if (a->echo)
         print_echo(model, tokens, count);
-    double start = now();
+    double start = bnt_run_now();
     enum bnt_status status = bnt_generate(session, tokens, count, &generation, &result, err);
     if (status != BNT_OK || printer.failed)
         return status; // output that failed is noticed when it is closed
-    double end = now();
+    double end = bnt_run_now();
     (void)puts("");
     if (!a->quiet)
         bnt_cli_note("%zu prompt tokens, %.1f tok/s; %zu generated, %.1f tok/s (%s); seed %" PRIu64
@@ -218,7 +188,7 @@ static enum bnt_status generate(const struct arguments *a, struct bnt_session *s
     return status;
 }
 
-static enum bnt_status run_model(const struct arguments *a, const struct bnt_model *model,
+static enum bnt_status run_model(const struct run_arguments *a, const struct bnt_model *model,
                                  struct bnt_error *err)
 {
     uint32_t *tokens = NULL;
@@ -242,13 +212,13 @@ static enum bnt_status run_model(const struct arguments *a, const struct bnt_mod
     return status;
 }
 
-static int run(const struct arguments *a)
+static int run(const struct run_arguments *a)
 {
     struct bnt_error err;
     struct bnt_model *model;
     enum bnt_status status = bnt_model_open(a->model, a->kernel, &model, &err);
     if (status == BNT_OK)
-        status = run_model(a, model, &err);
+        status = a->chat ? bnt_run_chat(a, model, &err) : run_model(a, model, &err);
     bnt_model_close(model);
     if (status != BNT_OK)
         return bnt_cli_fail(&err);
@@ -272,6 +242,8 @@ static int version(void)
 
 enum {
     OPTION_IDS = 256,
+    OPTION_CHAT,
+    OPTION_SYSTEM,
     OPTION_ECHO,
     OPTION_TEMP,
     OPTION_TOP_K,
@@ -289,6 +261,8 @@ static const struct option options[] = {
     {"prompt", required_argument, NULL, 'p'},
     {"file", required_argument, NULL, 'f'},
     {"token-ids", required_argument, NULL, OPTION_IDS},
+    {"chat", no_argument, NULL, OPTION_CHAT},
+    {"system", required_argument, NULL, OPTION_SYSTEM},
     {"echo", no_argument, NULL, OPTION_ECHO},
     {"tokens", required_argument, NULL, 'n'},
     {"temp", required_argument, NULL, OPTION_TEMP},
@@ -308,10 +282,11 @@ static const struct option options[] = {
 };
 
 // An option with a number. Returns 0, or the exit code after an error.
-static int parse_number(struct arguments *a, int c)
+static int parse_number(struct run_arguments *a, int c)
 {
     switch (c) {
     case 'n':
+        a->has_tokens = true;
         return bnt_cli_u64(optarg, 0, UINT32_MAX, &a->tokens)
                    ? 0
                    : bnt_cli_usage("--tokens must be a whole number, not '%s'", optarg);
@@ -347,7 +322,7 @@ static int parse_number(struct arguments *a, int c)
 }
 
 // Returns 0 to go on, or the exit code + 1 to end with.
-static int parse_option(struct arguments *a, int c, char **argv)
+static int parse_option(struct run_arguments *a, int c, char **argv)
 {
     int code = 0;
     switch (c) {
@@ -359,6 +334,12 @@ static int parse_option(struct arguments *a, int c, char **argv)
         break;
     case OPTION_IDS:
         a->ids = optarg;
+        break;
+    case OPTION_CHAT:
+        a->chat = true;
+        break;
+    case OPTION_SYSTEM:
+        a->system = optarg;
         break;
     case OPTION_ECHO:
         a->echo = true;
@@ -404,8 +385,8 @@ static uint64_t new_seed(void)
 int main(int argc, char **argv)
 {
     const char *environment = getenv("BNT_KERNEL");
-    struct arguments a = {.tokens = 256,
-                          .kernel = environment && *environment ? environment : NULL};
+    struct run_arguments a = {.tokens = 256,
+                              .kernel = environment && *environment ? environment : NULL};
     int c;
     bnt_cli_init("bnt-run");
     while ((c = getopt_long(argc, argv, ":p:f:n:c:t:q", options, NULL)) != -1) {
@@ -415,8 +396,12 @@ int main(int argc, char **argv)
     }
     if (optind + 1 != argc)
         return bnt_cli_usage(optind == argc ? "FILE.bnt is missing" : "more than one FILE.bnt");
-    if (!!a.prompt + !!a.file + !!a.ids != 1)
-        return bnt_cli_usage("give the prompt by one of -p, -f and --token-ids");
+    if (!!a.prompt + !!a.file + !!a.ids + a.chat != 1)
+        return bnt_cli_usage("give the prompt by one of -p, -f and --token-ids, or --chat");
+    if (a.system && !a.chat)
+        return bnt_cli_usage("--system goes with --chat");
+    if (a.chat && !a.has_tokens)
+        a.tokens = 1024;
     a.model = argv[optind];
     if (!a.has_seed)
         a.seed = new_seed();

@@ -108,15 +108,13 @@ const char *bnt_kernel_name(size_t i);
 /* ---- Text and tokens ---- */
 
 /*
- * Encodes text into at most capacity tokens and sets *count to the number that the text has, also
- * when that is more than capacity (BNT_ERR_ARGUMENT: call again with more room). A text of n bytes
- * has at most n + 2 * 65536 tokens, usually n / 4. special: put the tokenizer's own tokens (a BOS)
- * around it. Texts of control tokens ("<|eot_id|>") in the text become those tokens. BNT_ERR_TEXT
- * names the offset of the first byte that is no UTF-8.
+ * Encodes text. *tokens is an array of *count ids that the caller frees with free(); NULL for none.
+ * special: put the tokenizer's own tokens (a BOS) around it. Texts of control tokens ("<|eot_id|>")
+ * in the text become those tokens. BNT_ERR_TEXT names the offset of the first byte that is no
+ * UTF-8. A tokenizer whose patterns take too long on a text, or blow it up, ends in BNT_ERR_FORMAT.
  */
 enum bnt_status bnt_tokenize(const struct bnt_model *model, const char *text, size_t size,
-                             bool special, uint32_t *tokens, size_t capacity, size_t *count,
-                             struct bnt_error *err);
+                             bool special, uint32_t **tokens, size_t *count, struct bnt_error *err);
 
 /*
  * The bytes that a token decodes to; a token may hold a part of a character. *size = 0 for ids
@@ -131,6 +129,22 @@ const char *bnt_token_text(const struct bnt_model *model, uint32_t token, size_t
  */
 enum bnt_status bnt_detokenize(const struct bnt_model *model, const uint32_t *tokens, size_t count,
                                char *text, size_t capacity, size_t *size, struct bnt_error *err);
+
+/* ---- Conversations ---- */
+
+/*
+ * Writes one turn of a conversation as the model was trained to see it, up to where its answer
+ * begins, into at most capacity bytes, and sets *size to what it needs. first: the beginning of the
+ * conversation (system may be NULL for the model's own, or ""); otherwise what ends the answer
+ * before comes first. Encode it with special = false. BNT_ERR_UNSUPPORTED if the file has no chat
+ * template that is known.
+ */
+enum bnt_status bnt_chat_turn(const struct bnt_model *model, bool first, const char *system,
+                              const char *user, size_t user_size, char *text, size_t capacity,
+                              size_t *size, struct bnt_error *err);
+
+/* The tokens that end an answer besides the eos ids: *count of them. Valid as long as the model. */
+const uint32_t *bnt_chat_stop_ids(const struct bnt_model *model, size_t *count);
 
 /* ---- Sessions ---- */
 
@@ -200,6 +214,8 @@ struct bnt_generation {
     const char *const *stop_texts; /* n_stop_texts zero-terminated, non-empty texts; output ends
                                       before the first that appears */
     size_t n_stop_texts;
+    const uint32_t *stop_ids; /* n_stop_ids tokens that end the text as an EOS does */
+    size_t n_stop_ids;
     bool ignore_eos;
     /*
      * Called once for each token generated, in order, with the text that has become certain: whole

@@ -136,13 +136,19 @@ static void close_outlet(struct outlet *out, enum bnt_stop_reason reason)
     free(out->held);
 }
 
-static bool is_eos(const struct bnt_hyper *h, uint32_t token)
+static bool is_one_of(uint32_t token, const uint32_t *ids, size_t count)
 {
-    for (uint32_t i = 0; i < h->eos_count; i++) {
-        if (h->eos_id[i] == token)
+    for (size_t i = 0; i < count; i++) {
+        if (ids[i] == token)
             return true;
     }
     return false;
+}
+
+static bool ends_text(const struct bnt_hyper *h, const struct bnt_generation *o, uint32_t token)
+{
+    return !o->ignore_eos && (is_one_of(token, h->eos_id, h->eos_count) ||
+                              is_one_of(token, o->stop_ids, o->n_stop_ids));
 }
 
 // Generates from session->logits on. Returns why it ended.
@@ -153,7 +159,7 @@ static enum bnt_stop_reason generate(struct bnt_session *s, struct outlet *out, 
     enum bnt_stop_reason reason;
     while (*n_tokens < o->max_tokens) {
         uint32_t token = bnt_sample(s, s->logits, &o->sampling, &state);
-        if (!o->ignore_eos && is_eos(&s->model->hyper, token))
+        if (ends_text(&s->model->hyper, o, token))
             return BNT_STOP_EOS;
         *n_tokens += 1;
         if (!put_token(out, token, &reason))

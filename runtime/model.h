@@ -5,6 +5,7 @@
 
 #include "runtime/bnt.h"
 
+#include "formats/chat_view.h"
 #include "formats/map.h"
 #include "formats/regex.h"
 #include "formats/tokenizer_view.h"
@@ -36,10 +37,14 @@ struct bnt_model {
     const void *output;       // (vocab, hidden) likewise; the embedding when tied
     bool wide;                // embeddings are f32
     bool has_tokenizer;
+    bool has_chat;
+    struct bnt_chat_view chat;
     struct bnt_tokenizer_view tokenizer;
     pcre2_code **patterns;   // (n_steps), NULL for steps without one
     int32_t byte_token[256]; // of each byte: its lookup token (byte-level) or byte token, or −1
     bool added_start[256];   // bytes with which some added token begins
+    uint32_t *added_sizes;   // the different lengths of added tokens, descending
+    size_t n_added_sizes;
     const struct bnt_kernels *kernels;
     struct bnt_model_info info;
 };

@@ -80,6 +80,7 @@ static size_t cut_top_p(struct bnt_candidate *c, size_t n, float p, float max)
     double sum = 0;
     for (size_t i = 0; i < n; i++)
         sum += weight(c[i].logit, max);
+    p = p > 0 ? p : 0;
     double floor = (1 - (double)p) / (double)n * sum;
     size_t likely = 0;
     for (size_t i = 0; i < n; i++) {
@@ -96,7 +97,7 @@ static size_t cut_top_p(struct bnt_candidate *c, size_t n, float p, float max)
         if (reached >= (double)p * sum)
             return i + 1;
     }
-    return likely;
+    return likely ? likely : 1;
 }
 
 static int compare_ids(const void *a, const void *b)
@@ -132,13 +133,15 @@ uint32_t bnt_sample(struct bnt_session *s, const float *logits, const struct bnt
     for (uint32_t i = 0; i < vocab; i++)
         c[i] = (struct bnt_candidate){.logit = clean(logits[i]) / sampling->temperature, .id = i};
     float max = c[best].logit;
+    if (!isfinite(max)) // a tiny temperature: the likeliest is all that is left
+        return best;
     bool cut = false;
     if (sampling->top_k > 0 && sampling->top_k < n) {
         select_top(c, n, sampling->top_k);
         n = sampling->top_k;
         cut = true;
     }
-    if (sampling->top_p < 1) {
+    if (sampling->top_p < 1) { // not so for NaN
         n = cut_top_p(c, n, sampling->top_p, max);
         cut = true;
     }

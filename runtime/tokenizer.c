@@ -9,8 +9,13 @@
 #include "runtime/bpe.h"
 #include "runtime/model.h"
 
-// Limits for patterns from untrusted files: a match that needs more is an error, not a hang.
-enum { MATCH_LIMIT = 10 * 1000 * 1000, HEAP_LIMIT_KIB = 64 * 1024 };
+// Limits for tokenizers from untrusted files: what needs more is an error, not a hang.
+// PCRE2 counts backtracking for each place where a match may start; a run of n characters that a
+// real pattern tries and gives up costs about n.
+enum { MATCH_FREE = 5000, MATCH_LIMIT = 8, HEAP_LIMIT_KIB = 64 * 1024 };
+// Bytes that normalizing steps may write for each byte of the text, all together. Each of a real
+// tokenizer's few steps writes about one.
+enum { GROWTH_FREE = 1 << 16, GROWTH_LIMIT = 64 };
 
 // --- what a model keeps ---
 
@@ -23,9 +28,32 @@ static void fill_byte_tokens(struct bnt_model *m)
         m->byte_token[byte] = byte_level ? (int32_t)bnt_bpe_lookup(m, &text, 1) : -1;
     }
     for (uint32_t i = 0; i < v->record.n_tokens; i++) {
-        if (v->attr[i] & BNT_ATTR_BYTE) // R26: it has one byte
+        bool byte_token = v->attr[i] & BNT_ATTR_BYTE; // R26: it has one byte
+        if (byte_token && v->record.kind == BNT_TOKENIZER_CHARACTER_BPE)
             m->byte_token[v->pool[v->token_offset[i]]] = (int32_t)i;
     }
+}
+
+// The different lengths of added tokens, longest first, and the bytes they begin with.
+static enum bnt_status list_added_sizes(struct bnt_model *m, struct bnt_error *err)
+{
+    const struct bnt_tokenizer_view *v = &m->tokenizer;
+    bool *present = calloc(BNT_TOKENIZER_MAX_TEXT + 1, sizeof *present);
+    m->added_sizes = calloc((size_t)v->record.n_added + 1, sizeof m->added_sizes[0]);
+    if (!present || !m->added_sizes) {
+        free(present);
+        return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+    }
+    for (uint32_t i = 0; i < v->record.n_added; i++) {
+        m->added_start[v->pool[v->added[i].offset]] = true;
+        present[v->added[i].size] = true; // R26: at most BNT_TOKENIZER_MAX_TEXT
+    }
+    for (uint32_t size = BNT_TOKENIZER_MAX_TEXT; size > 0; size--) {
+        if (present[size])
+            m->added_sizes[m->n_added_sizes++] = size;
+    }
+    free(present);
+    return BNT_OK;
 }
 
 enum bnt_status bnt_tokenizer_bind(struct bnt_model *m, struct bnt_error *err)
@@ -44,9 +72,7 @@ enum bnt_status bnt_tokenizer_bind(struct bnt_model *m, struct bnt_error *err)
         }
     }
     fill_byte_tokens(m);
-    for (uint32_t i = 0; i < v->record.n_added; i++)
-        m->added_start[v->pool[v->added[i].offset]] = true;
-    return BNT_OK;
+    return list_added_sizes(m, err);
 }
 
 void bnt_tokenizer_unbind(struct bnt_model *m)
@@ -54,7 +80,9 @@ void bnt_tokenizer_unbind(struct bnt_model *m)
     for (uint32_t i = 0; m->patterns && i < m->tokenizer.record.n_steps; i++)
         pcre2_code_free(m->patterns[i]);
     free(m->patterns);
+    free(m->added_sizes);
     m->patterns = NULL;
+    m->added_sizes = NULL;
 }
 
 // --- pre-tokenizer steps ---
@@ -63,6 +91,7 @@ struct text_encoder {
     struct bnt_encoder bpe;
     pcre2_match_data *match; // one pair of offsets is all that is asked for
     pcre2_match_context *limits;
+    uint64_t budget; // bytes that normalizing steps may still write
     struct bnt_error *err;
 };
 
@@ -72,8 +101,9 @@ struct splitter {
     uint32_t step;
     const uint8_t *text;
     bool at_start;     // text begins where the whole text begins
-    size_t start, end; // the piece that may still grow; empty: none
-    bool is_separator; // of the piece
+    bool pending;      // there is a piece that may still grow
+    size_t start, end; // of it
+    bool is_separator; // of it
     bool after_separator;
 };
 
@@ -88,17 +118,17 @@ static enum bnt_status no_memory(struct text_encoder *e)
 static enum bnt_status flush(struct splitter *s)
 {
     enum bnt_status status = BNT_OK;
-    if (s->end > s->start)
+    if (s->pending && s->end > s->start)
         status = encode_piece(s->encoder, s->step + 1, s->at_start && s->start == 0,
                               s->text + s->start, s->end - s->start);
-    s->start = s->end = 0;
+    s->pending = false;
     return status;
 }
 
 // Whether the next segment joins the piece that may still grow.
 static bool joins(const struct splitter *s, unsigned behavior, bool separator)
 {
-    if (s->end == s->start)
+    if (!s->pending)
         return false;
     switch (behavior) {
     case BNT_SPLIT_MERGED_WITH_PREVIOUS:
@@ -106,26 +136,24 @@ static bool joins(const struct splitter *s, unsigned behavior, bool separator)
     case BNT_SPLIT_MERGED_WITH_NEXT:
         return !separator && s->is_separator;
     case BNT_SPLIT_CONTIGUOUS:
-        return separator && s->is_separator;
+        return separator == s->is_separator;
     default:
         return false;
     }
 }
 
+// A match, which may be empty, or a rest, which is not.
 static enum bnt_status add_segment(struct splitter *s, unsigned behavior, bool separator,
                                    size_t start, size_t end)
 {
     enum bnt_status status = BNT_OK;
-    if (start == end)
-        return status;
     if (joins(s, behavior, separator)) {
         s->end = end;
     } else {
         status = flush(s);
-        if (!(separator && behavior == BNT_SPLIT_REMOVED)) {
-            s->start = start;
-            s->end = end;
-        }
+        s->pending = !(separator && behavior == BNT_SPLIT_REMOVED);
+        s->start = start;
+        s->end = end;
     }
     s->is_separator = separator;
     s->after_separator = separator;
@@ -137,6 +165,8 @@ static enum bnt_status next_match(struct text_encoder *e, uint32_t step, const u
                                   size_t size, size_t from, size_t *start, size_t *end)
 {
     *start = *end = size;
+    uint64_t limit = (uint64_t)MATCH_LIMIT * size + MATCH_FREE;
+    (void)pcre2_set_match_limit(e->limits, limit < UINT32_MAX ? (uint32_t)limit : UINT32_MAX);
     int n = pcre2_match(e->bpe.model->patterns[step], text, size, from, PCRE2_NO_UTF_CHECK,
                         e->match, e->limits);
     if (n == PCRE2_ERROR_NOMATCH)
@@ -161,36 +191,53 @@ static enum bnt_status split(struct text_encoder *e, uint32_t step, bool at_star
 {
     const struct bnt_step_record *record = &e->bpe.model->tokenizer.steps[step];
     struct splitter s = {.encoder = e, .step = step, .text = text, .at_start = at_start};
-    bool invert = record->invert;
+    const bool invert = record->invert;
     size_t done = 0, from = 0, start, end;
-    while (from <= size && done < size) {
+    while (done < size) {
         enum bnt_status status = next_match(e, step, text, size, from, &start, &end);
-        if (status == BNT_OK)
+        if (status == BNT_OK && start > done)
             status = add_segment(&s, record->behavior, invert, done, start);
-        if (status == BNT_OK)
+        if (status == BNT_OK && start < size)
             status = add_segment(&s, record->behavior, !invert, start, end);
         if (status != BNT_OK)
             return status;
         done = end;
-        // After an empty match the search goes on behind the next character.
-        from = end > start || end == size
-                   ? end
-                   : end + (size_t)bnt_utf8_next(text + end, size - end, NULL);
-        if (end == start && start == size)
-            break;
+        from = end;
+        if (end == start &&
+            end < size) // behind an empty match the search goes on at the next character
+            from += (size_t)bnt_utf8_next(text + end, size - end, NULL);
     }
     return flush(&s);
 }
 
-// A step that changes the piece but does not split it.
+// Applies a step that changes a text but does not split it. *out is malloc'd.
+static enum bnt_status apply(struct text_encoder *e, uint32_t step, bool at_start,
+                             const uint8_t *text, size_t size, uint8_t **out, size_t *out_size)
+{
+    const struct bnt_tokenizer_view *v = &e->bpe.model->tokenizer;
+    switch (
+        bnt_normalize(&v->steps[step], v->pool, at_start, text, size, e->budget, out, out_size)) {
+    case BNT_NORMALIZED:
+        e->budget -= *out_size;
+        return BNT_OK;
+    case BNT_NORMALIZE_TOO_LARGE:
+        return bnt_fail(e->err, BNT_ERR_FORMAT,
+                        "the tokenizer's step %" PRIu32 " blows the text up beyond all measure",
+                        step);
+    case BNT_NORMALIZE_NO_MEMORY:
+        break;
+    }
+    return no_memory(e);
+}
+
 static enum bnt_status change(struct text_encoder *e, uint32_t step, bool at_start,
                               const uint8_t *text, size_t size)
 {
-    const struct bnt_tokenizer_view *v = &e->bpe.model->tokenizer;
     uint8_t *changed;
-    if (!bnt_normalize(&v->steps[step], v->pool, at_start, text, size, &changed, &size))
-        return no_memory(e);
-    enum bnt_status status = encode_piece(e, step + 1, at_start, changed, size);
+    enum bnt_status status = apply(e, step, at_start, text, size, &changed, &size);
+    if (status != BNT_OK)
+        return status;
+    status = encode_piece(e, step + 1, at_start, changed, size);
     free(changed);
     return status;
 }
@@ -210,13 +257,6 @@ static enum bnt_status encode_piece(struct text_encoder *e, uint32_t step, bool 
 }
 
 // --- added tokens ---
-
-static bool is_white_space(uint32_t c) // Unicode White_Space
-{
-    return (c >= 9 && c <= 13) || c == 32 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F ||
-           c == 0x205F || c == 0x3000;
-}
 
 // Start of the character that ends at `at` > 0.
 static size_t previous_character(const uint8_t *text, size_t at)
@@ -248,23 +288,43 @@ static bool stands_alone(const uint8_t *text, size_t size, size_t start, size_t 
     return end == size || !is_word_character(text + end, size - end);
 }
 
+// The added token with this text, or NULL. The table is sorted (R25).
+static const struct bnt_added_record *find_added_text(const struct bnt_tokenizer_view *v,
+                                                      const uint8_t *text, size_t size)
+{
+    uint32_t low = 0, high = v->record.n_added;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        const struct bnt_added_record *a = &v->added[middle];
+        int order = memcmp(v->pool + a->offset, text, a->size < size ? a->size : size);
+        if (order == 0)
+            order = (a->size > size) - (a->size < size);
+        if (order == 0)
+            return a;
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return NULL;
+}
+
 // The longest added token that begins at `at`, or NULL. normalized: of those matched after the
 // normalizer, or before.
 static const struct bnt_added_record *longest_added(const struct bnt_model *m, bool normalized,
                                                     const uint8_t *text, size_t size, size_t at)
 {
-    const struct bnt_tokenizer_view *v = &m->tokenizer;
-    const struct bnt_added_record *longest = NULL;
     if (!m->added_start[text[at]])
         return NULL;
-    for (uint32_t i = 0; i < v->record.n_added; i++) {
-        const struct bnt_added_record *a = &v->added[i];
-        if (!!(a->flags & BNT_ADDED_NORMALIZED) == normalized && a->size <= size - at &&
-            (!longest || a->size > longest->size) &&
-            memcmp(v->pool + a->offset, text + at, a->size) == 0)
-            longest = a;
+    for (size_t i = 0; i < m->n_added_sizes; i++) { // longest first
+        if (m->added_sizes[i] > size - at)
+            continue;
+        const struct bnt_added_record *a =
+            find_added_text(&m->tokenizer, text + at, m->added_sizes[i]);
+        if (a && !!(a->flags & BNT_ADDED_NORMALIZED) == normalized)
+            return a;
     }
-    return longest;
+    return NULL;
 }
 
 // Whether the normalizer leaves spaces that were marks in the original tokenizer (a mark is no
@@ -306,13 +366,13 @@ static struct added_match find_added(const struct bnt_model *m, bool normalized,
         while (a->flags & BNT_ADDED_LSTRIP && match.start > from) {
             size_t before = previous_character(text, match.start);
             (void)bnt_utf8_next(text + before, size - before, &c);
-            if (!is_white_space(c) || (c == ' ' && !spaces))
+            if (!bnt_is_white_space(c) || (c == ' ' && !spaces))
                 break;
             match.start = before;
         }
         while (a->flags & BNT_ADDED_RSTRIP && match.end < size) {
             int n = bnt_utf8_next(text + match.end, size - match.end, &c);
-            if (!is_white_space(c) || (c == ' ' && !spaces))
+            if (!bnt_is_white_space(c) || (c == ' ' && !spaces))
                 break;
             match.end += (size_t)n;
         }
@@ -359,10 +419,10 @@ static enum bnt_status normalize_and_encode(struct text_encoder *e, bool at_star
     uint8_t *owned = NULL;
     for (uint32_t i = 0; i < v->record.n_normalizers; i++) {
         uint8_t *next;
-        bool ok = bnt_normalize(&v->steps[i], v->pool, at_start, text, size, &next, &size);
+        enum bnt_status status = apply(e, i, at_start, text, size, &next, &size);
         free(owned);
-        if (!ok)
-            return no_memory(e);
+        if (status != BNT_OK)
+            return status;
         text = owned = next;
     }
     enum bnt_status status = encode_around_added(e, true, at_start, text, size, encode_normalized);
@@ -406,22 +466,22 @@ static enum bnt_status encode_whole(struct text_encoder *e, const uint8_t *text,
     return status;
 }
 
-static enum bnt_status copy_ids(const struct text_encoder *e, uint32_t *tokens, size_t capacity,
-                                size_t *count)
+static enum bnt_status encode_checked(struct text_encoder *e, const char *text, size_t size,
+                                      bool special)
 {
-    *count = e->bpe.n_ids;
-    if (e->bpe.n_ids > capacity)
-        return bnt_fail(e->err, BNT_ERR_ARGUMENT, "the text has %zu tokens, there is room for %zu",
-                        e->bpe.n_ids, capacity);
-    if (e->bpe.n_ids)
-        memcpy(tokens, e->bpe.ids, e->bpe.n_ids * sizeof tokens[0]);
-    return BNT_OK;
+    e->match = pcre2_match_data_create(1, NULL);
+    e->limits = pcre2_match_context_create(NULL);
+    e->budget = (uint64_t)GROWTH_LIMIT * size + GROWTH_FREE;
+    if (!e->match || !e->limits)
+        return no_memory(e);
+    (void)pcre2_set_heap_limit(e->limits, HEAP_LIMIT_KIB);
+    return encode_whole(e, (const uint8_t *)text, size, special);
 }
 
 enum bnt_status bnt_tokenize(const struct bnt_model *model, const char *text, size_t size,
-                             bool special, uint32_t *tokens, size_t capacity, size_t *count,
-                             struct bnt_error *err)
+                             bool special, uint32_t **tokens, size_t *count, struct bnt_error *err)
 {
+    *tokens = NULL;
     *count = 0;
     enum bnt_status status = need_tokenizer(model, err);
     if (status != BNT_OK)
@@ -432,20 +492,15 @@ enum bnt_status bnt_tokenize(const struct bnt_model *model, const char *text, si
     if (size >= UINT32_MAX)
         return bnt_fail(err, BNT_ERR_ARGUMENT, "a text must be shorter than 4 GB");
     struct text_encoder e = {.bpe = {.model = model}, .err = err};
-    e.match = pcre2_match_data_create(1, NULL);
-    e.limits = pcre2_match_context_create(NULL);
-    if (e.match && e.limits) {
-        (void)pcre2_set_match_limit(e.limits, MATCH_LIMIT);
-        (void)pcre2_set_heap_limit(e.limits, HEAP_LIMIT_KIB);
-        status = encode_whole(&e, (const uint8_t *)text, size, special);
+    status = encode_checked(&e, text, size, special);
+    if (status == BNT_OK) {
+        *tokens = e.bpe.ids;
+        *count = e.bpe.n_ids;
     } else {
-        status = no_memory(&e);
+        free(e.bpe.ids);
     }
-    if (status == BNT_OK)
-        status = copy_ids(&e, tokens, capacity, count);
     pcre2_match_data_free(e.match);
     pcre2_match_context_free(e.limits);
-    free(e.bpe.ids);
     free(e.bpe.symbols);
     free(e.bpe.heap);
     return status;
@@ -512,12 +567,12 @@ static size_t join_tokens(const struct bnt_model *m, const uint32_t *tokens, siz
 {
     size_t at = 0, n;
     for (size_t i = 0; i < count;) {
-        if (is_byte_token(m, tokens[i])) {
+        bool strip = i == 0 && m->tokenizer.record.flags & BNT_TOKENIZER_STRIP_FIRST;
+        const char *token = bnt_token_text(m, tokens[i], &n);
+        if (is_byte_token(m, tokens[i]) && !(strip && *token == ' ')) {
             i = join_byte_tokens(m, tokens, count, i, bytes, &at);
             continue;
         }
-        const char *token = bnt_token_text(m, tokens[i], &n);
-        bool strip = i == 0 && m->tokenizer.record.flags & BNT_TOKENIZER_STRIP_FIRST;
         for (size_t j = 0; j < n; j++) {
             if (!(strip && token[j] == ' '))
                 bytes[at++] = (uint8_t)token[j];

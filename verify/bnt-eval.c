@@ -88,15 +88,6 @@ static enum bnt_status read_argument(const char *argument, char **text, size_t *
     return *text ? BNT_OK : bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
 }
 
-static enum bnt_status encode(const struct bnt_model *model, const char *text, size_t size,
-                              uint32_t **tokens, size_t *count, struct bnt_error *err)
-{
-    *tokens = malloc((size + 1) * sizeof **tokens); // a token takes a byte at least
-    if (!*tokens)
-        return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
-    return bnt_tokenize(model, text, size, false, *tokens, size + 1, count, err);
-}
-
 static enum bnt_status open_session(struct evaluation *e, size_t context)
 {
     const struct bnt_model_info *info = bnt_model_info(e->model);
@@ -195,7 +186,7 @@ static enum bnt_status perplexity(struct evaluation *e)
             ? read_standard_input(&text, &size, e->err)
             : bnt_read_file(a->perplexity, MAX_INPUT, &text, &size, &missing, e->err);
     if (status == BNT_OK)
-        status = encode(e->model, text, size, &tokens, &count, e->err);
+        status = bnt_tokenize(e->model, text, size, false, &tokens, &count, e->err);
     if (status == BNT_OK && count < a->window)
         status = bnt_fail(e->err, BNT_ERR_ARGUMENT,
                           "%s: has %zu tokens, fewer than one window of %" PRIu64, a->perplexity,
@@ -266,7 +257,7 @@ static enum bnt_status tokenize(struct evaluation *e)
     size_t size = 0, count = 0;
     enum bnt_status status = read_argument(e->arguments->tokenize, &text, &size, e->err);
     if (status == BNT_OK)
-        status = encode(e->model, text, size, &tokens, &count, e->err);
+        status = bnt_tokenize(e->model, text, size, false, &tokens, &count, e->err);
     if (status == BNT_OK)
         print_ids(tokens, count, e->arguments->json);
     free(text);

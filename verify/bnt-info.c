@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "formats/block.h"
+#include "formats/chat_view.h"
 #include "formats/cli.h"
 #include "formats/digest.h"
 #include "formats/file.h"
@@ -108,6 +109,26 @@ static json_t *describe_tensors(const struct bnt_view *v)
     return list;
 }
 
+static void ignore(void *context, const char *rule, const char *message)
+{
+    (void)context;
+    (void)rule;
+    (void)message; // bnt-verify's business
+}
+
+// The name of the chat template, or null.
+static json_t *describe_chat(const struct bnt_view *v)
+{
+    const struct bnt_section_record *s = bnt_view_section(v, BNT_SECTION_CHAT);
+    struct bnt_report report = {.found = ignore};
+    struct bnt_chat_view chat;
+    if (!s ||
+        !bnt_chat_view_open(&chat, v->data + s->offset, s->size, v->hyper.vocab_size, &report))
+        return json_null();
+    struct bnt_range name = chat.record.text[BNT_CHAT_NAME];
+    return json_stringn((const char *)chat.pool + name.offset, name.size);
+}
+
 static json_t *describe_tokenizer(const struct bnt_view *v)
 {
     struct bnt_tokenizer_record r;
@@ -115,10 +136,11 @@ static json_t *describe_tokenizer(const struct bnt_view *v)
     if (!s || s->size < sizeof r)
         return json_null();
     memcpy(&r, v->data + s->offset, sizeof r);
-    return json_pack("{s:s, s:I, s:I, s:I, s:b}", "kind",
-                     r.kind == BNT_TOKENIZER_BYTE_BPE ? "byte-level BPE" : "unknown", "tokens",
-                     (json_int_t)r.n_tokens, "merges", (json_int_t)r.n_merges, "added",
-                     (json_int_t)r.n_added, "chat_template", r.chat_size > 0);
+    return json_pack("{s:s, s:I, s:I, s:I, s:b, s:o}", "kind",
+                     r.kind == BNT_TOKENIZER_BYTE_BPE ? "byte-level BPE" : "character BPE",
+                     "tokens", (json_int_t)r.n_tokens, "merges", (json_int_t)r.n_merges, "added",
+                     (json_int_t)r.n_added, "chat_template", r.chat_size > 0, "chat",
+                     describe_chat(v));
 }
 
 // PROV without its matrices, which are shown as counted.
@@ -161,17 +183,24 @@ static void print_size(const char *label, uint64_t bytes, uint64_t total)
                  100.0 * (double)bytes / (double)total);
 }
 
-// A value on one line, texts without quotes. Control characters of an untrusted text are not sent
-// to the terminal.
+// A text from the file, which must not steer the terminal.
+static void print_text(const char *text)
+{
+    char *copy = text ? strdup(text) : NULL;
+    if (copy)
+        bnt_make_printable(copy);
+    (void)fputs(copy ? copy : "?", stdout);
+    free(copy);
+}
+
+// A value on one line, texts without quotes.
 static void print_value(const char *key, const json_t *value)
 {
     char *text = json_is_string(value)
                      ? NULL
                      : json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(7));
-    const char *shown = text ? text : json_string_value(value);
     (void)printf("  %-24s ", key);
-    for (; shown && *shown; shown++)
-        (void)putchar((unsigned char)*shown < 0x20 || *shown == 0x7f ? '?' : *shown);
+    print_text(text ? text : json_string_value(value));
     (void)putchar('\n');
     free(text);
 }
@@ -196,8 +225,11 @@ static void print_sources(const json_t *provenance)
     json_t *source;
     json_array_foreach(json_object_get(provenance, "sources"), i, source)
     {
-        (void)printf("  %-24s %12lld  %s\n", bnt_json_text(source, "file", "?"),
-                     integer(source, "size"), bnt_json_text(source, "sha256", "?"));
+        (void)printf("  %12lld  ", integer(source, "size"));
+        print_text(bnt_json_text(source, "sha256", "?"));
+        (void)fputs("  ", stdout);
+        print_text(bnt_json_text(source, "file", "?"));
+        (void)putchar('\n');
     }
 }
 
@@ -206,10 +238,15 @@ static const char *section_meaning(const char *type)
     static const struct {
         const char *type, *meaning;
     } rows[] = {
-        {"HYPR", "HYPR  hyperparameters"},    {"TOKN", "TOKN  tokenizer"},
-        {"NORM", "NORM  norms, f32"},         {"EMBD", "EMBD  embeddings"},
-        {"EMB8", "EMB8  int8 output matrix"}, {"TERN", "TERN  ternary matrices, 2-bit"},
-        {"TENS", "TENS  tensor table"},       {"PROV", "PROV  provenance"},
+        {"HYPR", "HYPR  hyperparameters"},
+        {"TOKN", "TOKN  tokenizer"},
+        {"CHAT", "CHAT  chat texts"},
+        {"NORM", "NORM  norms, f32"},
+        {"EMBD", "EMBD  embeddings"},
+        {"EMB8", "EMB8  int8 output matrix"},
+        {"TERN", "TERN  ternary matrices, 2-bit"},
+        {"TENS", "TENS  tensor table"},
+        {"PROV", "PROV  provenance"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         if (strcmp(rows[i].type, type) == 0)

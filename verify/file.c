@@ -7,6 +7,7 @@
 
 #include "formats/block.h"
 #include "formats/bytes.h"
+#include "formats/chat_view.h"
 #include "formats/digest.h"
 #include "formats/int8_rows.h"
 #include "formats/json.h"
@@ -15,6 +16,8 @@
 #include "verify/verify.h"
 
 enum { PART = 8 << 20 }; // bytes of a dense tensor that one task looks at
+
+#define NOT_COUNTED UINT64_MAX
 
 struct checker {
     const struct bnt_view *view;
@@ -33,7 +36,7 @@ static void check_sha256(struct verify_task *task)
     const struct bnt_view *v = ((struct checker *)task->context)->view;
     uint8_t digest[BNT_SHA256_SIZE];
     char is[BNT_SHA256_TEXT], must[BNT_SHA256_TEXT];
-    if (!bnt_sha256(v->data + BNT_PAGE, v->size - BNT_PAGE, digest)) {
+    if (!bnt_sha256(v->data + BNT_PAGE, v->header.file_size - BNT_PAGE, digest)) {
         bnt_report(&task->report, "R10", "libcrypto cannot compute SHA-256");
         return;
     }
@@ -120,12 +123,17 @@ static void check_matrix(struct verify_task *task)
     const uint8_t *p = c->view->data + t->offset;
     uint64_t *count = c->counts[task->index];
     bnt_block_count_codes(p, t->size, count);
-    if (count[0])
+    bool illegal = count[0] > 0;
+    if (illegal)
         bnt_report(&task->report, "R18",
                    "%s: %" PRIu64 " illegal codes 0, the first in the word at offset %" PRIu64,
                    name.text, count[0], (uint64_t)(first_zero_code(p, t->size) - c->view->data));
-    if (!padding_is_zero(p, t))
+    if (!padding_is_zero(p, t)) {
         bnt_report(&task->report, "R19", "%s: a padding weight is not zero", name.text);
+        illegal = true;
+    }
+    if (illegal)
+        count[0] = NOT_COUNTED; // R28 cannot be judged for this matrix
 }
 
 // --- dense tensors ---
@@ -196,7 +204,7 @@ static void check_int8(struct verify_task *task)
     for (uint64_t r = task->first; r < task->first + task->count; r++) {
         const uint8_t *values = v->data + from->offset + from->size / from->rows * r;
         if (!all_finite(from->dtype, values, from->cols))
-            break; // R22's
+            continue; // R22's
         float s = bnt_int8_row(from->dtype, values, copy->cols, row);
         if (memcmp(row, v->data + copy->offset + r * copy->cols, copy->cols) != 0 ||
             bnt_bits_from_float(s) != bnt_load_u32(v->data + scale->offset + 4 * r)) {
@@ -258,6 +266,15 @@ static void check_tokenizer(const struct bnt_view *v, struct bnt_report *report)
     }
 }
 
+static void check_chat(const struct bnt_view *v, struct bnt_report *report)
+{
+    const struct bnt_section_record *s = bnt_view_section(v, BNT_SECTION_CHAT);
+    struct bnt_chat_view chat;
+    if (s && bnt_chat_view_open(&chat, v->data + s->offset, s->size, v->hyper.vocab_size, report) &&
+        !bnt_view_section(v, BNT_SECTION_TOKN))
+        bnt_report(report, "R29", "section CHAT without TOKN");
+}
+
 // --- provenance ---
 
 static bool count_is(const json_t *entry, const char *key, uint64_t value)
@@ -271,9 +288,11 @@ static bool describes(const json_t *entry, const struct bnt_tensor_record *t,
                       const uint64_t count[4])
 {
     uint64_t padding = t->size * 4 - (uint64_t)t->rows * t->cols;
-    const char *role = bnt_json_text(entry, "role", "");
+    const json_t *role = json_object_get(entry, "role");
+    const char *name = bnt_role_name(t->role);
     const json_t *gamma = json_object_get(entry, "gamma");
-    return strcmp(role, bnt_role_name(t->role)) == 0 &&
+    return json_string_length(role) == strlen(name) &&
+           memcmp(json_string_value(role), name, strlen(name)) == 0 &&
            count_is(entry, "layer", (uint64_t)t->layer) && json_is_number(gamma) &&
            (float)json_number_value(gamma) == t->scale && count_is(entry, "minus", count[1]) &&
            count_is(entry, "zero", count[2] - padding) && count_is(entry, "plus", count[3]);
@@ -287,7 +306,8 @@ static void check_matrices(const struct checker *c, const json_t *matrices,
         const struct bnt_tensor_record *t = &c->view->tensors[i];
         if (t->dtype != BNT_TERNARY)
             continue;
-        if (!describes(json_array_get(matrices, n), t, c->counts[i])) {
+        if (c->counts[i][0] != NOT_COUNTED &&
+            !describes(json_array_get(matrices, n), t, c->counts[i])) {
             bnt_report(report, "R28", "section PROV: entry %zu of matrices does not describe %s", n,
                        bnt_tensor_name(t->role, t->layer).text);
             return;
@@ -335,6 +355,7 @@ bool bnt_verify_file(const struct bnt_map *map, struct bnt_view *view, unsigned 
     check_tensor_gaps(view, &report);
     bnt_verify_run(&tasks, threads, true, findings); // as fast as hashing: no bar
     check_tokenizer(view, &report);
+    check_chat(view, &report);
     if (c.counts)
         check_provenance(&c, &report);
     free(c.counts);

@@ -25,10 +25,11 @@ def is_word(c):
 
 def decode(tokenizer, ids):
     """Ill-formed UTF-8 becomes U+FFFD, one for each maximal subpart: what Python's 'replace' does too."""
-    known = [(tokenizer.tokens[i], tokenizer.attr[i] & tokn.ATTR_BYTE) for i in ids if i < len(tokenizer.tokens)]
-    if known and tokenizer.flags & tokn.DROP_FIRST_SPACES:
-        known[0] = known[0][0].replace(b' ', b''), known[0][1]
-    runs = itertools.groupby(known, lambda token: token[1])
+    tokens = [(tokenizer.tokens[i], tokenizer.attr[i] & tokn.ATTR_BYTE) if i < len(tokenizer.tokens) else (b'', 0)
+              for i in ids]
+    if tokens and tokenizer.flags & tokn.DROP_FIRST_SPACES:
+        tokens[0] = tokens[0][0].replace(b' ', b''), tokens[0][1]
+    runs = itertools.groupby(tokens, lambda token: token[1])
     text = b''.join(_decode_run(b''.join(raw for raw, _ in run), is_bytes) for is_bytes, run in runs)
     text = text.decode('utf-8', 'replace')
     return text[1:] if tokenizer.flags & tokn.DROP_LEADING_SPACE and text.startswith(' ') else text
@@ -66,12 +67,18 @@ def _parts(tokenizer, text):
             yield part
         else:
             normalized = _normalize(normalizer, part)
-            yield from _with_first(split_added(late, normalized.text), normalized.first)
+            yield from _with_first(split_added(late, normalized.text, _strippable(normalizer)), normalized.first)
 
 
 def _with_first(parts, first):
     """Strings as Pieces: only the first part can begin where the text begins."""
     return [part if isinstance(part, int) else Piece(part, first and i == 0) for i, part in enumerate(parts)]
+
+
+def _strippable(normalizer):
+    """What lstrip and rstrip take after the normalizer: no spaces where it makes some, since they stand for marks."""
+    makes_spaces = any(s.type == tokn.REPLACE and s.replacement == b' ' for s in normalizer)
+    return WHITE_SPACE - {' '} if makes_spaces else WHITE_SPACE
 
 
 def _normalize(steps, piece):
@@ -95,7 +102,7 @@ def _change(step, piece):
     return Piece(text, piece.first)
 
 
-def split_added(added, text):
+def split_added(added, text, strippable=WHITE_SPACE):
     """The text as ids of added tokens and the non-empty strings between them."""
     texts = sorted(((a.text.decode('utf-8'), a) for a in added), key=lambda x: -len(x[0]))
     parts, done, at = [], 0, 0
@@ -104,7 +111,7 @@ def split_added(added, text):
         if match is None or not _stands_alone(match, text, at, at + size):
             at += size  # a rejected match is passed over as a whole
             continue
-        start, end = _extend(match, text, done, at, at + size)
+        start, end = _extend(match, text, strippable, done, at, at + size)
         parts += [text[done:start], match.id]
         done = at = end
     return [part for part in parts + [text[done:]] if part != '']
@@ -117,11 +124,11 @@ def _stands_alone(added, text, start, end):
     return not (start > 0 and is_word(text[start - 1])) and not (end < len(text) and is_word(text[end]))
 
 
-def _extend(added, text, done, start, end):
+def _extend(added, text, strippable, done, start, end):
     """lstrip and rstrip; what an earlier match took is out of reach."""
-    while added.flags & tokn.LSTRIP and start > done and text[start - 1] in WHITE_SPACE:
+    while added.flags & tokn.LSTRIP and start > done and text[start - 1] in strippable:
         start -= 1
-    while added.flags & tokn.RSTRIP and end < len(text) and text[end] in WHITE_SPACE:
+    while added.flags & tokn.RSTRIP and end < len(text) and text[end] in strippable:
         end += 1
     return start, end
 

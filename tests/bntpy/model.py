@@ -6,6 +6,7 @@ that the round trip proves them. read() trusts its input: let rules.verify() jud
 """
 from dataclasses import dataclass, field
 
+import chat
 import container
 import layout
 import ternary
@@ -35,6 +36,7 @@ class Model:
     embeddings: dict = field(default_factory=dict)   # role name -> bytes, bf16 or f32
     ternary: dict = field(default_factory=dict)      # (layer, role name) -> Matrix
     tokenizer: object = None                         # tokn.Tokenizer
+    chat: object = None                              # chat.Chat
     provenance: object = None                        # bytes, kept as they are
     int8: object = None                              # Int8
     extra: list = field(default_factory=list)        # (type, bytes) of unknown optional sections
@@ -49,6 +51,8 @@ def read(data):
         _read_tensor(model, data, Tensor(*record))
     if 'TOKN' in sections:
         model.tokenizer = tokn.read(sections['TOKN'])
+    if 'CHAT' in sections:
+        model.chat = chat.read(sections['CHAT'])
     model.provenance = sections.get('PROV')
     model.extra = [(kind, body) for kind, body in sections.items() if kind not in SECTIONS]
     model.version_minor = container.header(data).version_minor
@@ -76,6 +80,8 @@ def write(model):
     bodies = {'HYPR': layout.pack_hyper(model.hyper)}
     if model.tokenizer is not None:
         bodies['TOKN'] = tokn.write(model.tokenizer)
+    if model.chat is not None:
+        bodies['CHAT'] = chat.write(model.chat)
     for kind in ('NORM', 'EMBD', 'EMB8', 'TERN'):
         if kind != 'EMB8' or model.int8 is not None:
             bodies[kind] = _tensor_section(model, keys, kind)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""All rules R1 … R28 over a file in memory (but the compilation of patterns, R26: see rules_text)."""
+"""All rules R1 … R29 over a file in memory (but the compilation of patterns, R26: see rules_text)."""
+import chat
 import rules_file
 import rules_tensors
 import rules_text
@@ -15,6 +16,8 @@ def issues(data):
     tensors = (yield from rules_tensors.check_tensors(sections, hyper)) if 'TENS' in bodies else None
     if 'TOKN' in bodies:
         yield from rules_text.check_tokenizer(bodies['TOKN'], hyper and hyper['vocab_size'])
+    if 'CHAT' in bodies:
+        yield from chat.check(bodies['CHAT'], hyper and hyper['vocab_size'], 'TOKN' in sections)
     if 'PROV' in bodies:
         yield from rules_text.check_provenance(bodies['PROV'], tensors)
 

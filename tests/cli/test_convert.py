@@ -317,7 +317,7 @@ class Refused(Case):
     def check(self, folder, names=(), early=True):
         """early: before anything is written; otherwise the stream on standard output is cut short, and bnt-pack and
         every reader of safetensors refuses it."""
-        names = ['in'] + ([names] if isinstance(names, str) else list(names))
+        names = [folder] + ([names] if isinstance(names, str) else list(names))
         out = self.path('out')
         self.refused('bnt-convert', folder, names=names, partial=not early)
         self.refused('bnt-convert', folder, '-o', out, names=names)

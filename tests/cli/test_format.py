@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""The tools against the specification and its second implementation: samples, checkpoints, matrices, damage, --source."""
+"""The tools against the specification and its second implementation: samples, checkpoints, matrices, tokenizers,
+damage, --source."""
 import json
 import os
 import random
@@ -20,12 +21,14 @@ sys.path.insert(0, os.path.dirname(MAKE))
 
 import bad  # noqa: E402 (in the folders that tools and the line above made known)
 import bntpy  # noqa: E402
+import bpe  # noqa: E402
 import container  # noqa: E402
 import floats  # noqa: E402
 import good  # noqa: E402
 import layout  # noqa: E402
 import stfile  # noqa: E402
 import ternary  # noqa: E402
+import tokn  # noqa: E402
 
 
 class Verdicts(Case):
@@ -142,6 +145,69 @@ class Matrices(Case):
         for name, entry in entries.items():
             raw = self.ok('bnt-pack', '--matrix', name, path)
             self.same(raw, ternary.pack_by_definition(entry.data, *entry.shape), name)
+
+
+class Tokenizers(Case):
+    """bnt-eval against the plain definition in tests/bntpy/bpe.py; no pattern here goes beyond what re has too."""
+    TEXTS = ('abc ab c-a', 'hi hi', ' hih\u2581hi  h', 'he\u0301 n\u0303 xy\u00fci', 'a\u2581b<s>h-i a b <unk>', '-\n-')
+
+    def compare(self, model, texts=TEXTS):
+        path = self.file('tokenizer.bnt', bntpy.write(model))
+        for text in texts:
+            with self.subTest(text):
+                ids = bpe.encode(model.tokenizer, text, self.find)
+                out = self.ok('bnt-eval', path, '--tokenize', '-', input=text.encode('utf-8')).decode()
+                self.assertEqual([int(i) for i in out.strip().split(',') if i], ids)
+                self.compare_back(path, model, ids[::-1] if ids else [0])
+
+    def compare_back(self, path, model, ids):
+        out = self.ok('bnt-eval', path, '--detokenize', ','.join(map(str, ids)))
+        self.assertEqual(out.decode('utf-8'), bpe.decode(model.tokenizer, ids))
+
+    @staticmethod
+    def find(pattern, text):
+        return [match.span() for match in re.finditer(pattern, text, re.MULTILINE)]
+
+    def test_samples(self):
+        for build in (good.tokenizer, good.tokenizer_flags, good.tokenizer_characters, good.tokenizer_first,
+                      good.tokenizer_steps):
+            self.compare(build())
+
+    def test_behaviors(self):
+        model = good.tokenizer()
+        for behavior in range(5):
+            for invert in (0, 1):
+                model.tokenizer.steps = [tokn.Step(tokn.SPLIT, behavior, invert, b'b+| ')]
+                self.compare(model, ('abc b abbcb', 'b', ' ab', 'c  c', 'cabab abcb'))
+
+    def test_empty_matches_separate(self):
+        """Between a and b the pattern matches nothing; two separators they stay, which no merge may join."""
+        model = good.tokenizer()
+        model.tokenizer.steps = [tokn.Step(tokn.SPLIT, tokn.CONTIGUOUS, 1, b'(?<=a)(?=b)')]
+        self.compare(model, ('ab', 'cabc'))
+
+    def test_longer_than_its_text(self):
+        """Steps may make a text longer, and it may have more tokens than it had bytes."""
+        model = good.tokenizer()
+        model.tokenizer.steps = [tokn.Step(tokn.REPLACE, 0, 0, b'a', b'cccccccccc')]
+        self.compare(model, ('aaaaaaaaaa', 'ab'))
+
+    def test_lookup_before_byte_tokens(self):
+        """A byte token is for what lookup has no token for."""
+        model = good.tokenizer()
+        model.tokenizer.tokens[1] = b'a'
+        model.tokenizer.lookup, model.tokenizer.merges = [0, 3, 2], []
+        model.tokenizer.lookup.sort(key=model.tokenizer.tokens.__getitem__)
+        model.tokenizer.attr = bytes([0, tokn.ATTR_BYTE, 0, 0, 0, 0])
+        self.compare(model, ('a', 'ca c'))
+
+    def test_spaces_of_a_first_byte_token(self):
+        model = good.tokenizer_characters()
+        model.tokenizer.attr = model.tokenizer.attr[:5] + bytes([tokn.ATTR_BYTE]) + model.tokenizer.attr[6:]
+        model.tokenizer.flags = tokn.DROP_FIRST_SPACES
+        path = self.file('tokenizer.bnt', bntpy.write(model))
+        for ids in ([5, 6], [9, 5], [5], [6, 5]):
+            self.compare_back(path, model, ids)
 
 
 class Damage(Verdicts):

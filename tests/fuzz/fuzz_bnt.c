@@ -186,14 +186,11 @@ static void encode(const struct bnt_model *model, const char *text, size_t size,
 {
     struct bnt_error err;
     size_t count = 0, again = 0, length = 0;
-    enum bnt_status status = bnt_tokenize(model, text, size, false, NULL, 0, &count, &err);
+    uint32_t *ids;
+    enum bnt_status status = bnt_tokenize(model, text, size, false, &ids, &count, &err);
     FUZZ_ASSERT(!must_fail || status == BNT_ERR_TEXT || status == BNT_ERR_NO_TOKENIZER);
-    if (status != BNT_ERR_ARGUMENT)
+    if (status != BNT_OK)
         return;
-    uint32_t *ids = malloc(count * sizeof ids[0]);
-    FUZZ_ASSERT(ids);
-    FUZZ_ASSERT(bnt_tokenize(model, text, size, false, ids, count, &again, &err) == BNT_OK);
-    FUZZ_ASSERT(again == count);
     for (size_t i = 0; i < count; i++)
         FUZZ_ASSERT(ids[i] < bnt_model_info(model)->vocab_size);
     (void)bnt_detokenize(model, ids, count, NULL, 0, &length, &err);
@@ -203,7 +200,8 @@ static void encode(const struct bnt_model *model, const char *text, size_t size,
     FUZZ_ASSERT(again == length);
     free(out);
     free(ids);
-    (void)bnt_tokenize(model, text, size, true, NULL, 0, &count, &err);
+    if (bnt_tokenize(model, text, size, true, &ids, &count, &err) == BNT_OK)
+        free(ids);
 }
 
 static void decode_all(const struct bnt_model *model)

@@ -253,7 +253,8 @@ def r11():
     for kind in ('HYPR', 'NORM', 'EMBD', 'TERN', 'TENS'):
         yield 'no-' + kind.lower(), put_record(raw, kind, type=b'XTRA', flags=0)
     yield 'hypr-not-required', put_record(raw, 'HYPR', flags=0)
-    for kind, build in (('TOKN', good.tokenizer), ('EMB8', good.int8_tied), ('PROV', good.provenance)):
+    for kind, build in (('TOKN', good.tokenizer), ('CHAT', good.chat_texts), ('EMB8', good.int8_tied),
+                        ('PROV', good.provenance)):
         yield kind.lower() + '-required', put_record(base(build), kind, flags=1)
 
 
@@ -483,8 +484,7 @@ def replacement_size(new):
 
 
 def shrunk(raw, kind):
-    r = record(raw, kind)
-    return put_record(raw_put(raw, r.offset + r.size - 1, b'\0'), kind, size=r.size - 1)
+    return cut_section(raw, kind, record(raw, kind).size - 1)
 
 
 def r25():
@@ -602,8 +602,41 @@ def r28():
     yield 'empty', made([])
 
 
+def r29():
+    model = good.chat_texts()
+    raw, texts = write(model), model.chat.texts
+
+    def made(**changes):
+        return write(replace(model, chat=replace(model.chat, **changes)))
+
+    def field(at, new):
+        return in_section(raw, 'CHAT', at, new)
+    yield 'too-long', grow(raw, 'CHAT', b'\0')
+    yield 'begin-past-pool', field(36, b'\xff\0\0\0')
+    yield 'not-utf8', made(texts={**texts, 'user_before': b'\xff'})
+    yield 'stop-id', made(stop=[10, model.hyper['vocab_size']])
+    yield 'without-tokn', write(replace(model, tokenizer=None))
+    yield 'shorter-than-its-record', cut_section(raw, 'CHAT', 100)
+    yield 'too-short', shrunk(raw, 'CHAT')
+    yield 'flag-bit-1', made(flags=2)
+    yield 'stop-count-5', field(4, b'\5')
+    yield 'stop-unused', field(20, b'\1')
+    yield 'reserved', field(100, b'\1')
+    yield 'reserved-end', field(127, b'\1')
+    yield 'default-past-pool', field(92, b'\xff\xff\xff\xff')
+    yield 'range-wraps-around', field(88, b'\xff\xff\xff\xff')
+    yield 'inside-a-character', write(replace(model, chat=replace(model.chat, texts={
+        'assistant_before': b'\xc3', 'assistant_after': b'\xa9'})))
+
+
+def cut_section(raw, kind, size):
+    """The first bytes of a section with room in its page; the others become padding."""
+    r = record(raw, kind)
+    return put_record(raw_put(raw, r.offset + size, bytes(r.size - size)), kind, size=size)
+
+
 RULES = [r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12, r13, r14, r15, r16, r17, r18, r19, r20, r21, r22, r23, r24,
-         r25, r26, r27, r28]
+         r25, r26, r27, r28, r29]
 
 
 def broken_rules(name):

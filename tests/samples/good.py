@@ -8,6 +8,7 @@ import hashlib
 import json
 from dataclasses import replace
 
+import chat
 import container
 import floats
 import layout
@@ -134,7 +135,7 @@ def f32_untied():
 
 
 def f32_int8_tied():
-    """What bf16 rows cannot have: the largest value below 2^−100, denormals, the largest f32, quotients next to a tie."""
+    """What bf16 rows cannot have: the largest value below 2^−100, denormals, the largest f32, almost ties."""
     model = make(flags=layout.TIED | layout.F32_EMBEDDINGS, hidden_size=4, vocab_size=5)
     rows = [[2.0 ** -100 - 2.0 ** -124, 0.0, -0.0, 2.0 ** -149], [2.0 ** -100, 2.0 ** -149, 0.0, -1e-33],
             [2.0 ** 128 - 2.0 ** 104, -1e38, 1.0, 1.3397e36], [127.0, 0.5 + 2.0 ** -24, 1.5 - 2.0 ** -23, -2.5],
@@ -193,7 +194,7 @@ def tokenizer_flags():
 
 
 def tokenizer_characters():
-    """Kind 2, as SentencePiece's are: U+2581 of the input is a space, é is spelled in byte tokens, ü has only one of the
+    """Kind 2, as SentencePiece's are: U+2581 of the input is a space, é is spelled in byte tokens, ü lacks one of the
     two that it takes. "a b" is an added token that is looked for when the normalizer is done."""
     t = bpe([b'<unk>', b'<s>', b'\xc3', b'\xa9', b'a b', b' ', b'h', b'i', b'hi', b' hi', 'ñ'.encode()],
             [(b'h', b'i'), (b' ', b'hi')], kind=tokn.CHARACTERS, unk_id=0, prefix=[1], n_normalizers=3,
@@ -222,6 +223,20 @@ def tokenizer_steps():
     model.tokenizer.steps = [tokn.Step(tokn.SPLIT, i % 5, i % 2, b' ') for i in range(63)] + [
         tokn.Step(tokn.PREFIX, tokn.FIRST_PIECE, 0, b' ')]
     return model
+
+
+def chat_texts():
+    """A conversation in the manner of llama3, with the texts that tokenizer_full has tokens for."""
+    model = tokenizer_full()
+    texts = {'name': 'sample', 'begin': '<s>', 'system_before': '', 'system_after': ' ', 'user_before': 'h',
+             'user_after': '</s>', 'assistant_before': 'é', 'assistant_after': '</s>', 'default_system': 'hi'}
+    model.chat = chat.Chat({name: text.encode() for name, text in texts.items()}, [10, 11], chat.TRIM)
+    return model
+
+
+def chat_empty():
+    """A conversation that is nothing but what is said."""
+    return replace(tokenizer(), chat=chat.Chat({}))
 
 
 PROVENANCE = {
@@ -292,7 +307,7 @@ def extremes():
 
 def everything():
     """All sections at once, sizes that need padding, an unknown section at the end."""
-    model = replace(tokenizer_full(), extra=[('XTRA', bytes(range(256)))])
+    model = replace(chat_texts(), extra=[('XTRA', bytes(range(256)))])
     shapes = make(hidden_size=35, ffn_size=33, n_heads=3, n_kv_heads=1, head_dim=6, n_layers=2, flags=layout.SUB_NORMS,
                   vocab_size=12, bos_id=9)
     model.hyper, model.norms, model.embeddings, model.ternary = (
@@ -330,8 +345,9 @@ def shared_pool():
 
 GOOD = [smallest, sub_norms, untied, two_layers, grouped_heads, odd_sizes, relu2, llama3_rope, sampling_defaults,
         int8_tied, int8_untied, f32_tied, f32_untied, f32_int8_tied, f32_int8_untied, tokenizer, tokenizer_full,
-        tokenizer_flags, tokenizer_characters, tokenizer_first, tokenizer_steps, provenance, provenance_matrices,
-        provenance_limits, provenance_nul, unknown_section, newer_minor, extremes, everything, any_order, shared_pool]
+        tokenizer_flags, tokenizer_characters, tokenizer_first, tokenizer_steps, chat_texts, chat_empty, provenance,
+        provenance_matrices, provenance_limits, provenance_nul, unknown_section, newer_minor, extremes, everything,
+        any_order, shared_pool]
 NOT_CANONICAL = {'any-order', 'shared-pool'}  # good, but write(read(x)) gives the canonical form instead of x
 
 

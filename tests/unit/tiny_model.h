@@ -79,7 +79,9 @@ static inline void tiny_write(const char *path, const struct bnt_hyper *hyper,
     struct bnt_output out;
     struct bnt_writer w;
     assert_int_equal(bnt_output_open_random(&out, path, &err), BNT_OK);
-    assert_int_equal(bnt_writer_open(&w, &out, hyper, false, tokenizer, tokenizer_size, &err),
+    assert_int_equal(bnt_writer_open(&w, &out, hyper, false,
+                                     (struct bnt_writer_section){tokenizer, tokenizer_size},
+                                     (struct bnt_writer_section){0}, &err),
                      BNT_OK);
     for (uint64_t i = 0; i < w.n_tensors; i++)
         tiny_write_tensor(&w, &w.tensors[i], &seed);

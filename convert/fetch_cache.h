@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+// Where files go. Either the cache that the Python tools share,
+//   models--org--name/{blobs/<oid>, refs/<revision>, snapshots/<commit>/<path> ->
+//   ../../blobs/<oid>} .locks/models--org--name/<oid>.lock
+// or a plain folder (--local-dir), whose unfinished files lie in its .cache/bnt/.
+// A file that is being fetched is <oid>.incomplete in the blobs folder, under a lock.
+#ifndef BNT_CONVERT_FETCH_CACHE_H
+#define BNT_CONVERT_FETCH_CACHE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "convert/fetch_plan.h"
+#include "convert/fetch_ui.h"
+
+struct bnt_fetch_store {
+    bool plain;  // --local-dir
+    char *root;  // the folder that the user gets
+    char *blobs; // of finished blobs (cache) and unfinished ones (both)
+    char *locks;
+    char *refs;
+    const char *local_dir; // NULL: the cache
+};
+
+// Computes the names; touches nothing. commit may be empty where only refs is of interest.
+enum bnt_status bnt_fetch_store_init(struct bnt_fetch_store *store, const char *cache,
+                                     const char *local_dir, const char *repo, const char *commit,
+                                     struct bnt_error *err);
+void bnt_fetch_store_free(struct bnt_fetch_store *store);
+
+// Makes the folders.
+enum bnt_status bnt_fetch_store_create(const struct bnt_fetch_store *store, struct bnt_error *err);
+
+// Whether the file is in its place: the right link to a blob of the right size; in a plain folder,
+// a file with the right hash.
+bool bnt_fetch_store_has(const struct bnt_fetch_store *store, const struct bnt_fetch_file *file);
+// Whether the cache has the bytes, if under another name.
+bool bnt_fetch_store_has_blob(const struct bnt_fetch_store *store,
+                              const struct bnt_fetch_file *file);
+
+// Bytes of the unfinished file.
+uint64_t bnt_fetch_store_partial(const struct bnt_fetch_store *store,
+                                 const struct bnt_fetch_file *file);
+// Its path, malloc'd, or NULL.
+char *bnt_fetch_store_partial_path(const struct bnt_fetch_store *store,
+                                   const struct bnt_fetch_file *file);
+
+// Waits for the lock of a blob; *lock is closed to let it go. Says once if it has to wait.
+enum bnt_status bnt_fetch_store_lock(const struct bnt_fetch_store *store,
+                                     const struct bnt_fetch_file *file, struct bnt_fetch_ui *ui,
+                                     const atomic_bool *cancelled, int *lock,
+                                     struct bnt_error *err);
+
+// Gives the verified file partial (NULL: the blob is there already) its final name.
+enum bnt_status bnt_fetch_store_place(const struct bnt_fetch_store *store,
+                                      const struct bnt_fetch_file *file, const char *partial,
+                                      struct bnt_error *err);
+
+// Notes which commit a branch or tag stands for; nothing for a commit itself.
+enum bnt_status bnt_fetch_store_write_ref(const struct bnt_fetch_store *store, const char *revision,
+                                          const char *commit, struct bnt_error *err);
+// The commit that a revision stood for at the last fetch; false if that is not known.
+bool bnt_fetch_store_read_ref(const struct bnt_fetch_store *store, const char *revision,
+                              char commit[BNT_FETCH_COMMIT_TEXT]);
+
+// The files below root that are wanted and complete (no dangling links).
+enum bnt_status bnt_fetch_store_walk(const struct bnt_fetch_store *store,
+                                     const char *const *patterns, size_t count,
+                                     struct bnt_fetch_listing *listing, struct bnt_error *err);
+
+#endif

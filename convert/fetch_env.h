@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: MIT
+// The environment of bnt-fetch: the variables of the Hub's own tools, read once.
+#ifndef BNT_CONVERT_FETCH_ENV_H
+#define BNT_CONVERT_FETCH_ENV_H
+
+#include <stdbool.h>
+
+#include "formats/status.h"
+
+struct bnt_fetch_env {
+    char *endpoint;      // HF_ENDPOINT, without a slash at the end
+    char *cache;         // HF_HUB_CACHE
+    char *token;         // HF_TOKEN or the token file's; NULL: none
+    bool offline;        // HF_HUB_OFFLINE
+    bool no_bar;         // HF_HUB_DISABLE_PROGRESS_BARS
+    const char *ca_file; // SSL_CERT_FILE: certificates to trust instead of the system's
+    double etag_timeout;
+    double download_timeout; // seconds
+    double retry_scale;      // BNT_FETCH_RETRY_SCALE
+};
+
+enum bnt_status bnt_fetch_env_read(struct bnt_fetch_env *env, struct bnt_error *err);
+void bnt_fetch_env_free(struct bnt_fetch_env *env);
+
+#endif

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT
+// bnt-run --chat: the keys and values of what was said stay in the session, so each turn costs only
+// its own tokens.
+#define _GNU_SOURCE // getline
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "formats/cli.h"
+#include "runtime/run.h"
+
+struct chat {
+    const struct run_arguments *arguments;
+    const struct bnt_model *model;
+    struct bnt_session *session;
+    uint64_t turn;
+    // The last token of an answer that was cut off: it was said, but the session has not seen it.
+    bool has_pending;
+    uint32_t pending;
+    struct bnt_error *err;
+};
+
+// The text of a turn, malloc'd.
+static enum bnt_status compose(struct chat *c, const char *line, size_t size, char **text,
+                               size_t *n)
+{
+    const char *system = c->arguments->system;
+    bool first = c->turn == 0;
+    struct bnt_error ignored;
+    *text = NULL;
+    enum bnt_status status = bnt_chat_turn(c->model, first, system, line, size, NULL, 0, n,
+                                           &ignored); // asks for the size
+    if (status == BNT_ERR_UNSUPPORTED) {
+        *c->err = ignored;
+        return status;
+    }
+    *text = malloc(*n + 1);
+    if (!*text)
+        return bnt_fail(c->err, BNT_ERR_MEMORY, "out of memory");
+    return bnt_chat_turn(c->model, first, system, line, size, *text, *n, n, c->err);
+}
+
+// The tokens of a turn, malloc'd: the one still missing, then the text's.
+static enum bnt_status encode(struct chat *c, const char *text, size_t size, uint32_t **tokens,
+                              size_t *count)
+{
+    uint32_t *of_text;
+    enum bnt_status status = bnt_tokenize(c->model, text, size, false, &of_text, count, c->err);
+    if (status != BNT_OK || !c->has_pending) {
+        *tokens = of_text;
+        return status;
+    }
+    *tokens = malloc((*count + 1) * sizeof **tokens);
+    if (!*tokens) {
+        free(of_text);
+        return bnt_fail(c->err, BNT_ERR_MEMORY, "out of memory");
+    }
+    (*tokens)[0] = c->pending;
+    if (*count)
+        memcpy(*tokens + 1, of_text, *count * sizeof **tokens);
+    *count += 1;
+    free(of_text);
+    return BNT_OK;
+}
+
+static enum bnt_status answer(struct chat *c, const uint32_t *tokens, size_t count, bool *failed)
+{
+    const struct run_arguments *a = c->arguments;
+    struct run_printer printer = {0};
+    struct bnt_generation generation = {
+        .max_tokens = (size_t)a->tokens,
+        .sampling = bnt_run_sampling(a, bnt_model_info(c->model)),
+        .stop_texts = a->stops,
+        .n_stop_texts = a->n_stops,
+        .ignore_eos = a->ignore_eos,
+        .callback = bnt_run_print,
+        .context = &printer,
+    };
+    struct bnt_generation_result result;
+    generation.sampling.seed += c->turn++; // another answer to the same words
+    generation.stop_ids = bnt_chat_stop_ids(c->model, &generation.n_stop_ids);
+    enum bnt_status status = bnt_generate(c->session, tokens, count, &generation, &result, c->err);
+    if (status != BNT_OK)
+        return status;
+    c->has_pending = result.reason != BNT_STOP_EOS && result.n_tokens > 0;
+    c->pending = printer.last;
+    *failed = printer.failed || puts("") < 0 || fflush(stdout) != 0;
+    if (result.reason == BNT_STOP_CONTEXT)
+        bnt_cli_note("the context of %" PRIu32 " tokens is full", bnt_session_context(c->session));
+    return BNT_OK;
+}
+
+static enum bnt_status one_turn(struct chat *c, const char *line, size_t size, bool *failed)
+{
+    char *text = NULL;
+    uint32_t *tokens = NULL;
+    size_t text_size, count = 0;
+    enum bnt_status status = compose(c, line, size, &text, &text_size);
+    if (status == BNT_OK)
+        status = encode(c, text, text_size, &tokens, &count);
+    if (status == BNT_OK)
+        status = answer(c, tokens, count, failed);
+    free(text);
+    free(tokens);
+    return status;
+}
+
+// Reads lines until there are no more. On a terminal each is asked for.
+static enum bnt_status converse(struct chat *c)
+{
+    bool terminal = isatty(STDIN_FILENO) && isatty(STDERR_FILENO);
+    char *line = NULL;
+    size_t capacity = 0;
+    bool failed = false;
+    enum bnt_status status = BNT_OK;
+    while (status == BNT_OK && !failed) {
+        if (terminal)
+            (void)fputs("> ", stderr);
+        ssize_t n = getline(&line, &capacity, stdin);
+        if (n < 0)
+            break;
+        while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r'))
+            n--;
+        if (n > 0)
+            status = one_turn(c, line, (size_t)n, &failed);
+    }
+    if (terminal)
+        (void)fputs("\n", stderr);
+    free(line);
+    return status;
+}
+
+enum bnt_status bnt_run_chat(const struct run_arguments *a, const struct bnt_model *model,
+                             struct bnt_error *err)
+{
+    struct chat c = {.arguments = a, .model = model, .err = err};
+    const struct bnt_session_options options = {.context = (uint32_t)a->context,
+                                                .threads = (uint32_t)a->threads};
+    size_t size;
+    // A model that cannot chat says so before the first line is read.
+    enum bnt_status status = bnt_chat_turn(model, true, a->system, "", 0, NULL, 0, &size, err);
+    if (status == BNT_ERR_UNSUPPORTED)
+        return status;
+    status = bnt_session_open(model, &options, &c.session, err);
+    if (status == BNT_OK)
+        status = converse(&c);
+    bnt_session_close(c.session);
+    return status;
+}

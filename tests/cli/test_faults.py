@@ -1,0 +1,685 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Full disks, signals, closed pipes and files that are not what they should be: a clear error, nothing half-written."""
+import fcntl
+import json
+import os
+import pty
+import resource
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+import threading
+import time
+import unittest
+
+import tools
+from tools import Case, FAIRY, MASTERS, Checkpoint, Result, converted, packed, read
+
+NOBODY = 65534
+F_SETPIPE_SZ = 1031
+MATRIX = 'model.layers.0.self_attn.q_proj.weight'
+SOON = 120 if tools.SANITIZE else 20  # seconds in which a tool that waits for nothing has long ended
+
+
+def stream_file():
+    """The path of fairy-6m's stream."""
+    path = os.path.join(tools.module_folder(), 'fairy.safetensors')
+    if not os.path.exists(path):
+        tools.write(path, converted(FAIRY))
+    return path
+
+
+def small_stream():
+    path = os.path.join(tools.module_folder(), 'small.safetensors')
+    if not os.path.exists(path):
+        tools.write(path, converted(MASTERS))
+    return path
+
+
+def writers(out, checkpoint=FAIRY):
+    """What writes a file OUT, or standard output where OUT is -."""
+    return {
+        'bnt-convert': ['bnt-convert', checkpoint, '-o', out],
+        'bnt-pack': ['bnt-pack', stream_file(), '-o', out],
+        'bnt-pack --matrix': ['bnt-pack', stream_file(), '--matrix', MATRIX, '-o', out],
+        'bnt-eval --logits': ['bnt-eval', packed(), '--logits', out, '--token-ids', ','.join(['7'] * 100)],
+    }
+
+
+def printers():
+    """What prints text on standard output."""
+    return {
+        'bnt-info': ['bnt-info', packed(), '--tensors'],
+        'bnt-info --json': ['bnt-info', packed(), '--json'],
+        'bnt-verify --json': ['bnt-verify', packed(), '--json'],
+        'bnt-eval --tokenize': ['bnt-eval', packed(), '--tokenize', 'Once upon a time'],
+        'bnt-eval --tokenize --json': ['bnt-eval', packed(), '--tokenize', 'Once upon a time', '--json'],
+        'bnt-eval --detokenize': ['bnt-eval', packed(), '--detokenize', '39,425,78'],
+        'bnt-run': ['bnt-run', packed(), '-q', '-p', 'Once', '-n', '300', '--ignore-eos'],
+        'bnt-run, ids': ['bnt-run', packed(MASTERS), '-q', '--token-ids', '1', '-n', '100', '--ignore-eos'],
+    }
+
+
+def close(descriptor):
+    return lambda: os.close(descriptor)
+
+
+def as_nobody(case):
+    """The options of run() for a tool without root's rights, to whom files can be unreadable."""
+    if not tools.is_root():
+        return {}
+    options = {'user': NOBODY, 'group': NOBODY, 'extra_groups': []}
+    try:
+        if tools.run('bnt-info', '--version', **options).code != 0:
+            case.skipTest('the tools cannot be run by another user')
+    except PermissionError:
+        case.skipTest('the tools cannot be run by another user')
+    os.chmod(case.dir, 0o777)
+    os.chmod(tools.module_folder(), 0o755)
+    return options
+
+
+class FullDisk(Case):
+    def check_file(self, args, folder, names, **options):
+        """A tool that writes folder/out fails with one line; an older file of that name stays."""
+        out = os.path.join(folder, 'out')
+        tools.write(out, b'older')
+        self.refused(*args, names=[out] + names, **options)
+        self.nothing_in(folder, ['out'])
+        self.assertEqual(read(out), b'older')
+        os.remove(out)
+        self.refused(*args, names=[out] + names, **options)
+        self.nothing_in(folder)
+
+    def mount(self, size):
+        folder = self.path('disk')
+        os.makedirs(folder, exist_ok=True)
+        done = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=%dk,mode=755' % (size >> 10), 'tmpfs', folder],
+                              capture_output=True, check=False)
+        if done.returncode != 0:
+            self.skipTest('cannot mount a tmpfs here: %r' % done.stderr)
+        self.addCleanup(subprocess.run, ['umount', '-l', folder], check=False, stderr=subprocess.DEVNULL)
+        return folder
+
+    def resize(self, size):
+        subprocess.run(['mount', '-o', 'remount,size=%dk' % (size >> 10), self.path('disk')], check=True)
+
+    def test_file_system(self):
+        if not tools.is_root():
+            self.skipTest('only root can mount a file system')
+        folder = self.mount(256 << 10)
+        for title, args in writers(os.path.join(folder, 'out')).items():
+            if title != 'bnt-pack --matrix':  # whose output is small
+                with self.subTest(title):
+                    self.check_file(args, folder, ['No space left on device'])
+        self.resize(8 << 10)
+        self.check_file(writers(os.path.join(folder, 'out'))['bnt-pack --matrix'], folder, ['No space left on device'])
+
+    def test_file_system_of_every_size(self):
+        """From nothing to just enough: whatever write is the first to fail."""
+        if not tools.is_root():
+            self.skipTest('only root can mount a file system')
+        folder, expected = self.mount(4 << 10), read(packed(MASTERS))
+        out, written, sizes = os.path.join(folder, 'out'), 0, range(4 << 10, len(expected) + (24 << 10), 12 << 10)
+        for size in sizes:
+            self.resize(size)
+            done = tools.run('bnt-pack', small_stream(), '-o', out, '-j', '2')
+            with self.subTest(size=size):
+                if done.code == 0:
+                    self.assertEqual(done.err, '')
+                    self.same(read(out), expected)
+                    os.remove(out)
+                    written += 1
+                else:
+                    self.one_line(done, 'bnt-pack', 1, [out, 'No space left on device'])
+                self.nothing_in(folder)
+        self.assertTrue(0 < written < len(sizes) / 2)
+
+    def test_temporary_folder(self):
+        """What is spooled lies in $TMPDIR."""
+        if not tools.is_root():
+            self.skipTest('only root can mount a file system')
+        folder = self.mount(64 << 10)
+        env = tools.environment(TMPDIR=folder)
+        self.refused('bnt-pack', small_stream(), names='No space left on device', env=env)
+        self.refused('bnt-verify', '-', input=read(packed()), names=['standard input', 'No space left on device'], env=env)
+        self.refused('bnt-info', '-', input=read(packed()), names=['standard input', 'No space left on device'], env=env)
+        self.nothing_in(folder)
+        env = tools.environment(TMPDIR=self.path('absent'))
+        self.refused('bnt-pack', small_stream(), names='No such file or directory', env=env)
+        self.refused('bnt-verify', '-', input=read(packed()), names=['standard input', 'No such file'], env=env)
+
+    def test_device(self):
+        for title, args in {**writers('-'), **printers()}.items():
+            with self.subTest(title), open('/dev/full', 'wb') as full:
+                done = tools.run(*args, stdout=full)
+                self.one_line(done, args[0], 1, ['standard output', 'No space left on device'])
+
+    def limit(self, size, disposition):
+        def prepare():
+            signal.signal(signal.SIGXFSZ, disposition)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        return prepare
+
+    def test_limit_of_the_file_size(self):
+        folder = self.folder('folder')
+        for title, args in writers(os.path.join(folder, 'out')).items():
+            with self.subTest(title):
+                self.check_file(args, folder, ['File too large'], preexec_fn=self.limit(12345, signal.SIG_IGN))
+        for title, args in {**writers('-'), **printers()}.items():
+            if title.startswith('bnt-pack') and '--matrix' not in title:
+                continue  # spools first: next test
+            with self.subTest(title), open(self.path('stdout'), 'wb') as out:
+                done = tools.run(*args, stdout=out, preexec_fn=self.limit(3, signal.SIG_IGN))
+                self.one_line(done, args[0], 1, ['standard output', 'File too large'])
+
+    def test_limit_of_the_spooled_size(self):
+        with open(self.path('stdout'), 'wb') as out:
+            done = tools.run('bnt-pack', small_stream(), stdout=out, preexec_fn=self.limit(1000, signal.SIG_IGN))
+        self.one_line(done, 'bnt-pack', 1, 'File too large')
+
+    def test_limit_that_nobody_ignores(self):
+        """ulimit -f in a shell: the default of SIGXFSZ is death, which would leave the temporary file behind."""
+        folder = self.folder('folder')
+        for title, args in writers(os.path.join(folder, 'out')).items():
+            with self.subTest(title):
+                done = tools.run(*args, preexec_fn=self.limit(12345, signal.SIG_DFL))
+                self.assertEqual(os.listdir(folder), [])
+                self.one_line(done, args[0], 1, 'File too large')
+
+
+class Signals(Case):
+    def wait_for(self, condition, process):
+        """True once the condition holds, False if the process ended before."""
+        end = time.monotonic() + SOON
+        while time.monotonic() < end:
+            if condition():
+                return True
+            if process.poll() is not None:
+                return False
+            time.sleep(0.0005)
+        self.fail('nothing happened')
+
+    def folder_with(self, older):
+        folder = tempfile.mkdtemp(dir=self.dir)
+        if older:
+            tools.write(os.path.join(folder, 'out'), b'older')
+        return folder
+
+    def check_end(self, process, number, folder, older):
+        code = process.wait(timeout=tools.TIMEOUT)
+        process.stderr.close()
+        self.assertEqual(code, -number)  # the parent sees that a signal ended it
+        self.nothing_in(folder, ['out'] if older else [])
+        if older:
+            self.assertEqual(read(folder, 'out'), b'older')
+
+    def test_pack_in_the_middle_of_its_stream(self):
+        stream = converted(FAIRY)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            for older in (False, True):
+                for share in (0.01, 0.3, 0.7):
+                    folder = self.folder_with(older)
+                    process = tools.start('bnt-pack', '-j', '2', '-o', os.path.join(folder, 'out'), stdin=subprocess.PIPE)
+                    process.stdin.write(stream[:int(len(stream) * share)])
+                    process.stdin.flush()
+                    found = self.wait_for(lambda: len(os.listdir(folder)) > older, process)
+                    self.assertTrue(found, 'a temporary file is expected beside the final one')
+                    process.send_signal(number)
+                    with self.subTest(number=number, older=older, share=share):
+                        self.check_end(process, number, folder, older)
+                    process.stdin.close()
+
+    def interrupt(self, args, number, older):
+        """Signal a tool soon after its temporary file is there. It may be faster than we are: then once more."""
+        for _ in range(20):
+            folder = self.folder_with(older)
+            process = tools.start(*args, os.path.join(folder, 'out'), stdin=subprocess.DEVNULL)
+            if self.wait_for(lambda: len(os.listdir(folder)) > older, process):
+                time.sleep(0.003)
+                process.send_signal(number)
+                if process.wait(timeout=tools.TIMEOUT) != 0:
+                    return self.check_end(process, number, folder, older)
+            process.stderr.close()
+            self.assertEqual(process.returncode, 0)
+        self.fail('never fast enough to interrupt it')
+
+    def large(self):
+        """A checkpoint large enough to be met at work."""
+        checkpoint = Checkpoint(FAIRY)
+        checkpoint.config.update(vocab_size=60000)
+        path = tools.write(os.path.join(tools.module_folder(), 'large.json'), json.dumps(checkpoint.config).encode())
+        return tools.synthetic(like=path)
+
+    def test_convert(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            for older in (False, True):
+                with self.subTest(number=number, older=older):
+                    self.interrupt(['bnt-convert', '-j', '1', self.large(), '-o'], number, older)
+
+    def test_eval(self):
+        ids = ','.join(['7'] * 900)
+        for number, older in ((signal.SIGTERM, False), (signal.SIGINT, True)):
+            with self.subTest(number=number, older=older):
+                self.interrupt(['bnt-eval', packed(), '--kernel', 'scalar', '-t', '1', '--token-ids', ids, '--logits'], number, older)
+
+    def test_the_moment_at_which_the_temporary_file_appears(self):
+        """There must be none between its making and the tool's knowing that it has to be removed."""
+        ids = ','.join(['7'] * 900)
+        left = []
+        for i in range(100):
+            folder = self.folder_with(False)
+            process = tools.start(*[['bnt-pack', '-o'], ['bnt-eval', packed(), '--token-ids', ids, '--logits']][i % 2],
+                                  os.path.join(folder, 'out'), stdin=subprocess.PIPE)
+            while not os.listdir(folder) and process.poll() is None:
+                pass
+            process.send_signal(signal.SIGTERM)
+            code = process.wait(timeout=tools.TIMEOUT)
+            process.stdin.close()
+            process.stderr.close()
+            left += [name for name in os.listdir(folder) if code != 0]
+        self.assertEqual(left, [])
+
+    def test_run_dies_of_an_interrupt(self):
+        process = tools.start('bnt-run', packed(), '-q', '-t', '1', '-p', 'Once', '-n', '1000', '--ignore-eos', stdout=subprocess.PIPE,
+                              stdin=subprocess.DEVNULL)
+        self.assertEqual(len(process.stdout.read(3)), 3)
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.wait(timeout=SOON), -signal.SIGINT)
+        process.stdout.close()
+        self.assertEqual(process.stderr.read(), b'')
+        process.stderr.close()
+
+    def test_what_was_ignored_stays_ignored(self):
+        """nohup, and commands that a shell starts in the background: their SIGHUP or SIGINT is no business of the tool."""
+        stream = converted(FAIRY)
+        for number in (signal.SIGHUP, signal.SIGINT):
+            folder = self.folder_with(False)
+            out = os.path.join(folder, 'out')
+            process = tools.start('bnt-pack', '-o', out, stdin=subprocess.PIPE,
+                                  preexec_fn=lambda number=number: signal.signal(number, signal.SIG_IGN))
+            process.stdin.write(stream[:len(stream) // 2])
+            process.stdin.flush()
+            self.assertTrue(self.wait_for(lambda: os.listdir(folder), process))
+            process.send_signal(number)
+            with self.subTest(number=number):
+                try:
+                    process.stdin.write(stream[len(stream) // 2:])
+                    process.stdin.flush()
+                except BrokenPipeError:
+                    pass  # it died; the assertion says how
+                _, err = process.communicate(timeout=tools.TIMEOUT)
+                self.assertEqual((process.returncode, err), (0, b''))
+                self.same(read(out), read(packed()))
+
+
+class Pipes(Case):
+    def check_closed(self, args, size, **options):
+        """Read so many bytes, then close the pipe; 0: it was closed before. The pipe is small, so that a tool with much
+        to say cannot have ended before."""
+        reader, writer = os.pipe()
+        if size:
+            fcntl.fcntl(writer, F_SETPIPE_SZ, 4096)
+        else:
+            os.close(reader)
+        process = tools.start(*args, stdout=writer, **options)
+        os.close(writer)
+        while size > 0:
+            size -= len(os.read(reader, size))
+            if size <= 0:
+                os.close(reader)
+        err = process.stderr.read().decode()
+        process.stderr.close()
+        self.one_line(Result(process.wait(timeout=tools.TIMEOUT), b'', err), args[0], 1, ['standard output', 'pipe'])
+
+    def test_reader_that_takes_a_little(self):
+        for title, args in writers('-').items():
+            for size in (1, 100, 10000):
+                if '--matrix' not in title:  # whose whole output may fit in a pipe
+                    with self.subTest(title, size=size):
+                        self.check_closed(args, size, stdin=subprocess.DEVNULL)
+        run = printers()['bnt-run']
+        with self.subTest('bnt-run'):
+            self.check_closed([*run[:-3], '-n', '900', '--ignore-eos', '-t', '1'], 10, stdin=subprocess.DEVNULL)
+
+    def test_reader_that_takes_nothing(self):
+        for title, args in {**writers('-'), **printers()}.items():
+            with self.subTest(title):
+                self.check_closed(args, 0, stdin=subprocess.DEVNULL)
+        for tool in ('bnt-convert', 'bnt-pack', 'bnt-info', 'bnt-run'):
+            with self.subTest(tool + ' --help'):
+                self.check_closed([tool, '--help'], 0, stdin=subprocess.DEVNULL)
+
+    def test_whole_pipelines_of_a_shell(self):
+        """With the signals as a shell leaves them: bash's pipefail would show a death by SIGPIPE as 141."""
+        for first, last in (('bnt-convert %s' % FAIRY, 'head -c 100'), ('bnt-info --tensors %s' % packed(), 'true'),
+                            ('bnt-run %s -q -p Once -n 900 --ignore-eos -t 1' % packed(), 'head -c 10'),
+                            ('bnt-convert %s | bnt-pack' % FAIRY, 'head -c 100')):
+            line = '{ %s; echo "$?" > status; } | %s > out' % (first, last)
+            env = tools.environment(PATH=tools.BIN + ':' + os.environ['PATH'])
+            done = subprocess.run(['sh', '-c', line], cwd=self.dir, env=env, capture_output=True, timeout=tools.TIMEOUT, check=False)
+            with self.subTest(first):
+                err = done.stderr.decode()
+                if last == 'true' and not err:
+                    continue  # all of it went into the pipe before that was closed
+                self.one_line(Result(int(read(self.path('status'))), b'', err), first.split('| ')[-1].split()[0], 1, 'pipe')
+
+
+class Terminal(Case):
+    def on_terminal(self, *args):
+        """(result, what the terminal got) of a tool whose standard output is a terminal."""
+        master, slave = pty.openpty()
+        got = []
+
+        def drain():
+            try:
+                while True:
+                    got.append(os.read(master, 4096))
+            except OSError:
+                pass  # EIO: the other side is closed
+
+        reader = threading.Thread(target=drain)
+        reader.start()
+        done = tools.run(*args, stdout=slave)
+        os.close(slave)
+        reader.join()
+        os.close(master)
+        return done, b''.join(got)
+
+    def test_binary_output_is_refused(self):
+        for title, args in writers('-').items():
+            for some in (args, args[:-2] if args[-2] == '-o' else args):
+                done, got = self.on_terminal(*some)
+                with self.subTest(title):
+                    self.one_line(done, args[0], 1, ['standard output', 'terminal'])
+                    self.assertEqual(got, b'')
+
+    def test_text_is_not(self):
+        done, got = self.on_terminal('bnt-eval', packed(), '--detokenize', '39,425,78')
+        self.assertEqual((done.code, done.err, got), (0, '', b'Hello\r\n'))
+        done, got = self.on_terminal('bnt-run', packed(), '-q', '--temp', '0', '-n', '3', '-p', 'Once')
+        self.assertEqual((done.code, done.err), (0, ''))
+
+    def test_stream_from_a_terminal_is_refused(self):
+        master, slave = pty.openpty()
+        self.addCleanup(os.close, master)
+        self.refused('bnt-pack', '-o', self.path('out'), stdin=slave, names=['standard input', 'terminal'])
+        os.close(slave)
+        self.nothing_in(self.dir)
+
+
+class Inputs(Case):
+    """Whatever is read, as PATH: missing, a directory, empty, unreadable, a FIFO."""
+
+    def readers(self, path):
+        return {
+            'bnt-pack': ['bnt-pack', path], 'bnt-pack --matrix': ['bnt-pack', path, '--matrix', 'm'],
+            'bnt-verify': ['bnt-verify', path], 'bnt-verify --json': ['bnt-verify', path, '--json'], 'bnt-info': ['bnt-info', path],
+            'bnt-run': ['bnt-run', path, '--token-ids', '1'], 'bnt-eval': ['bnt-eval', path, '--tokenize', 'x'],
+            'bnt-eval --logits': ['bnt-eval', path, '--logits', self.path('out'), '--token-ids', '1'],
+            'bnt-convert': ['bnt-convert', path, '-o', self.path('out')], 'bnt-verify --source': ['bnt-verify', packed(), '--source', path],
+            'bnt-run -f': ['bnt-run', packed(), '-f', path], 'bnt-eval --perplexity': ['bnt-eval', packed(), '--perplexity', path],
+            'bnt-synth': ['bnt-synth', '--form', 'masters', '-o', self.path('out'), '--like', path],
+        }
+    def check(self, path, but=(), names=(), **options):
+        for title, args in self.readers(path).items():
+            if title not in but:
+                with self.subTest(title):
+                    self.refused(*args, names=[path, *names], **options)
+                    self.assertFalse(os.path.exists(self.path('out')))
+
+    def test_missing(self):
+        self.check(self.path('absent'), names=['No such file'], but=['bnt-synth'])
+        self.check(self.path('absent', 'more'), names=['No such file'], but=['bnt-synth'])
+        self.refused('bnt-synth', '--form', 'masters', '-o', self.path('out'), '--like', self.path('absent'), names=self.path('absent'))
+        self.check(os.path.join(packed(), 'x'), names=['Not a directory'], but=['bnt-synth'])
+
+    def test_name_too_long(self):
+        path = self.path('x' * 300)
+        for title, args in self.readers(path).items():
+            if title != 'bnt-synth':
+                with self.subTest(title):
+                    self.refused(*args, names=[path, 'File name too long'])
+
+    def test_directory(self):
+        path = self.folder('folder')
+        self.check(path, but=['bnt-synth'])
+
+    def test_empty(self):
+        self.check(self.file('empty'), but=['bnt-run -f', 'bnt-convert', 'bnt-verify --source'])
+        self.refused('bnt-convert', self.path('empty'), names=self.path('empty'))
+
+    def test_control_characters_of_a_name(self):
+        """One line whatever the name; and it does not steer the terminal."""
+        for name in ('two\nlines', 'red\x1b[31m', 'back\b\r'):
+            path = self.path(name)
+            for title, args in self.readers(path).items():
+                if title != 'bnt-synth':  # serves tests alone
+                    with self.subTest(title, name=name):
+                        self.one_line(tools.run(*args), args[0], 1)
+            shutil.copy(packed(), path)
+            with open(path, 'r+b') as file:
+                file.seek(20)
+                file.write(b'\xff')
+            for tool in ('bnt-info', 'bnt-run', 'bnt-eval'):
+                with self.subTest(tool, name=name):
+                    done = tools.run(*self.readers(path)[tool])
+                    self.one_line(done, tool, 1, 'R')
+            done = tools.run('bnt-verify', path)  # a line for each broken rule
+            lines = done.err.splitlines()
+            with self.subTest('bnt-verify', name=name):
+                self.assertEqual([line for line in lines if not line.startswith('bnt-verify: ')], [])
+                self.assertNotRegex(done.err, '[\x00-\x09\x0b-\x1f\x7f]')
+            os.remove(path)
+            checkpoint = Checkpoint(tools.synthetic())
+            del checkpoint.config['quantization_config']
+            with self.subTest('not ternary', name=name):
+                self.one_line(tools.run('bnt-convert', checkpoint.save(path)), 'bnt-convert', 1, '--force')
+            shutil.rmtree(path)
+
+    def test_unreadable(self):
+        options = as_nobody(self)
+        path = self.file('secret', read(packed()))
+        os.chmod(path, 0)
+        folder = self.folder('folder')
+        os.chmod(folder, 0)
+        for title, args in self.readers(path).items():
+            if title not in ('bnt-convert', 'bnt-verify --source', 'bnt-synth'):
+                with self.subTest(title):
+                    self.refused(*args, names=[path, 'Permission denied'], **options)
+        for title in ('bnt-convert', 'bnt-verify --source'):
+            with self.subTest(title):
+                self.refused(*self.readers(folder)[title], names=[folder, 'Permission denied'], **options)
+        checkpoint = Checkpoint(tools.synthetic()).save(self.path('checkpoint'))
+        for name in ('config.json', 'model.safetensors'):
+            os.chmod(os.path.join(checkpoint, name), 0)
+            with self.subTest(name):
+                self.refused('bnt-convert', checkpoint, names=[os.path.join(checkpoint, name), 'Permission denied'], **options)
+            os.chmod(os.path.join(checkpoint, name), 0o644)
+        self.ok('bnt-convert', checkpoint, **options)
+
+    def test_fifo_that_nobody_writes(self):
+        path = self.path('fifo')
+        os.mkfifo(path)
+        waits = ['bnt-pack', 'bnt-verify', 'bnt-verify --json', 'bnt-info']  # could read what comes; next test
+        self.check(path, but=waits + ['bnt-synth'], timeout=SOON)
+        checkpoint = Checkpoint(tools.synthetic()).save(self.path('checkpoint'))
+        for name in ('config.json', 'tokenizer.json', 'README.md', 'model.safetensors', 'model.safetensors.index.json'):
+            inside = os.path.join(checkpoint, name)
+            kept = read(inside) if os.path.exists(inside) else None
+            if kept is not None:
+                os.remove(inside)
+            os.mkfifo(inside)
+            with self.subTest(name):
+                self.refused('bnt-convert', checkpoint, names=name, timeout=SOON)
+                self.refused('bnt-verify', packed(), '--source', checkpoint, names=name, timeout=SOON)
+            os.remove(inside)
+            if kept is not None:
+                tools.write(inside, kept)
+
+    def through_fifo(self, data, *args):
+        path = self.path('fifo')
+        feeder = threading.Thread(target=lambda: tools.write(path, data))
+        feeder.start()
+        try:
+            return self.ok(*args, timeout=SOON)
+        finally:
+            feeder.join()
+
+    def test_fifo_that_somebody_writes(self):
+        path = self.path('fifo')
+        os.mkfifo(path)
+        self.same(self.through_fifo(read(small_stream()), 'bnt-pack', path), read(packed(MASTERS)))
+        self.assertEqual(self.through_fifo(read(packed()), 'bnt-verify', path), b'')
+        self.through_fifo(read(packed()), 'bnt-info', path)
+
+    def test_devices(self):
+        self.check('/dev/null', but=['bnt-run -f'], timeout=SOON)
+        for title in ('bnt-run', 'bnt-eval', 'bnt-convert', 'bnt-run -f', 'bnt-eval --perplexity', 'bnt-verify --source'):
+            with self.subTest(title):
+                self.refused(*self.readers('/dev/zero')[title], names='/dev/zero', timeout=SOON)
+
+    def stdin_readers(self):
+        return {
+            'bnt-pack': ['bnt-pack', '-o', self.path('out')], 'bnt-verify': ['bnt-verify', '-'], 'bnt-info': ['bnt-info', '-'],
+            'bnt-run -f': ['bnt-run', packed(), '-f', '-'], 'bnt-eval --tokenize': ['bnt-eval', packed(), '--tokenize', '-'],
+            'bnt-eval --detokenize': ['bnt-eval', packed(), '--detokenize', '-'],
+            'bnt-eval --perplexity': ['bnt-eval', packed(), '--perplexity', '-'],
+        }
+
+    def test_standard_input_closed(self):
+        for title, args in self.stdin_readers().items():
+            with self.subTest(title):
+                self.refused(*args, names='standard input', stdin=None, preexec_fn=close(0))
+                self.nothing_in(self.dir)
+
+    def test_standard_input_is_a_directory(self):
+        for title, args in self.stdin_readers().items():
+            descriptor = os.open(self.dir, os.O_RDONLY)
+            with self.subTest(title):
+                self.refused(*args, names='standard input', stdin=descriptor)
+                self.nothing_in(self.dir)
+            os.close(descriptor)
+
+    def test_standard_input_empty(self):
+        for title in ('bnt-pack', 'bnt-verify', 'bnt-info', 'bnt-eval --perplexity'):
+            with self.subTest(title):
+                done = tools.run(*self.stdin_readers()[title])
+                self.one_line(done, title.split()[0], 1)
+                self.assertRegex(done.err, 'standard input|: -:')
+                self.nothing_in(self.dir)
+
+    def test_text_that_is_not_utf8_names_its_file(self):
+        path = self.file('text', b'good so far \xff')
+        self.refused('bnt-eval', packed(), '--perplexity', path, names=[path, 'UTF-8'])
+        self.refused('bnt-run', packed(), '-f', path, names=[path, 'UTF-8'])
+        self.refused('bnt-eval', packed(), '--perplexity', path, '--window', '100000', names=path)
+
+
+class Outputs(Case):
+    def check(self, out, names, convert=FAIRY, **options):
+        before = {name: os.lstat(self.path(name)).st_mode for name in os.listdir(self.dir)}
+        for title, args in writers(out, convert).items():
+            with self.subTest(title):
+                self.refused(*args, names=[out, *names], timeout=SOON, **options)
+                self.assertEqual({name: os.lstat(self.path(name)).st_mode for name in os.listdir(self.dir)}, before)
+
+    def test_into_a_missing_directory(self):
+        self.check(self.path('absent', 'out'), ['No such file or directory'])
+        self.check(os.path.join(packed(), 'out'), ['Not a directory'])
+        self.refused('bnt-synth', '--like', 'tiny', '--form', 'masters', '-o', self.path('absent', 'out'), names=self.path('absent', 'out'))
+
+    def test_onto_a_directory(self):
+        folder = self.folder('folder')
+        for out in (folder, folder + '/', self.path('.'), self.path('absent') + '/'):
+            self.check(out, [])
+        self.nothing_in(folder)
+
+    def test_onto_what_is_no_file(self):
+        os.mkfifo(self.path('fifo'))
+        self.check(self.path('fifo'), [])
+        self.check('/dev/null', [])
+
+    def test_name_too_long(self):
+        self.check(self.path('x' * 300), ['File name too long'])
+        self.check(self.path('x' * 252), ['File name too long'])  # the temporary name is longer
+
+    def test_into_a_directory_without_permission(self):
+        options = as_nobody(self)
+        folder = self.folder('folder')
+        os.chmod(folder, 0o555)
+        self.check(os.path.join(folder, 'out'), ['Permission denied'], convert=tools.synthetic(), **options)
+
+    def test_onto_its_own_input(self):
+        """The old file serves until the new one is complete."""
+        path = self.file('file', read(small_stream()))
+        self.ok('bnt-pack', path, '-o', path)
+        self.same(read(path), read(packed(MASTERS)))
+        self.nothing_in(self.dir, ['file'])
+
+    def test_closed(self):
+        """Not only an error: the descriptor may be that of a file that the tool has opened since."""
+        for title, args in {**writers('-'), **printers()}.items():
+            with self.subTest(title):
+                self.one_line(tools.run(*args, stdout=None, preexec_fn=close(1), timeout=SOON), args[0], 1, 'standard output')
+        with self.subTest('bnt-pack, from standard input'), open(small_stream(), 'rb') as file:
+            done = tools.run('bnt-pack', stdin=file, stdout=None, preexec_fn=close(1), timeout=SOON)
+            self.one_line(done, 'bnt-pack', 1, 'standard output')
+
+    def test_closed_where_it_is_not_needed(self):
+        """Each of the three closed, alone and together, changes nothing about a file that is written."""
+        expected = {}
+        for title, args in writers(self.path('expected')).items():
+            self.ok(*args)
+            expected[title] = read(self.path('expected'))
+        for closed in ((0,), (1,), (2,), (0, 1, 2)):
+            for title, args in writers(self.path('out')).items():
+                with self.subTest(title, closed=closed):
+                    done = tools.run(*args, stdin=None, preexec_fn=lambda closed=closed: [os.close(n) for n in closed])
+                    self.assertEqual((done.code, done.out, done.err), (0, b'', ''))
+                    self.same(read(self.path('out')), expected[title])
+                    os.remove(self.path('out'))
+            with self.subTest('bnt-verify', closed=closed):
+                done = tools.run('bnt-verify', packed(), stdin=None, preexec_fn=lambda closed=closed: [os.close(n) for n in closed])
+                self.assertEqual((done.code, done.out, done.err), (0, b'', ''))
+
+    def test_words_never_end_in_the_output(self):
+        """With standard error closed, the output file may get its number."""
+        self.ok('bnt-convert', '--force', FAIRY, '-o', self.path('out'), quiet=False, stderr=None, preexec_fn=close(2))
+        self.same(read(self.path('out')), converted(FAIRY))
+        with open(self.path('out'), 'wb') as out:
+            self.ok('bnt-pack', '--embedding', 'bf16', small_stream(), quiet=False, stdout=out, stderr=None, preexec_fn=close(2))
+        self.same(read(self.path('out')), self.ok('bnt-pack', '--embedding', 'bf16', small_stream(), quiet=False))
+
+    def test_messages_name_the_file_though_standard_input_is_closed(self):
+        """The file then gets the descriptor of standard input."""
+        path = self.file('file', b'no stream')
+        self.refused('bnt-pack', path, '-o', self.path('out'), names=path, stdin=None, preexec_fn=close(0))
+        self.refused('bnt-info', path, names=path, stdin=None, preexec_fn=close(0))
+
+    def test_older_file_is_kept_until_the_end(self):
+        """While a file is replaced, its name holds the old bytes, and then at once the new ones."""
+        out = self.file('out', b'older')
+        process = tools.start('bnt-pack', '-o', out, stdin=subprocess.PIPE)
+        stream = converted(MASTERS)
+        process.stdin.write(stream[:-1])
+        process.stdin.flush()
+        end = time.monotonic() + SOON
+        while len(os.listdir(self.dir)) < 2 and time.monotonic() < end:
+            time.sleep(0.001)
+        temporary = [name for name in os.listdir(self.dir) if name != 'out']
+        self.assertEqual(len(temporary), 1)
+        self.assertTrue(temporary[0].startswith('.'))
+        self.assertTrue(stat.S_ISREG(os.stat(self.path(temporary[0])).st_mode))
+        self.assertEqual(read(out), b'older')
+        process.communicate(stream[-1:], timeout=tools.TIMEOUT)
+        self.assertEqual(process.returncode, 0)
+        self.same(read(out), read(packed(MASTERS)))
+        self.nothing_in(self.dir, ['out'])
+
+
+if __name__ == '__main__':
+    tools.main()

@@ -1,0 +1,542 @@
+// SPDX-License-Identifier: MIT
+// A config that is misread gives a model that talks nonsense without any error: the shipped ones
+// must be read right, the form of the weights must follow the table of known checkpoints and
+// nothing else, and what we do not compute must be refused by name.
+#include <jansson.h>
+
+#include "formats/config.h"
+#include "tests/unit/support.h"
+
+static enum bnt_status parse(const char *text, const char *generation, struct bnt_config *config,
+                             struct bnt_error *err)
+{
+    *err = (struct bnt_error){.message = ""};
+    return bnt_config_parse(config, text, strlen(text), generation,
+                            generation ? strlen(generation) : 0, "config.json", err);
+}
+
+// --- the shipped configs ---
+
+static struct bnt_config read_config(const char *name, const char *generation_name)
+{
+    struct bnt_config config;
+    struct bnt_error err;
+    size_t size;
+    char *text = test_read_file(name, &size);
+    char *generation = generation_name ? test_read_file(generation_name, &size) : NULL;
+    if (parse(text, generation, &config, &err) != BNT_OK)
+        fail_msg("%s", err.message);
+    assert_true(config.ternary);
+    free(text);
+    free(generation);
+    return config;
+}
+
+static void check_hyper(const struct bnt_hyper *is, const struct bnt_hyper *must)
+{
+    if (memcmp(is, must, sizeof *is) != 0) {
+        for (size_t i = 0; i < sizeof *is / 4; i++) {
+            if (((const uint32_t *)(const void *)is)[i] !=
+                ((const uint32_t *)(const void *)must)[i])
+                fail_msg("the hyperparameters differ at offset %zu", 4 * i);
+        }
+    }
+}
+
+static void fairy_is_read(void **state)
+{
+    const struct bnt_hyper must = {
+        .n_layers = 6,
+        .hidden_size = 256,
+        .ffn_size = 768,
+        .n_heads = 4,
+        .n_kv_heads = 2,
+        .head_dim = 64,
+        .vocab_size = 4096,
+        .max_context = 1024,
+        .activation = BNT_ACTIVATION_RELU2,
+        .flags = BNT_HYPER_TIED | BNT_HYPER_SUB_NORMS,
+        .norm_eps = 1e-5f,
+        .rope_theta = 10000.0,
+        .bos_id = 4090,
+        .eos_count = 1,
+        .eos_id = {4091},
+        .temperature = 0.8f,
+        .top_p = 0.95f,
+    };
+    struct bnt_config c = read_config(BNT_TEST_DATA "/fairy-6m/config.json",
+                                      BNT_TEST_DATA "/fairy-6m/generation_config.json");
+    (void)state;
+    check_hyper(&c.hyper, &must);
+    assert_int_equal(c.form, BNT_FORM_MASTERS);
+    assert_string_equal(c.arch->name, "BitNetForCausalLM");
+    // Without do_sample the advice is greedy.
+    c = read_config(BNT_TEST_DATA "/fairy-6m/config.json", NULL);
+    assert_true(c.hyper.temperature == 0 && c.hyper.top_p == 1 && c.hyper.top_k == 0);
+}
+
+static void variants_are_read(void **state)
+{
+    struct bnt_config c = read_config(BNT_TEST_DATA "/variants/2b-packed/config.json", NULL);
+    (void)state;
+    assert_int_equal(c.form, BNT_FORM_PACKED_MULTIPLY);
+    assert_int_equal(c.hyper.activation, BNT_ACTIVATION_RELU2);
+    assert_int_equal(c.hyper.n_kv_heads, 1);
+    assert_true(c.hyper.rope_theta == 500000.0);
+    assert_int_equal(c.hyper.flags, BNT_HYPER_TIED | BNT_HYPER_SUB_NORMS);
+    c = read_config(BNT_TEST_DATA "/variants/llama-packed/config.json", NULL);
+    assert_int_equal(c.form, BNT_FORM_PACKED_DIVIDE);
+    assert_int_equal(c.hyper.activation, BNT_ACTIVATION_SILU);
+    assert_int_equal(c.hyper.head_dim, 32);
+    assert_int_equal(c.hyper.flags, 0);
+    assert_int_equal(c.hyper.ffn_size, 352);
+    c = read_config(BNT_TEST_DATA "/variants/1bitllm-f32/config.json", NULL);
+    assert_int_equal(c.form, BNT_FORM_MASTERS);
+    assert_int_equal(c.hyper.activation, BNT_ACTIVATION_SILU);
+    assert_int_equal(c.hyper.head_dim, 24);
+    assert_int_equal(c.hyper.flags, BNT_HYPER_TIED | BNT_HYPER_SUB_NORMS);
+    assert_string_equal(c.arch->name, "BitnetForCausalLM");
+}
+
+// --- one config, changed in one place ---
+
+static const char base[] =
+    "{\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":64,\"intermediate_size\":96,"
+    "\"num_hidden_layers\":2,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"vocab_size\":"
+    "100,"
+    "\"max_position_embeddings\":128,\"rms_norm_eps\":1e-5,\"hidden_act\":\"silu\",\"rope_theta\":"
+    "500.0,"
+    "\"bos_token_id\":1,\"eos_token_id\":2,\"tie_word_embeddings\":true,\"weight_bits\":1}";
+
+// The base with a member set to JSON text, or removed (NULL).
+static enum bnt_status parse_changed(const char *key, const char *value, const char *generation,
+                                     struct bnt_config *config, struct bnt_error *err)
+{
+    json_t *json = json_loads(base, 0, NULL);
+    assert_non_null(json);
+    if (value) {
+        json_t *member = json_loads(value, JSON_DECODE_ANY, NULL);
+        assert_non_null(member);
+        assert_int_equal(json_object_set_new(json, key, member), 0);
+    } else {
+        assert_int_equal(json_object_del(json, key), 0);
+    }
+    char *text = json_dumps(json, 0);
+    enum bnt_status status = parse(text, generation, config, err);
+    free(text);
+    json_decref(json);
+    return status;
+}
+
+struct change {
+    const char *key, *value; // NULL: removed
+    enum bnt_status status;
+    const char *message; // what it must say
+};
+
+static void check_changes(const struct change *all, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct bnt_config config;
+        struct bnt_error err;
+        enum bnt_status status = parse_changed(all[i].key, all[i].value, NULL, &config, &err);
+        if (status != all[i].status)
+            fail_msg("%s = %s: status %d, must be %d (%s)", all[i].key,
+                     all[i].value ? all[i].value : "(missing)", (int)status, (int)all[i].status,
+                     err.message);
+        if (status != BNT_OK && (!strstr(err.message, all[i].message) ||
+                                 strncmp(err.message, "config.json: ", 13) != 0))
+            fail_msg("%s: '%s' says nothing of '%s'", all[i].key, err.message, all[i].message);
+    }
+}
+
+#define BAD BNT_ERR_FORMAT
+#define NO  BNT_ERR_UNSUPPORTED
+
+static void sizes_are_checked(void **state)
+{
+    static const struct change all[] = {
+        {"hidden_size", NULL, BAD, "hidden_size is missing"},
+        {"intermediate_size", NULL, BAD, "intermediate_size is missing"},
+        {"num_hidden_layers", NULL, BAD, "num_hidden_layers is missing"},
+        {"num_attention_heads", NULL, BAD, "num_attention_heads is missing"},
+        {"vocab_size", NULL, BAD, "vocab_size is missing"},
+        {"rms_norm_eps", NULL, BAD, "rms_norm_eps is missing"},
+        {"hidden_size", "null", BAD, "hidden_size is missing"},
+        {"hidden_size", "\"64\"", BAD, "hidden_size must be an integer"},
+        {"hidden_size", "64.0", BAD, "hidden_size must be an integer"},
+        {"hidden_size", "[64]", BAD, "hidden_size must be an integer"},
+        {"hidden_size", "true", BAD, "hidden_size must be an integer"},
+        {"hidden_size", "-64", BAD, "hidden_size must be an integer"},
+        {"hidden_size", "0", BAD, "hidden_size"},
+        {"hidden_size", "2147483648", BAD, "hidden_size must be an integer"},
+        {"hidden_size", "4294967360", BAD, "hidden_size must be an integer"},
+        {"hidden_size", "9223372036854775807", BAD, "hidden_size must be an integer"},
+        {"hidden_size", "66", BAD, "does not divide hidden_size"},
+        {"hidden_size", "1048580", BAD, "hidden_size"},
+        {"intermediate_size", "0", BAD, "ffn_size"},
+        {"num_hidden_layers", "0", BAD, "n_layers"},
+        {"num_hidden_layers", "5000", BAD, "n_layers"},
+        {"num_attention_heads", "0", BAD, "num_attention_heads"},
+        {"num_key_value_heads", "3", BAD, "n_kv_heads"},
+        {"num_key_value_heads", "8", BAD, "n_kv_heads"},
+        {"num_key_value_heads", "0", BAD, "n_kv_heads"},
+        {"vocab_size", "16777217", BAD, "vocab_size"},
+        {"vocab_size", "\"100\"", BAD, "vocab_size must be an integer"},
+        {"vocab_size", "-1", BAD, "vocab_size must be an integer"},
+        {"max_position_embeddings", "0", BAD, "max_context"},
+        {"max_position_embeddings", "16777217", BAD, "max_context"},
+        {"head_dim", "7", BAD, "head_dim"},
+        {"head_dim", "\"16\"", BAD, "head_dim must be an integer"},
+        {"rms_norm_eps", "0", BAD, "norm_eps"},
+        {"rms_norm_eps", "-1e-5", BAD, "norm_eps"},
+        {"rms_norm_eps", "1e-60", BAD, "norm_eps"},
+        {"rms_norm_eps", "1e60", BAD, "norm_eps"},
+        {"rms_norm_eps", "\"1e-5\"", BAD, "rms_norm_eps must be a number"},
+        {"num_key_value_heads", NULL, BNT_OK, NULL},
+        {"num_key_value_heads", "null", BNT_OK, NULL},
+        {"max_position_embeddings", NULL, BNT_OK, NULL},
+        {"head_dim", "96", BNT_OK, NULL},
+    };
+    (void)state;
+    check_changes(all, TEST_COUNT(all));
+}
+
+static void architectures_are_known_or_refused(void **state)
+{
+    static const struct change all[] = {
+        {"architectures", NULL, BAD, "architectures must be"},
+        {"architectures", "[]", BAD, "architectures must be"},
+        {"architectures", "\"LlamaForCausalLM\"", BAD, "architectures must be"},
+        {"architectures", "[1]", BAD, "architectures must be"},
+        {"architectures", "[\"LlamaForCausalLM\",\"BitNetForCausalLM\"]", BAD,
+         "architectures must be"},
+        {"architectures", "[\"GPT2LMHeadModel\"]", NO, "GPT2LMHeadModel"},
+        {"architectures", "[\"llamaforcausallm\"]", NO, "not supported"},
+        {"architectures", "[\"BitnetForCausalLM\"]", BNT_OK, NULL},
+        {"architectures", "[\"BitNetForCausalLM\"]", BNT_OK, NULL},
+    };
+    (void)state;
+    check_changes(all, TEST_COUNT(all));
+}
+
+static void what_is_not_computed_is_refused(void **state)
+{
+    static const struct change all[] = {
+        {"hidden_act", "\"gelu\"", NO, "gelu"},
+        {"hidden_act", "\"relu\"", NO, "relu"},
+        {"hidden_act", "\"\"", NO, "hidden_act"},
+        {"hidden_act", "\"swish\"", BNT_OK, NULL},
+        {"hidden_act", "\"relu2\"", BNT_OK, NULL},
+        {"hidden_act", NULL, BNT_OK, NULL},
+        {"attention_bias", "true", NO, "attention_bias"},
+        {"attention_bias", "false", BNT_OK, NULL},
+        {"mlp_bias", "true", NO, "mlp_bias"},
+        {"use_sliding_window", "true", NO, "use_sliding_window"},
+        {"partial_rotary_factor", "0.5", NO, "partial_rotary_factor"},
+        {"partial_rotary_factor", "1.0", BNT_OK, NULL},
+        {"rope_scaling", "null", BNT_OK, NULL},
+        {"rope_scaling", "{\"type\":\"linear\",\"factor\":2.0}", NO, "linear"},
+        {"rope_scaling", "{\"rope_type\":\"dynamic\",\"factor\":2.0}", NO, "dynamic"},
+        {"rope_scaling", "{\"rope_type\":\"yarn\",\"factor\":2.0}", NO, "yarn"},
+        {"rope_scaling", "{\"rope_type\":\"longrope\"}", NO, "longrope"},
+        {"rope_scaling", "{\"rope_type\":\"default\"}", BNT_OK, NULL},
+        {"rope_parameters", "{\"rope_type\":\"yarn\"}", NO, "yarn"},
+        {"rope_parameters", "{\"rope_theta\":0}", BAD, "rope_theta"},
+        {"rope_parameters", "{\"rope_theta\":\"10000\"}", BAD, "rope_theta must be a number"},
+        {"rope_theta", "\"10000\"", BAD, "rope_theta must be a number"},
+        {"rope_theta", "-5", BAD, "rope_theta"},
+        {"rope_scaling", "{\"rope_type\":\"llama3\"}", BAD, "original_max_position_embeddings"},
+        {"rope_scaling",
+         "{\"rope_type\":\"llama3\",\"factor\":0,\"low_freq_factor\":1,\"high_freq_factor\":4,"
+         "\"original_max_position_embeddings\":8192}",
+         BAD, "rope_factor"},
+        {"rope_scaling",
+         "{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,\"high_freq_factor\":4,"
+         "\"original_max_position_embeddings\":8192}",
+         BAD, "rope_high_freq_factor"},
+        {"rope_scaling",
+         "{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4,"
+         "\"original_max_position_embeddings\":8192}",
+         BNT_OK, NULL},
+    };
+    (void)state;
+    check_changes(all, TEST_COUNT(all));
+}
+
+// A member of the wrong type is not a missing one: what it should have said is unknown.
+static void texts_of_the_wrong_type_are_refused(void **state)
+{
+    static const struct change all[] = {
+        {"hidden_act", "7", BAD, "hidden_act"},
+        {"rope_scaling", "\"llama3\"", BAD, "rope_scaling"},
+        {"rope_scaling", "{\"rope_type\":3}", BAD, "rope_type"},
+        {"rope_parameters", "[]", BAD, "rope_parameters"},
+        {"attention_bias", "\"true\"", BAD, "attention_bias"},
+        {"tie_word_embeddings", "\"false\"", BAD, "tie_word_embeddings"},
+        {"quantization_config", "{\"quant_method\":\"bitnet\",\"linear_class\":5}", BAD,
+         "linear_class"},
+        {"quantization_config",
+         "{\"quant_method\":\"bitnet\",\"linear_class\":\"autobitlinear\",\"quantization_mode\":1}",
+         BAD, "quantization_mode"},
+    };
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(all); i++) {
+        struct bnt_config config;
+        struct bnt_error err;
+        if (parse_changed(all[i].key, all[i].value, NULL, &config, &err) == BNT_OK)
+            fail_msg("accepted: %s = %s", all[i].key, all[i].value);
+        assert_non_null(strstr(err.message, all[i].message));
+    }
+}
+
+static void tokens_are_checked(void **state)
+{
+    static const struct change all[] = {
+        {"bos_token_id", "100", BAD, "bos_token_id"},
+        {"bos_token_id", "-1", BAD, "bos_token_id"},
+        {"bos_token_id", "\"1\"", BAD, "bos_token_id"},
+        {"bos_token_id", NULL, BNT_OK, NULL},
+        {"bos_token_id", "null", BNT_OK, NULL},
+        {"eos_token_id", "100", BAD, "eos_token_id"},
+        {"eos_token_id", "[1,100]", BAD, "eos_token_id"},
+        {"eos_token_id", "[1,\"2\"]", BAD, "eos_token_id"},
+        {"eos_token_id", "4294967297", BAD, "eos_token_id"},
+        {"eos_token_id", "[0,1,2,3,4,5,6,7]", BNT_OK, NULL},
+        {"eos_token_id", "[0,1,2,3,4,5,6,7,8]", NO, "more than 8"},
+        {"eos_token_id", "[]", BNT_OK, NULL},
+        {"eos_token_id", NULL, BNT_OK, NULL},
+    };
+    (void)state;
+    check_changes(all, TEST_COUNT(all));
+}
+
+static void not_json_is_refused(void **state)
+{
+    static const char *const texts[] = {"",     "[]",
+                                        "null", "{\"hidden_size\":1,\"hidden_size\":1}",
+                                        "{} x", "{\"architectures\":[\"LlamaForCausalLM\"]"};
+    struct bnt_config config;
+    struct bnt_error err;
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(texts); i++)
+        assert_int_equal(parse(texts[i], NULL, &config, &err), BNT_ERR_FORMAT);
+    assert_int_equal(parse(base, "[1]", &config, &err), BNT_ERR_FORMAT);
+    assert_non_null(strstr(err.message, "generation_config.json"));
+}
+
+// --- values that follow from others ---
+
+static void defaults_are_those_of_the_architecture(void **state)
+{
+    struct bnt_config c;
+    struct bnt_error err;
+    (void)state;
+    assert_int_equal(parse_changed("rope_theta", NULL, NULL, &c, &err), BNT_OK);
+    assert_true(c.hyper.rope_theta == 10000.0);
+    assert_int_equal(parse_changed("num_key_value_heads", NULL, NULL, &c, &err), BNT_OK);
+    assert_int_equal(c.hyper.n_kv_heads, 4);
+    assert_int_equal(c.hyper.head_dim, 16);
+    assert_int_equal(parse_changed("tie_word_embeddings", NULL, NULL, &c, &err), BNT_OK);
+    assert_int_equal(c.hyper.flags & BNT_HYPER_TIED, 0);
+    assert_int_equal(parse_changed("bos_token_id", NULL, NULL, &c, &err), BNT_OK);
+    assert_int_equal(c.hyper.bos_id, -1);
+    assert_int_equal(parse_changed("eos_token_id", "[5,7]", NULL, &c, &err), BNT_OK);
+    assert_int_equal(c.hyper.eos_count, 2);
+    assert_int_equal(c.hyper.eos_id[1], 7);
+    assert_int_equal(parse_changed("hidden_act", "\"relu2\"", NULL, &c, &err), BNT_OK);
+    assert_int_equal(c.hyper.activation, BNT_ACTIVATION_RELU2);
+}
+
+static void rope_parameters_come_before_the_top_level(void **state)
+{
+    struct bnt_config c;
+    struct bnt_error err;
+    (void)state;
+    assert_int_equal(parse_changed("rope_parameters",
+                                   "{\"rope_type\":\"default\",\"rope_theta\":1e6}", NULL, &c,
+                                   &err),
+                     BNT_OK);
+    assert_true(c.hyper.rope_theta == 1e6);
+    assert_int_equal(
+        parse_changed("rope_scaling",
+                      "{\"rope_type\":\"llama3\",\"factor\":8.5,\"low_freq_factor\":1,"
+                      "\"high_freq_factor\":4,\"original_max_position_embeddings\":8192}",
+                      NULL, &c, &err),
+        BNT_OK);
+    assert_true(c.hyper.rope_theta == 500.0);
+    assert_int_equal(c.hyper.rope_scaling, BNT_ROPE_LLAMA3);
+    assert_true(c.hyper.rope_factor == 8.5f && c.hyper.rope_low_freq_factor == 1 &&
+                c.hyper.rope_high_freq_factor == 4 && c.hyper.rope_original_context == 8192);
+}
+
+static void generation_config_gives_the_sampling_defaults(void **state)
+{
+    struct bnt_config c;
+    struct bnt_error err;
+    (void)state;
+    assert_int_equal(parse(base,
+                           "{\"do_sample\":true,\"temperature\":0.6,\"top_p\":0.9,\"top_k\":40,"
+                           "\"eos_token_id\":[3,4]}",
+                           &c, &err),
+                     BNT_OK);
+    assert_true(c.hyper.temperature == 0.6f && c.hyper.top_p == 0.9f && c.hyper.top_k == 40);
+    assert_int_equal(c.hyper.eos_count, 2); // it comes before config.json
+    assert_int_equal(c.hyper.eos_id[0], 3);
+    assert_int_equal(parse(base, "{\"temperature\":0.6,\"top_p\":0.9}", &c, &err), BNT_OK);
+    assert_true(c.hyper.temperature == 0 && c.hyper.top_p == 1);
+    assert_int_equal(c.hyper.eos_id[0], 2);
+    assert_int_equal(parse(base, "{\"do_sample\":true,\"temperature\":\"hot\"}", &c, &err),
+                     BNT_ERR_FORMAT);
+    assert_int_equal(parse(base, "{\"do_sample\":true,\"top_p\":1.5}", &c, &err), BNT_ERR_FORMAT);
+    assert_int_equal(parse(base, "{\"eos_token_id\":100}", &c, &err), BNT_ERR_FORMAT);
+}
+
+// --- the form of the weights ---
+
+#define Q "{\"quant_method\":\"bitnet\""
+
+// shared/reference/checkpoints.md, "Scale direction".
+static const struct {
+    const char *quantization; // NULL: none
+    const char *weight_bits;
+    enum bnt_status status;
+    enum bnt_form form;
+    bool ternary;
+} forms[] = {
+    {Q "}", NULL, BNT_OK, BNT_FORM_PACKED_DIVIDE, true},
+    {Q ",\"linear_class\":null}", NULL, BNT_OK, BNT_FORM_PACKED_DIVIDE, true},
+    {Q ",\"linear_class\":\"bitlinear\"}", NULL, BNT_OK, BNT_FORM_PACKED_DIVIDE, true},
+    {Q ",\"linear_class\":\"bitlinear\",\"quantization_mode\":\"offline\"}", NULL, BNT_OK,
+     BNT_FORM_PACKED_DIVIDE, true},
+    {Q ",\"linear_class\":\"autobitlinear\",\"quantization_mode\":\"offline\"}", NULL, BNT_OK,
+     BNT_FORM_PACKED_MULTIPLY, true},
+    {Q ",\"linear_class\":\"autobitlinear\",\"offline_quantization\":true}", NULL, BNT_OK,
+     BNT_FORM_PACKED_MULTIPLY, true},
+    {Q ",\"linear_class\":\"autobitlinear\"}", NULL, BNT_OK, BNT_FORM_PACKED_MULTIPLY, true},
+    {Q ",\"linear_class\":\"autobitlinear\",\"quantization_mode\":\"online\"}", NULL, BNT_OK,
+     BNT_FORM_MASTERS, true},
+    {Q ",\"linear_class\":\"autobitlinear\",\"offline_quantization\":false}", NULL, BNT_OK,
+     BNT_FORM_MASTERS, true},
+    {NULL, "1", BNT_OK, BNT_FORM_MASTERS, true},
+    {NULL, NULL, BNT_OK, BNT_FORM_MASTERS,
+     false}, // an ordinary model: bnt-convert warns or refuses
+    {NULL, "2", BNT_ERR_UNSUPPORTED, BNT_FORM_MASTERS, false},
+    {NULL, "\"1\"", BNT_ERR_UNSUPPORTED, BNT_FORM_MASTERS, false},
+    {Q ",\"linear_class\":\"autobitlinear\",\"quantization_mode\":\"sometimes\"}", NULL,
+     BNT_ERR_UNSUPPORTED, BNT_FORM_MASTERS, false},
+    {Q ",\"linear_class\":\"linear\"}", NULL, BNT_ERR_UNSUPPORTED, BNT_FORM_MASTERS, false},
+    {Q ",\"linear_class\":\"\"}", NULL, BNT_ERR_UNSUPPORTED, BNT_FORM_MASTERS, false},
+    {Q ",\"linear_class\":\"AutoBitLinear\"}", NULL, BNT_ERR_UNSUPPORTED, BNT_FORM_MASTERS, false},
+    {Q ",\"use_rms_norm\":true}", NULL, BNT_ERR_UNSUPPORTED, BNT_FORM_MASTERS, false},
+    {Q ",\"use_rms_norm\":false}", NULL, BNT_OK, BNT_FORM_PACKED_DIVIDE, true},
+    {Q ",\"modules_to_not_convert\":null}", NULL, BNT_OK, BNT_FORM_PACKED_DIVIDE, true},
+    {Q ",\"modules_to_not_convert\":[\"lm_head\"]}", NULL, BNT_OK, BNT_FORM_PACKED_DIVIDE, true},
+    {Q ",\"modules_to_not_convert\":[\"model.layers.0.mlp.down_proj\"]}", NULL, BNT_ERR_UNSUPPORTED,
+     BNT_FORM_MASTERS, false},
+    {Q ",\"modules_to_not_convert\":[3]}", NULL, BNT_ERR_UNSUPPORTED, BNT_FORM_MASTERS, false},
+    {Q ",\"modules_to_not_convert\":\"lm_head\"}", NULL, BNT_ERR_FORMAT, BNT_FORM_MASTERS, false},
+    {"{\"quant_method\":\"gptq\"}", NULL, BNT_ERR_UNSUPPORTED, BNT_FORM_MASTERS, false},
+    {"{\"quant_method\":\"bitsandbytes\",\"load_in_4bit\":true}", NULL, BNT_ERR_UNSUPPORTED,
+     BNT_FORM_MASTERS, false},
+    {"{}", NULL, BNT_ERR_UNSUPPORTED, BNT_FORM_MASTERS, false},
+    {"\"bitnet\"", NULL, BNT_ERR_UNSUPPORTED, BNT_FORM_MASTERS, false},
+};
+
+static char *with_form(const char *quantization, const char *weight_bits)
+{
+    json_t *json = json_loads(base, 0, NULL);
+    (void)json_object_del(json, "weight_bits");
+    if (quantization)
+        (void)json_object_set_new(json, "quantization_config",
+                                  json_loads(quantization, JSON_DECODE_ANY, NULL));
+    if (weight_bits)
+        (void)json_object_set_new(json, "weight_bits",
+                                  json_loads(weight_bits, JSON_DECODE_ANY, NULL));
+    char *text = json_dumps(json, 0);
+    json_decref(json);
+    return text;
+}
+
+static void the_form_follows_the_table_of_known_checkpoints(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(forms); i++) {
+        struct bnt_config c;
+        struct bnt_error err;
+        char *text = with_form(forms[i].quantization, forms[i].weight_bits);
+        enum bnt_status status = parse(text, NULL, &c, &err);
+        if (status != forms[i].status ||
+            (status == BNT_OK && (c.form != forms[i].form || c.ternary != forms[i].ternary)))
+            fail_msg("%s: status %d, form %d, ternary %d (%s)", text, (int)status, (int)c.form,
+                     c.ternary, err.message);
+        free(text);
+    }
+    assert_string_not_equal(bnt_form_name(BNT_FORM_PACKED_DIVIDE),
+                            bnt_form_name(BNT_FORM_PACKED_MULTIPLY));
+    assert_string_not_equal(bnt_form_name(BNT_FORM_MASTERS),
+                            bnt_form_name(BNT_FORM_PACKED_MULTIPLY));
+}
+
+// --- tensor names ---
+
+static void tensors_have_the_names_of_their_architecture(void **state)
+{
+    static const struct {
+        const char *arch;
+        enum bnt_role role;
+        int32_t layer;
+        const char *name;
+    } all[] = {
+        {"[\"BitNetForCausalLM\"]", BNT_ATTN_SUB_NORM, 3,
+         "model.layers.3.self_attn.attn_sub_norm.weight"},
+        {"[\"BitNetForCausalLM\"]", BNT_FFN_SUB_NORM, 0, "model.layers.0.mlp.ffn_sub_norm.weight"},
+        {"[\"BitnetForCausalLM\"]", BNT_ATTN_SUB_NORM, 3,
+         "model.layers.3.self_attn.inner_attn_ln.weight"},
+        {"[\"BitnetForCausalLM\"]", BNT_FFN_SUB_NORM, 4095,
+         "model.layers.4095.mlp.ffn_layernorm.weight"},
+        {"[\"LlamaForCausalLM\"]", BNT_ATTN_NORM, 1, "model.layers.1.input_layernorm.weight"},
+        {"[\"LlamaForCausalLM\"]", BNT_FFN_NORM, 1,
+         "model.layers.1.post_attention_layernorm.weight"},
+        {"[\"LlamaForCausalLM\"]", BNT_ATTN_Q, 1, "model.layers.1.self_attn.q_proj.weight"},
+        {"[\"LlamaForCausalLM\"]", BNT_ATTN_K, 1, "model.layers.1.self_attn.k_proj.weight"},
+        {"[\"LlamaForCausalLM\"]", BNT_ATTN_V, 1, "model.layers.1.self_attn.v_proj.weight"},
+        {"[\"LlamaForCausalLM\"]", BNT_ATTN_O, 1, "model.layers.1.self_attn.o_proj.weight"},
+        {"[\"LlamaForCausalLM\"]", BNT_FFN_GATE, 1, "model.layers.1.mlp.gate_proj.weight"},
+        {"[\"LlamaForCausalLM\"]", BNT_FFN_UP, 1, "model.layers.1.mlp.up_proj.weight"},
+        {"[\"LlamaForCausalLM\"]", BNT_FFN_DOWN, 1, "model.layers.1.mlp.down_proj.weight"},
+        {"[\"LlamaForCausalLM\"]", BNT_FINAL_NORM, BNT_NO_LAYER, "model.norm.weight"},
+        {"[\"LlamaForCausalLM\"]", BNT_TOKEN_EMBEDDING, BNT_NO_LAYER, "model.embed_tokens.weight"},
+        {"[\"LlamaForCausalLM\"]", BNT_OUTPUT, BNT_NO_LAYER, "lm_head.weight"},
+        {"[\"LlamaForCausalLM\"]", BNT_OUTPUT_INT8, BNT_NO_LAYER, ""},
+    };
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(all); i++) {
+        struct bnt_config c;
+        struct bnt_error err;
+        char name[BNT_TENSOR_NAME_SIZE];
+        assert_int_equal(parse_changed("architectures", all[i].arch, NULL, &c, &err), BNT_OK);
+        bnt_arch_tensor_name(c.arch, all[i].role, all[i].layer, name);
+        assert_string_equal(name, all[i].name);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(fairy_is_read),
+        cmocka_unit_test(variants_are_read),
+        cmocka_unit_test(sizes_are_checked),
+        cmocka_unit_test(architectures_are_known_or_refused),
+        cmocka_unit_test(what_is_not_computed_is_refused),
+        cmocka_unit_test(texts_of_the_wrong_type_are_refused),
+        cmocka_unit_test(tokens_are_checked),
+        cmocka_unit_test(not_json_is_refused),
+        cmocka_unit_test(defaults_are_those_of_the_architecture),
+        cmocka_unit_test(rope_parameters_come_before_the_top_level),
+        cmocka_unit_test(generation_config_gives_the_sampling_defaults),
+        cmocka_unit_test(the_form_follows_the_table_of_known_checkpoints),
+        cmocka_unit_test(tensors_have_the_names_of_their_architecture),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
