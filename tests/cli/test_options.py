@@ -22,13 +22,14 @@ TEXTS = {'output', 'source', 'matrix', 'prompt', 'file', 'token-ids', 'stop', 'k
          'detokenize', 'like', 'revision', 'include', 'local-dir'}
 WORDS = {'device': ['', 'gpu', 'CPU', 'cpu '], 'embedding': ['', 'f32', 'INT8', 'int8,bf16'], 'form': ['', 'both'],
          'dtype': ['', 'f64']}
+NEVER_MISSING = {'bnt-convert', 'bnt-pack', 'bnt-verify', 'bnt-info', 'bnt-eval', 'bnt-run', 'bnt-synth'}
 
 
 def sources():
     """tool -> the text of its source file."""
     paths = glob.glob(os.path.join(ROOT, '*', 'bnt-*.c')) + glob.glob(os.path.join(ROOT, 'tests', '*', 'bnt-*.c'))
     found = {os.path.basename(path)[:-2]: tools.read(path).decode('utf-8') for path in paths}
-    assert {'bnt-convert', 'bnt-pack', 'bnt-verify', 'bnt-info', 'bnt-eval', 'bnt-run', 'bnt-synth'} <= set(found)
+    assert NEVER_MISSING <= set(found)
     return found
 
 
@@ -58,7 +59,8 @@ class Everywhere(Case):
     def each(self, check):
         for tool, table in sorted(TABLES.items()):
             with self.subTest(tool):
-                self.assertTrue(os.path.exists(tools.path_of(tool)), '%s is not built' % tools.path_of(tool))
+                if not os.path.exists(tools.path_of(tool)) and tool not in NEVER_MISSING:
+                    self.skipTest('%s is not built' % tool)
                 check(tool, table)
 
     def test_help(self):

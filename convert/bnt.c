@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: MIT
+// bnt: runs the tools. `bnt get` takes a model from the Hub to a verified .bnt file in one go.
+#define _GNU_SOURCE // pipe2
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "formats/cli.h"
+#include "formats/file.h"
+
+static const char help[] =
+    "Usage: bnt get [OPTION]... REPO|CHECKPOINT_DIR -o OUT.bnt\n"
+    "       bnt TOOL [ARGUMENT]...\n"
+    "The first form fetches a model from the Hugging Face Hub (or takes a checkpoint folder),\n"
+    "converts, packs and verifies it. OUT.bnt appears only when it is verified.\n"
+    "The second runs bnt-TOOL: convert, pack, verify, info, eval, run, fetch.\n"
+    "\n"
+    "  -o, --output=OUT       the file to make\n"
+    "      --revision=R       branch, tag or commit (default: main)\n"
+    "      --embedding=TYPE   bf16 or int8, as for bnt-pack\n"
+    "      --force            as for bnt-convert\n"
+    "  -q, --quiet            no progress\n"
+    "      --help             print this help\n"
+    "      --version          print the version\n"
+    "\n"
+    "Exit status: 0 done, 1 failed, 2 usage.\n";
+
+enum { MAX_ARGUMENTS = 16, MAX_CHILDREN = 2 };
+
+struct get {
+    const char *source;
+    const char *output;
+    const char *revision;
+    const char *embedding;
+    bool force, quiet;
+};
+
+// --- running tools ---
+
+// What a signal has to clean up: the file that is not finished yet. The tools get the signal from
+// the terminal themselves.
+static char unfinished[PATH_MAX];
+static atomic_int children[MAX_CHILDREN];
+
+static void clean_up_and_die(int signal_number)
+{
+    for (int i = 0; i < MAX_CHILDREN; i++) {
+        int child = atomic_load(&children[i]);
+        if (child > 0)
+            (void)kill(child, SIGTERM);
+    }
+    if (unfinished[0])
+        (void)unlink(unfinished);
+    (void)raise(signal_number); // SA_RESETHAND: now it ends us
+}
+
+static void handle_signals(void)
+{
+    struct sigaction action = {.sa_handler = clean_up_and_die, .sa_flags = (int)SA_RESETHAND};
+    (void)sigemptyset(&action.sa_mask);
+    (void)sigaction(SIGHUP, &action, NULL);
+    (void)sigaction(SIGINT, &action, NULL);
+    (void)sigaction(SIGTERM, &action, NULL);
+    (void)signal(SIGPIPE, SIG_DFL); // the tools decide for themselves
+}
+
+// The tools lie beside this program; failing that, in PATH.
+static void execute(char *const *arguments)
+{
+    char path[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+    path[n > 0 ? n : 0] = '\0';
+    char *slash = strrchr(path, '/');
+    size_t room = slash ? sizeof path - (size_t)(slash + 1 - path) : 0;
+    if (slash && strlen(arguments[0]) < room) {
+        (void)snprintf(slash + 1, room, "%s", arguments[0]);
+        (void)execv(path, arguments);
+    }
+    (void)execvp(arguments[0], arguments);
+    bnt_cli_note("cannot run %s: %s", arguments[0],
+                 errno == ENOENT ? "there is no such tool" : strerror(errno));
+    _exit(BNT_EXIT_FAILED);
+}
+
+// Starts a tool with these standard streams (−1: inherited). Returns its process, or −1.
+static pid_t start(int slot, char *const *arguments, int input, int output)
+{
+    pid_t child = fork();
+    if (child != 0) {
+        atomic_store(&children[slot], (int)child);
+        return child;
+    }
+    (void)signal(SIGHUP, SIG_DFL);
+    (void)signal(SIGINT, SIG_DFL);
+    (void)signal(SIGTERM, SIG_DFL);
+    if (input >= 0)
+        (void)dup2(input, STDIN_FILENO);
+    if (output >= 0)
+        (void)dup2(output, STDOUT_FILENO);
+    execute(arguments);
+    return -1;
+}
+
+// Waits for a tool. The tool has said itself what went wrong.
+static bool succeeded(int slot, pid_t child)
+{
+    int status;
+    while (waitpid(child, &status, 0) < 0) {
+        if (errno != EINTR)
+            return false;
+    }
+    atomic_store(&children[slot], 0);
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+// --- get ---
+
+static bool make_pipe(int ends[2])
+{
+    if (pipe2(ends, O_CLOEXEC) == 0)
+        return true;
+    bnt_cli_note("cannot make a pipe: %s", strerror(errno));
+    return false;
+}
+
+// Reads the one line that bnt-fetch prints.
+static bool read_line(int fd, char *line, size_t size)
+{
+    struct bnt_error err;
+    size_t got;
+    if (bnt_read_fully(fd, line, size - 1, &got, &err) != BNT_OK)
+        return false;
+    line[got] = '\0';
+    line[strcspn(line, "\n")] = '\0';
+    return line[0] != '\0';
+}
+
+static bool fetch(const struct get *g, char folder[PATH_MAX])
+{
+    char *arguments[MAX_ARGUMENTS] = {"bnt-fetch"};
+    int n = 1, ends[2];
+    if (g->quiet)
+        arguments[n++] = "--quiet";
+    if (g->revision) {
+        arguments[n++] = "--revision";
+        arguments[n++] = (char *)g->revision;
+    }
+    arguments[n++] = "--";
+    arguments[n++] = (char *)g->source;
+    if (!make_pipe(ends))
+        return false;
+    pid_t child = start(0, arguments, -1, ends[1]);
+    (void)close(ends[1]);
+    bool read = child > 0 && read_line(ends[0], folder, PATH_MAX);
+    (void)close(ends[0]);
+    return child > 0 && succeeded(0, child) && read;
+}
+
+static bool convert_and_pack(const struct get *g, const char *folder)
+{
+    char *convert[MAX_ARGUMENTS] = {"bnt-convert"};
+    char *pack[MAX_ARGUMENTS] = {"bnt-pack", "-o", unfinished};
+    int c = 1, p = 3, ends[2];
+    if (g->force)
+        convert[c++] = "--force";
+    if (g->quiet)
+        convert[c++] = pack[p++] = "--quiet";
+    if (g->embedding) {
+        pack[p++] = "--embedding";
+        pack[p++] = (char *)g->embedding;
+    }
+    convert[c++] = "--";
+    convert[c++] = (char *)folder;
+    if (!make_pipe(ends))
+        return false;
+    pid_t converter = start(0, convert, -1, ends[1]);
+    pid_t packer = start(1, pack, ends[0], -1);
+    (void)close(ends[0]);
+    (void)close(ends[1]);
+    bool converted = converter > 0 && succeeded(0, converter);
+    bool packed = packer > 0 && succeeded(1, packer);
+    return converted && packed;
+}
+
+static bool verify(const struct get *g, const char *folder)
+{
+    char *arguments[MAX_ARGUMENTS] = {"bnt-verify", "--source", (char *)folder};
+    int n = 3;
+    if (g->quiet)
+        arguments[n++] = "--quiet";
+    arguments[n++] = "--";
+    arguments[n++] = unfinished;
+    pid_t child = start(0, arguments, -1, -1);
+    return child > 0 && succeeded(0, child);
+}
+
+static bool is_folder(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+// A hidden name beside the final one, so that the rename stays within a file system.
+static bool name_unfinished(const char *output)
+{
+    const char *slash = strrchr(output, '/');
+    int dir = slash ? (int)(slash - output) + 1 : 0;
+    int n = snprintf(unfinished, sizeof unfinished, "%.*s.%s.%ld.unverified", dir, output,
+                     output + dir, (long)getpid());
+    return n > 0 && (size_t)n < sizeof unfinished;
+}
+
+static bool get_model(const struct get *g)
+{
+    char folder[PATH_MAX];
+    bool local = is_folder(g->source);
+    if (!name_unfinished(g->output)) {
+        bnt_cli_note("%s: the name is too long", g->output);
+        return false;
+    }
+    if (local)
+        (void)snprintf(folder, sizeof folder, "%s", g->source);
+    if (!local && !fetch(g, folder))
+        return false;
+    if (!convert_and_pack(g, folder) || !verify(g, folder)) {
+        (void)unlink(unfinished);
+        return false;
+    }
+    if (rename(unfinished, g->output) == 0)
+        return true;
+    bnt_cli_note("%s: cannot give the finished file this name: %s", g->output, strerror(errno));
+    (void)unlink(unfinished);
+    return false;
+}
+
+enum { OPTION_REVISION = 256, OPTION_EMBEDDING, OPTION_FORCE, OPTION_HELP, OPTION_VERSION };
+
+// argv[0] is "get".
+static int get(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"output", required_argument, NULL, 'o'},
+        {"revision", required_argument, NULL, OPTION_REVISION},
+        {"embedding", required_argument, NULL, OPTION_EMBEDDING},
+        {"force", no_argument, NULL, OPTION_FORCE},
+        {"quiet", no_argument, NULL, 'q'},
+        {"help", no_argument, NULL, OPTION_HELP},
+        {"version", no_argument, NULL, OPTION_VERSION},
+        {NULL, 0, NULL, 0},
+    };
+    struct get g = {0};
+    int c;
+    while ((c = getopt_long(argc, argv, ":o:q", options, NULL)) != -1) {
+        switch (c) {
+        case 'o':
+            g.output = optarg;
+            break;
+        case OPTION_REVISION:
+            g.revision = optarg;
+            break;
+        case OPTION_EMBEDDING:
+            g.embedding = optarg;
+            break;
+        case OPTION_FORCE:
+            g.force = true;
+            break;
+        case 'q':
+            g.quiet = true;
+            break;
+        case OPTION_HELP:
+            return bnt_cli_print(help);
+        case OPTION_VERSION:
+            return bnt_cli_version(NULL);
+        default:
+            return bnt_cli_bad_option(c, argv);
+        }
+    }
+    if (optind + 1 != argc)
+        return bnt_cli_usage("get: give one REPO or CHECKPOINT_DIR");
+    if (!g.output || strcmp(g.output, "-") == 0)
+        return bnt_cli_usage("get: -o OUT.bnt is missing");
+    g.source = argv[optind];
+    handle_signals();
+    return get_model(&g) ? BNT_EXIT_OK : BNT_EXIT_FAILED;
+}
+
+// Becomes bnt-TOOL. Only a plain name is taken, so that nothing else is run by mistake.
+static int run_tool(char **argv)
+{
+    char name[64];
+    if (strspn(argv[0], "abcdefghijklmnopqrstuvwxyz") != strlen(argv[0]) || strlen(argv[0]) > 32)
+        return bnt_cli_usage("'%s' is no tool", argv[0]);
+    (void)snprintf(name, sizeof name, "bnt-%s", argv[0]);
+    argv[0] = name;
+    (void)signal(SIGPIPE, SIG_DFL);
+    execute(argv);
+    return BNT_EXIT_FAILED;
+}
+
+int main(int argc, char **argv)
+{
+    bnt_cli_init("bnt");
+    if (argc < 2)
+        return bnt_cli_usage("say what to do");
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0)
+        return bnt_cli_print(help);
+    if (strcmp(argv[1], "--version") == 0)
+        return bnt_cli_version(NULL);
+    return strcmp(argv[1], "get") == 0 ? get(argc - 1, argv + 1) : run_tool(argv + 1);
+}
