@@ -80,7 +80,7 @@ check-asan: deps
 # Threads: the tests that start several.
 check-tsan: deps
 	$(call configure_and_build,$(BUILD)/tsan,-DBNT_SANITIZE=thread)
-	cd $(BUILD)/tsan && ctest --output-on-failure --timeout 1200 -O ctest.log -R 'unit/test_(session|sample|ternary|kernels)|cli/test_pack'
+	cd $(BUILD)/tsan && ctest --output-on-failure --timeout 1200 -O ctest.log -R 'unit/test_(session|sample|ternary|kernels)|cli/test_(fetch|pack)'
 
 C_FILES  = $(shell git ls-files '*.c' '*.h')
 SH_FILES = $(shell git ls-files '*.sh') .ci/run

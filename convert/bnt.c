@@ -65,11 +65,14 @@ static void clean_up_and_die(int signal_number)
 
 static void handle_signals(void)
 {
+    static const int deadly[] = {SIGHUP, SIGINT, SIGTERM};
     struct sigaction action = {.sa_handler = clean_up_and_die, .sa_flags = (int)SA_RESETHAND};
     (void)sigemptyset(&action.sa_mask);
-    (void)sigaction(SIGHUP, &action, NULL);
-    (void)sigaction(SIGINT, &action, NULL);
-    (void)sigaction(SIGTERM, &action, NULL);
+    for (size_t i = 0; i < sizeof deadly / sizeof deadly[0]; i++) {
+        struct sigaction before; // what the caller ignores (nohup does) stays ignored
+        if (sigaction(deadly[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+            (void)sigaction(deadly[i], &action, NULL);
+    }
     (void)signal(SIGPIPE, SIG_DFL); // the tools decide for themselves
 }
 
@@ -99,9 +102,6 @@ static pid_t start(int slot, char *const *arguments, int input, int output)
         atomic_store(&children[slot], (int)child);
         return child;
     }
-    (void)signal(SIGHUP, SIG_DFL);
-    (void)signal(SIGINT, SIG_DFL);
-    (void)signal(SIGTERM, SIG_DFL);
     if (input >= 0)
         (void)dup2(input, STDIN_FILENO);
     if (output >= 0)

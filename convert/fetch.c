@@ -150,9 +150,9 @@ static enum bnt_status fetch_missing(struct job *job, uint64_t bytes, bool no_ba
 static void remember_revision(struct job *job)
 {
     struct bnt_error err;
+    atomic_flag said = ATOMIC_FLAG_INIT;
     if (bnt_fetch_store_write_ref(&job->store, job->hub.revision, job->hub.commit, &err) != BNT_OK)
-        bnt_fetch_ui_once(&job->ui, &job->ui.said_limited,
-                          "cannot note the revision: ", err.message);
+        bnt_fetch_ui_once(&job->ui, &said, "cannot note the revision: ", err.message);
 }
 
 static enum bnt_status fetch_all(struct job *job, bool no_bar, struct bnt_error *err)

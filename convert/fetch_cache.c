@@ -160,8 +160,8 @@ static bool link_text(const struct bnt_fetch_file *file, char *out, size_t size)
         ups += *p == '/';
     if (3 * (size_t)ups + sizeof "blobs/" + strlen(file->oid) > size)
         return false;
-    for (; ups > 0; ups--, length += 3)
-        memcpy(out + length, "../", 3);
+    for (; ups > 0; ups--)
+        length += (size_t)snprintf(out + length, size - length, "../");
     (void)snprintf(out + length, size - length, "blobs/%s", file->oid);
     return true;
 }
@@ -257,8 +257,10 @@ enum bnt_status bnt_fetch_store_lock(const struct bnt_fetch_store *store,
 {
     const struct timespec nap = {.tv_nsec = 50000000};
     char *path = bnt_fetch_format("%s/%s.lock", store->locks, file->oid);
-    enum bnt_status status = path ? BNT_OK : no_memory(err);
+    enum bnt_status status = BNT_OK;
     int taken = 0;
+    if (!path)
+        return no_memory(err);
     while (status == BNT_OK && (taken = try_lock(path, lock)) == 0) {
         bnt_fetch_ui_once(ui, &ui->said_waiting, "waiting for another process that fetches ",
                           file->path);

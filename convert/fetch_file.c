@@ -22,8 +22,8 @@ struct transfer {
     const struct bnt_fetch_file *file;
     const char *partial;
     int fd;
-    uint64_t have; // verified or not, in the file
-    bool no_range; // the server's ranges are not to be trusted
+    uint64_t have;  // verified or not, in the file
+    bool bad_range; // the server answered for other bytes than asked
     struct bnt_fetch_hasher hasher;
     char *url; // where the bytes are; NULL: to be asked
     bool expires;
@@ -72,7 +72,7 @@ static enum bnt_status begin(void *context, const struct bnt_fetch_response *res
         return t->have > 0 ? start_over(t, err) : BNT_OK;
     if (is_right_range(t, response->content_range))
         return BNT_OK;
-    t->no_range = true;
+    t->bad_range = true;
     return bnt_fail(err, BNT_ERR_FORMAT, "%.150s: the server answered for other bytes: '%.100s'",
                     t->file->path, response->content_range);
 }
@@ -152,8 +152,10 @@ static enum bnt_status receive_some(struct transfer *t, struct bnt_error *err)
     enum bnt_fetch_outcome outcome = bnt_fetch_http_try(t->hub->http, &request, &response, err);
     if (t->have >= before + WORKED)
         t->failures = 0;
-    if (outcome == BNT_FETCH_FATAL && t->no_range && t->have > 0)
+    if (outcome == BNT_FETCH_FATAL && t->bad_range) {
+        t->bad_range = false;
         return try_again(t, NULL) ? start_over(t, err) : err->status;
+    }
     if (outcome == BNT_FETCH_FATAL)
         return err->status;
     if (t->have == t->file->size)

@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { CHUNK = 1 << 20 };
+enum { CHUNK = 256 << 10 };
 
 static bool begin_hash(EVP_MD_CTX *md, uint64_t size, const char *oid)
 {

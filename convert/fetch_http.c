@@ -15,9 +15,9 @@ enum {
     MAX_HEADER_BYTES = 256 << 10, // of one answer
     MAX_IGNORED_BODY = 1 << 20,   // of an answer that says no; then it is cut off
     MAX_REDIRECTS = 5,
-    RECEIVE_BUFFER = 512 << 10,
-    SLOWEST = 512,      // bytes a second; below it a peer counts as stalled
-    MAX_PATIENCE = 300, // seconds that a server may ask us to wait
+    RECEIVE_BUFFER = 256 << 10, // small enough to be hashed while the cache has it
+    SLOWEST = 512,              // bytes a second; below it a peer counts as stalled
+    MAX_PATIENCE = 300,         // seconds that a server may ask us to wait
 };
 
 void bnt_fetch_http_init(struct bnt_fetch_http *http)

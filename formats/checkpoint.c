@@ -128,6 +128,8 @@ static enum bnt_status open_sharded(struct bnt_checkpoint *c, struct bnt_error *
     const struct bnt_small_file *index = &c->small[BNT_FILE_INDEX];
     json_t *json = NULL;
     enum bnt_status status = bnt_json_parse(index->text, index->size, index->name, &json, err);
+    if (status != BNT_OK)
+        bnt_fail_prefix(err, c->dir);
     const json_t *map = json_object_get(json, "weight_map");
     if (status == BNT_OK)
         status = open_indexed_shards(c, map, err);
@@ -147,11 +149,13 @@ static enum bnt_status open_weights(struct bnt_checkpoint *c, struct bnt_error *
     if (c->small[BNT_FILE_INDEX].text)
         return open_sharded(c, err);
     enum bnt_status status = open_shard(c, "model.safetensors", err);
-    if (status == BNT_ERR_IO && err)
+    if (status == BNT_ERR_IO && err) {
+        struct bnt_error why = *err;
         (void)bnt_fail(err, status,
                        "%.400s (weights must be model.safetensors, or shards with "
                        "model.safetensors.index.json)",
-                       err->message);
+                       why.message);
+    }
     return status;
 }
 

@@ -2,6 +2,7 @@
 #include "formats/cli.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <math.h>
 #include <stdarg.h>
@@ -15,8 +16,19 @@
 
 static const char *program_name = "bnt";
 
+// A file opened later must not become a standard stream that the caller closed. What takes the
+// place fails when it is used: it can be written where we read and read where we write.
+static void open_standard_streams(void)
+{
+    for (int fd = 0; fd <= 2; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
+            (void)open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY);
+    }
+}
+
 void bnt_cli_init(const char *program)
 {
+    open_standard_streams();
     program_name = program;
     bnt_output_handle_signals();
 }
@@ -35,15 +47,18 @@ int bnt_cli_version(const char *extra)
 
 int bnt_cli_fail(const struct bnt_error *err)
 {
-    (void)fprintf(stderr, "%s: %s\n", program_name, err->message);
+    bnt_cli_note("%s", err->message);
     return BNT_EXIT_FAILED;
 }
 
+// File names and arguments are not ours: what could steer a terminal, or make two lines of one, is
+// taken out.
 static void print_message(const char *format, va_list args, const char *end)
 {
-    (void)fprintf(stderr, "%s: ", program_name);
-    (void)vfprintf(stderr, format, args);
-    (void)fputs(end, stderr);
+    char message[4096];
+    (void)vsnprintf(message, sizeof message, format, args);
+    bnt_make_printable(message);
+    (void)fprintf(stderr, "%s: %s%s", program_name, message, end);
 }
 
 int bnt_cli_usage(const char *format, ...)
@@ -74,17 +89,24 @@ void bnt_cli_note(const char *format, ...)
     va_end(args);
 }
 
+// Why an earlier write to standard output failed: stdio keeps no record, so it is tried once more.
+static int failure_of_stdout(void)
+{
+    errno = 0;
+    return write(STDOUT_FILENO, "\n", 1) < 0 ? errno : EIO;
+}
+
 bool bnt_cli_close_stdout(void)
 {
-    bool failed = ferror(stdout) != 0;
+    int problem = ferror(stdout) ? failure_of_stdout() : 0;
     errno = 0;
-    failed |= fclose(stdout) != 0;
-    if (failed && errno == EPIPE)
+    if (fclose(stdout) != 0 && !problem)
+        problem = errno ? errno : EIO;
+    if (problem == EPIPE)
         bnt_cli_note("standard output: the reader closed the pipe");
-    else if (failed)
-        bnt_cli_note("standard output: cannot write: %s",
-                     errno ? strerror(errno) : "output was lost");
-    return !failed;
+    else if (problem)
+        bnt_cli_note("standard output: cannot write: %s", strerror(problem));
+    return problem == 0;
 }
 
 bool bnt_cli_u64(const char *text, uint64_t low, uint64_t high, uint64_t *out)
@@ -103,6 +125,8 @@ bool bnt_cli_u64(const char *text, uint64_t low, uint64_t high, uint64_t *out)
 bool bnt_cli_double(const char *text, double low, double high, double *out)
 {
     char *end;
+    if (strspn(text, "0123456789.eE+-") != strlen(text)) // no spaces, no hexadecimal, no inf
+        return false;
     errno = 0;
     double value = strtod(text, &end);
     if (end == text || *end != '\0' || errno == ERANGE || !isfinite(value) || value < low ||

@@ -60,6 +60,37 @@ static double get_number(struct parser *p, const json_t *object, const char *key
     return json_number_value(value);
 }
 
+// A text; missing: fallback.
+static const char *get_text(struct parser *p, const json_t *object, const char *key,
+                            const char *fallback)
+{
+    const json_t *value = bnt_json_get(object, key);
+    if (!value)
+        return fallback;
+    if (json_is_string(value))
+        return json_string_value(value);
+    fail(p, BNT_ERR_FORMAT, key, "must be a text");
+    return fallback;
+}
+
+// true or false; missing: false.
+static bool get_flag(struct parser *p, const char *key)
+{
+    const json_t *value = bnt_json_get(p->json, key);
+    if (value && !json_is_boolean(value))
+        fail(p, BNT_ERR_FORMAT, key, "must be true or false");
+    return json_is_true(value);
+}
+
+// An object, or NULL when it is missing.
+static const json_t *get_object(struct parser *p, const char *key)
+{
+    const json_t *value = bnt_json_get(p->json, key);
+    if (value && !json_is_object(value))
+        fail(p, BNT_ERR_FORMAT, key, "must be an object");
+    return json_is_object(value) ? value : NULL;
+}
+
 // --- architecture ---
 
 static void parse_architecture(struct parser *p, struct bnt_config *config)
@@ -83,7 +114,7 @@ static void parse_architecture(struct parser *p, struct bnt_config *config)
 
 static uint32_t parse_activation(struct parser *p, const struct bnt_arch *arch)
 {
-    const char *name = bnt_json_text(p->json, "hidden_act", arch->activation);
+    const char *name = get_text(p, p->json, "hidden_act", arch->activation);
     if (strcmp(name, "relu2") == 0)
         return BNT_ACTIVATION_RELU2;
     if (strcmp(name, "silu") != 0 && strcmp(name, "swish") != 0)
@@ -109,7 +140,7 @@ static void parse_sizes(struct parser *p, const struct bnt_arch *arch, struct bn
         fail(p, BNT_ERR_FORMAT, "rms_norm_eps", "is missing");
     h->norm_eps = (float)get_number(p, p->json, "rms_norm_eps", 0);
     h->flags = (arch->attn_sub_norm ? BNT_HYPER_SUB_NORMS : 0u) |
-               (bnt_json_true(p->json, "tie_word_embeddings") ? BNT_HYPER_TIED : 0u);
+               (get_flag(p, "tie_word_embeddings") ? BNT_HYPER_TIED : 0u);
 }
 
 // What would change the forward pass in a way that we do not compute.
@@ -118,7 +149,7 @@ static void refuse_unsupported(struct parser *p)
     static const char *const flags[] = {"attention_bias", "mlp_bias", "use_qk_norm",
                                         "use_sliding_window"};
     for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
-        if (bnt_json_true(p->json, flags[i]))
+        if (get_flag(p, flags[i]))
             unsupported(p, flags[i], "true");
     }
     double partial = get_number(p, p->json, "partial_rotary_factor", 1.0);
@@ -145,12 +176,12 @@ static void parse_llama3(struct parser *p, const json_t *rope, struct bnt_hyper 
 // rope_theta stands at the top level or, in newer configs, in rope_parameters beside the scaling.
 static void parse_rope(struct parser *p, const struct bnt_arch *arch, struct bnt_hyper *h)
 {
-    const json_t *rope = bnt_json_get(p->json, "rope_parameters");
+    const json_t *rope = get_object(p, "rope_parameters");
     if (!rope)
-        rope = bnt_json_get(p->json, "rope_scaling");
+        rope = get_object(p, "rope_scaling");
     double top = get_number(p, p->json, "rope_theta", arch->rope_theta);
     h->rope_theta = get_number(p, rope, "rope_theta", top);
-    const char *type = bnt_json_text(rope, "rope_type", bnt_json_text(rope, "type", "default"));
+    const char *type = get_text(p, rope, "rope_type", get_text(p, rope, "type", "default"));
     if (strcmp(type, "llama3") == 0)
         parse_llama3(p, rope, h);
     else if (strcmp(type, "default") != 0)
@@ -187,7 +218,7 @@ static bool is_offline(struct parser *p, const json_t *quantization)
 {
     const json_t *old = bnt_json_get(quantization, "offline_quantization");
     const char *mode =
-        bnt_json_text(quantization, "quantization_mode", json_is_false(old) ? "online" : "offline");
+        get_text(p, quantization, "quantization_mode", json_is_false(old) ? "online" : "offline");
     if (strcmp(mode, "offline") != 0 && strcmp(mode, "online") != 0)
         unsupported(p, "quantization_mode", mode);
     return strcmp(mode, "offline") == 0;
@@ -196,8 +227,8 @@ static bool is_offline(struct parser *p, const json_t *quantization)
 static void parse_quantization(struct parser *p, const json_t *quantization,
                                struct bnt_config *config)
 {
-    const char *method = bnt_json_text(quantization, "quant_method", "");
-    const char *class = bnt_json_text(quantization, "linear_class", "bitlinear");
+    const char *method = get_text(p, quantization, "quant_method", "");
+    const char *class = get_text(p, quantization, "linear_class", "bitlinear");
     if (strcmp(method, "bitnet") != 0)
         unsupported(p, "quant_method", method);
     if (bnt_json_true(quantization, "use_rms_norm"))
@@ -214,7 +245,7 @@ static void parse_quantization(struct parser *p, const json_t *quantization,
 
 static void parse_form(struct parser *p, struct bnt_config *config)
 {
-    const json_t *quantization = bnt_json_get(p->json, "quantization_config");
+    const json_t *quantization = get_object(p, "quantization_config");
     config->form = BNT_FORM_MASTERS;
     if (quantization) {
         parse_quantization(p, quantization, config);

@@ -108,7 +108,7 @@ enum bnt_status bnt_input_map(struct bnt_map *map, const char *path, struct bnt_
     int fd = strcmp(path, "-") == 0 ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
     struct stat st;
     if (fd < 0 || fstat(fd, &st) != 0)
-        return fail_errno(err, path, "cannot open");
+        return fail_errno(err, display_name(path), "cannot open");
     enum bnt_status status = BNT_OK;
     if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)) // a directory is refused below
         status = spool_input(&fd, display_name(path), err);
@@ -184,14 +184,18 @@ static void remove_and_die(int signal_number)
 
 void bnt_output_handle_signals(void)
 {
+    static const int deadly[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXCPU};
     struct sigaction action = {.sa_handler = remove_and_die, .sa_flags = (int)SA_RESETHAND};
     (void)sigemptyset(&action.sa_mask);
-    (void)sigaction(SIGHUP, &action, NULL);
-    (void)sigaction(SIGINT, &action, NULL);
-    (void)sigaction(SIGTERM, &action, NULL);
+    for (size_t i = 0; i < sizeof deadly / sizeof deadly[0]; i++) {
+        struct sigaction before; // what the caller ignores (nohup does) stays ignored
+        if (sigaction(deadly[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+            (void)sigaction(deadly[i], &action, NULL);
+    }
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     (void)sigemptyset(&ignore.sa_mask);
     (void)sigaction(SIGPIPE, &ignore, NULL);
+    (void)sigaction(SIGXFSZ, &ignore, NULL);
 }
 
 // A hidden name in the directory of the final one, so that rename stays within a file system.

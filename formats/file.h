@@ -28,8 +28,8 @@ enum bnt_status bnt_read_fully(int fd, void *data, size_t size, size_t *got, str
 char *bnt_path_join(const char *dir, const char *name);
 
 // A file being written. It gets its name only in bnt_output_commit; before that it lies beside it
-// under a temporary name, which a failure, bnt_output_abort and the signals HUP, INT and TERM
-// remove.
+// under a temporary name, which a failure, bnt_output_abort and the signals HUP, INT, QUIT, TERM
+// and XCPU remove.
 struct bnt_output {
     const char *path; // final name, or "-"
     char *temporary;  // NULL when there is none (standard output, spooled output)

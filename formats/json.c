@@ -33,9 +33,9 @@ enum bnt_status bnt_json_parse(const char *text, size_t size, const char *name, 
     *out = NULL;
     if (memchr(text, 0, size)) // jansson would take some of them for the end
         return bnt_fail(err, BNT_ERR_FORMAT, "%s: not valid JSON: it holds a zero byte", name);
-    // JSON_ALLOW_NUL: a tokenizer may hold U+0000 as a token; lengths are kept beside every string
-    // that matters.
-    *out = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &problem);
+    // Texts end up as C strings, so one with U+0000 in it is refused too (jansson does unless
+    // asked).
+    *out = json_loadb(text, size, JSON_REJECT_DUPLICATES, &problem);
     if (!*out)
         return bnt_fail(err, BNT_ERR_FORMAT, "%s: not valid JSON: line %d, column %d: %s", name,
                         problem.line, problem.column, problem.text);

@@ -6,17 +6,53 @@
 
 #include "formats/regex.h"
 
-// Escapes whose meaning differs. \s of Oniguruma is Unicode's White_Space; PCRE2's also takes
-// U+180E. \h is a hex digit there and horizontal space here. \R, \X and the anchors mean the same
-// in both.
+// Oniguruma's word characters.
+#define WORD      "\\p{L}\\p{M}\\p{Nd}\\p{Pc}"
+#define WORD_SET  "[" WORD "]"
+#define OTHER_SET "[^" WORD "]"
+
+// Escapes whose meaning differs. \s is Unicode's White_Space there, \h a hex digit, \v one
+// character. NULL: no equivalent.
 static const struct {
     char escape;
-    const char *means;
+    const char *outside; // of a class
+    const char *inside;
 } escapes[] = {
-    {'s', "\\p{White_Space}"},
-    {'S', "\\P{White_Space}"},
-    {'h', "\\p{AHex}"},
-    {'H', "\\P{AHex}"},
+    {'s', "\\p{White_Space}", "\\p{White_Space}"},
+    {'S', "\\P{White_Space}", "\\P{White_Space}"},
+    {'h', "\\p{AHex}", "\\p{AHex}"},
+    {'H', "\\P{AHex}", "\\P{AHex}"},
+    {'v', "\\x0B", "\\x0B"},
+    {'w', WORD_SET, WORD},
+    {'W', OTHER_SET, NULL},
+    {'b', "(?:(?<=" WORD_SET ")(?!" WORD_SET ")|(?<!" WORD_SET ")(?=" WORD_SET "))", "\\b"},
+    {'B', "(?:(?<=" WORD_SET ")(?=" WORD_SET ")|(?<!" WORD_SET ")(?!" WORD_SET "))", NULL},
+    {'K', NULL, NULL}, // moves the start of a match
+};
+
+// Names between "[:" and ":]". PCRE2's follow other definitions than Unicode's properties of that
+// name.
+static const struct {
+    const char *name;
+    const char *means;
+} posix_names[] = {
+    {"digit", "[:digit:]"},
+    {"^digit", "[:^digit:]"},
+    {"word", WORD},
+    {"space", "\\p{White_Space}"},
+    {"punct", "\\p{P}\\p{S}"},
+    {"alpha", "\\p{Alphabetic}"},
+    {"alnum", "\\p{Alphabetic}\\p{Nd}"},
+    {"upper", "\\p{Uppercase}"},
+    {"lower", "\\p{Lowercase}"},
+};
+
+struct scanner {
+    const char *p;
+    size_t size;
+    size_t at;
+    bool in_class; // between '[' and ']'
+    struct bnt_buffer *out;
 };
 
 static void put_text(struct bnt_buffer *out, const char *text)
@@ -24,103 +60,177 @@ static void put_text(struct bnt_buffer *out, const char *text)
     bnt_buffer_put(out, text, strlen(text));
 }
 
-static bool is_hex(char c)
-{
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
-}
-
-// \uHHHH, which PCRE2 writes \x{HHHH}. Returns the bytes consumed, 0 if it is none.
-static size_t translate_code_point(const char *p, size_t left, struct bnt_buffer *out)
-{
-    if (left < 6 || p[1] != 'u')
-        return 0;
-    for (int i = 2; i < 6; i++) {
-        if (!is_hex(p[i]))
-            return 0;
-    }
-    put_text(out, "\\x{");
-    bnt_buffer_put(out, p + 2, 4);
-    put_text(out, "}");
-    return 6;
-}
-
-// One escape; p[0] is the backslash. Returns the bytes consumed.
-static size_t translate_escape(const char *p, size_t left, struct bnt_buffer *out)
-{
-    for (size_t i = 0; left > 1 && i < sizeof escapes / sizeof escapes[0]; i++) {
-        if (p[1] == escapes[i].escape) {
-            put_text(out, escapes[i].means);
-            return 2;
-        }
-    }
-    size_t used = translate_code_point(p, left, out);
-    if (used)
-        return used;
-    used = left > 1 ? 2 : 1;
-    bnt_buffer_put(out, p, used);
-    return used;
-}
-
-struct scanner {
-    const char *p;
-    size_t size;
-    size_t at;
-    bool in_class; // between '[' and ']'
-    bool in_posix; // inside a class, between "[:" and ":]"
-};
-
 static bool next_is(const struct scanner *s, char c)
 {
     return s->at + 1 < s->size && s->p[s->at + 1] == c;
 }
 
+// Copies n characters.
+static void copy(struct scanner *s, size_t n)
+{
+    n = n < s->size - s->at ? n : s->size - s->at;
+    bnt_buffer_put(s->out, s->p + s->at, n);
+    s->at += n;
+}
+
+static bool is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+static bool is_hex(char c)
+{
+    return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+}
+
+// \uHHHH, which PCRE2 writes \x{HHHH}.
+static bool put_code_point(struct scanner *s)
+{
+    const char *p = s->p + s->at;
+    if (s->size - s->at < 6 || p[1] != 'u')
+        return false;
+    for (int i = 2; i < 6; i++) {
+        if (!is_hex(p[i]))
+            return false;
+    }
+    put_text(s->out, "\\x{");
+    bnt_buffer_put(s->out, p + 2, 4);
+    put_text(s->out, "}");
+    s->at += 6;
+    return true;
+}
+
+// An escape with an argument in braces, \p{…}, \x{…}, is copied whole, so that nothing in it is
+// looked at.
+static void copy_escape(struct scanner *s)
+{
+    size_t n = 2;
+    if (s->size - s->at > 2 && s->p[s->at + 2] == '{' && strchr("pPxkgo", s->p[s->at + 1])) {
+        const char *end = memchr(s->p + s->at, '}', s->size - s->at);
+        n = end ? (size_t)(end + 1 - (s->p + s->at)) : n;
+    }
+    copy(s, n);
+}
+
+// At a backslash. false: no equivalent.
+static bool translate_escape(struct scanner *s)
+{
+    for (size_t i = 0; i < sizeof escapes / sizeof escapes[0]; i++) {
+        if (!next_is(s, escapes[i].escape))
+            continue;
+        const char *means = s->in_class ? escapes[i].inside : escapes[i].outside;
+        if (means)
+            put_text(s->out, means);
+        s->at += 2;
+        return means != NULL;
+    }
+    if (!put_code_point(s))
+        copy_escape(s);
+    return true;
+}
+
 // A '[' outside of a class, with what may follow it directly: '^', and a ']' that is an ordinary
 // character there.
-static void open_class(struct scanner *s, struct bnt_buffer *out)
+static void open_class(struct scanner *s)
 {
-    size_t end = s->at + 1;
-    if (end < s->size && s->p[end] == '^')
-        end++;
-    if (end < s->size && s->p[end] == ']')
-        end++;
-    bnt_buffer_put(out, s->p + s->at, end - s->at);
-    s->at = end;
+    size_t n = 1;
+    if (next_is(s, '^'))
+        n++;
+    if (s->at + n < s->size && s->p[s->at + n] == ']')
+        n++;
+    copy(s, n);
     s->in_class = true;
 }
 
-// A character of a class. Returns false for what Oniguruma takes as a set inside the set, or an
-// intersection; PCRE2 10.x would take the same characters literally.
-static bool class_character(struct scanner *s)
+// "[:name:]" inside a class.
+static bool translate_posix(struct scanner *s)
 {
-    char c = s->p[s->at];
-    if (c == '[' && next_is(s, ':'))
-        s->in_posix = true;
-    else if (c == '[' || (c == '&' && next_is(s, '&')))
+    const char *name = s->p + s->at + 2;
+    size_t left = s->size - s->at - 2;
+    for (size_t i = 0; i < sizeof posix_names / sizeof posix_names[0]; i++) {
+        size_t n = strlen(posix_names[i].name);
+        if (left >= n + 2 && memcmp(name, posix_names[i].name, n) == 0 && name[n] == ':' &&
+            name[n + 1] == ']') {
+            put_text(s->out, posix_names[i].means);
+            s->at += n + 4;
+            return true;
+        }
+    }
+    return false;
+}
+
+// A character of a class. Sets inside sets, and intersections, have no equivalent: PCRE2 10.x would
+// take the same characters literally.
+static bool translate_in_class(struct scanner *s)
+{
+    if (s->p[s->at] == '[' && next_is(s, ':'))
+        return translate_posix(s);
+    if (s->p[s->at] == '[' || (s->p[s->at] == '&' && next_is(s, '&')))
         return false;
-    else if (c == ']' && s->in_posix)
-        s->in_posix = false;
-    else if (c == ']')
-        s->in_class = false;
+    s->in_class = s->p[s->at] != ']';
+    copy(s, 1);
+    return true;
+}
+
+// "(?imx-imx": Ruby's m lets the dot match newlines, which is s here.
+static void translate_group(struct scanner *s)
+{
+    copy(s, 2);
+    for (; s->at < s->size && strchr("imx-", s->p[s->at]); s->at++)
+        bnt_buffer_put(s->out, s->p[s->at] == 'm' ? "s" : &s->p[s->at], 1);
+}
+
+// The length of an interval {n}, {n,}, {,m} or {n,m}; 0 if the brace begins none.
+static size_t interval_length(const struct scanner *s)
+{
+    size_t at = s->at + 1, digits = 0;
+    while (at < s->size && (is_digit(s->p[at]) || s->p[at] == ','))
+        digits += is_digit(s->p[at++]);
+    return digits && at < s->size && s->p[at] == '}' ? at + 1 - s->at : 0;
+}
+
+// At '{'. {,m} is {0,m} there; a '+' behind an interval repeats it, here it would be possessive: no
+// equivalent.
+static bool translate_interval(struct scanner *s)
+{
+    size_t n = interval_length(s);
+    if (n && s->at + n < s->size && s->p[s->at + n] == '+')
+        return false;
+    bool from_zero = n && next_is(s, ',');
+    copy(s, 1);
+    if (from_zero)
+        put_text(s->out, "0");
+    copy(s, n ? n - 1 : 0);
+    return true;
+}
+
+static bool translate_next(struct scanner *s)
+{
+    if (s->p[s->at] == '\\')
+        return translate_escape(s);
+    if (s->in_class)
+        return translate_in_class(s);
+    if (s->p[s->at] == '{')
+        return translate_interval(s);
+    if (s->p[s->at] == '[')
+        open_class(s);
+    else if (s->p[s->at] == '(' && next_is(s, '?'))
+        translate_group(s);
+    else
+        copy(s, 1);
     return true;
 }
 
 enum bnt_status bnt_pattern_translate(const char *pattern, size_t size, struct bnt_buffer *out,
                                       struct bnt_error *err)
 {
-    struct scanner s = {.p = pattern, .size = size};
+    struct scanner s = {.p = pattern, .size = size, .out = out};
     while (s.at < size) {
-        if (pattern[s.at] == '\\') {
-            s.at += translate_escape(pattern + s.at, size - s.at, out);
-        } else if (pattern[s.at] == '[' && !s.in_class) {
-            open_class(&s, out);
-        } else {
-            if (s.in_class && !class_character(&s))
-                return bnt_fail(err, BNT_ERR_UNSUPPORTED,
-                                "pattern '%.*s': sets inside sets are not supported",
-                                (int)(size < 200 ? size : 200), pattern);
-            bnt_buffer_put(out, pattern + s.at, 1);
-            s.at++;
-        }
+        size_t at = s.at;
+        if (!translate_next(&s))
+            return bnt_fail(err, BNT_ERR_UNSUPPORTED,
+                            "pattern '%.*s': what stands at byte %zu is not supported",
+                            (int)(size < 200 ? size : 200), pattern, at);
     }
     return out->failed ? bnt_fail(err, BNT_ERR_MEMORY, "out of memory") : BNT_OK;
 }

@@ -113,6 +113,8 @@ static enum bnt_status check_model(struct tokenizer_builder *b)
         if (bnt_json_true(b->model, flags[i].key))
             b->record.flags |= flags[i].flag;
     }
+    if (json_number_value(bnt_json_get(b->model, "dropout")) != 0)
+        return bnt_builder_refuse(b, "dropout", "other than 0"); // tokens would be random
     enum bnt_status status = check_empty(b, "continuing_subword_prefix");
     return status == BNT_OK ? check_empty(b, "end_of_word_suffix") : status;
 }

@@ -61,6 +61,8 @@ static enum bnt_status read_standard_input(char **text, size_t *size, struct bnt
     if (!*text)
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     enum bnt_status status = bnt_read_fully(STDIN_FILENO, *text, MAX_PROMPT, &got, err);
+    if (status != BNT_OK)
+        bnt_fail_prefix(err, "standard input");
     *size = got;
     if (status == BNT_OK && got == MAX_PROMPT)
         status =

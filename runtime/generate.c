@@ -126,12 +126,19 @@ static bool put_token(struct outlet *out, uint32_t token, enum bnt_stop_reason *
     return release(out, token, out->n_held - possible_stop(out));
 }
 
-// The end of the text: what was held back as a possible beginning of something is text after all.
-static void close_outlet(struct outlet *out, enum bnt_stop_reason reason)
+// The end of the text: what was held back as a possible beginning of something is text after all,
+// unless a character that was cut short completes a stop text.
+static void close_outlet(struct outlet *out, enum bnt_stop_reason *reason)
 {
-    if (out->n_cut > 0)
+    bool goes_on = *reason != BNT_STOP_TEXT && *reason != BNT_STOP_CALLBACK;
+    if (goes_on && out->n_cut > 0)
         hold(out, "\xEF\xBF\xBD", 3);
-    if (out->n_held > 0 && reason != BNT_STOP_TEXT && reason != BNT_STOP_CALLBACK)
+    size_t stop = find_stop(out);
+    if (goes_on && stop < out->n_held) {
+        out->n_held = stop;
+        *reason = BNT_STOP_TEXT;
+    }
+    if (goes_on && out->n_held > 0)
         (void)release(out, UINT32_MAX, out->n_held);
     free(out->held);
 }
@@ -195,8 +202,10 @@ enum bnt_status bnt_generate(struct bnt_session *s, const uint32_t *prompt, size
     if (!open_outlet(&out, s->model, generation))
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     status = bnt_evaluate(s, prompt, count, BNT_LOGITS_LAST, s->logits, err);
+    enum bnt_stop_reason reason = BNT_STOP_CALLBACK;
     if (status == BNT_OK)
-        result->reason = generate(s, &out, &result->n_tokens);
-    close_outlet(&out, status == BNT_OK ? result->reason : BNT_STOP_CALLBACK);
+        reason = generate(s, &out, &result->n_tokens);
+    close_outlet(&out, &reason);
+    result->reason = status == BNT_OK ? reason : BNT_STOP_LENGTH;
     return status;
 }

@@ -71,6 +71,8 @@ static enum bnt_status read_standard_input(char **text, size_t *size, struct bnt
     if (!*text)
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     enum bnt_status status = bnt_read_fully(STDIN_FILENO, *text, MAX_INPUT - 1, size, err);
+    if (status != BNT_OK)
+        bnt_fail_prefix(err, "standard input");
     (*text)[*size] = '\0';
     if (status == BNT_OK && *size == MAX_INPUT - 1)
         status = bnt_fail(err, BNT_ERR_ARGUMENT, "standard input: more than 256 MB");
@@ -187,6 +189,8 @@ static enum bnt_status perplexity(struct evaluation *e)
             : bnt_read_file(a->perplexity, MAX_INPUT, &text, &size, &missing, e->err);
     if (status == BNT_OK)
         status = bnt_tokenize(e->model, text, size, false, &tokens, &count, e->err);
+    if (status == BNT_ERR_TEXT)
+        bnt_fail_prefix(e->err, a->perplexity);
     if (status == BNT_OK && count < a->window)
         status = bnt_fail(e->err, BNT_ERR_ARGUMENT,
                           "%s: has %zu tokens, fewer than one window of %" PRIu64, a->perplexity,

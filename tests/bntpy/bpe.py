@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Text to ids and back, section 8.
 
-Python's re knows no \\p{L}, so a caller who has split steps brings his own matcher: find(pattern, text) gives
-the (start, end) of the matches. All the rest of the definition is here, plain rather than fast.
+Python's re knows no \\p{L}, so a caller who has split steps brings his own matcher: search(pattern, text, at) gives
+(start, end) of the first match that begins at `at` or behind it, or None. All the rest of the definition is here,
+plain rather than fast, and without the limits that a reader of strangers' tokenizers may have.
 """
 import itertools
 import unicodedata
@@ -44,7 +45,7 @@ def _decode_run(raw, is_bytes):
     return raw
 
 
-def encode(tokenizer, text, find=None, whole=False):
+def encode(tokenizer, text, search=None, whole=False):
     """The ids of a text; with prefix and suffix if it is a whole input."""
     vocabulary = Vocabulary(tokenizer)
     ids = []
@@ -52,7 +53,7 @@ def encode(tokenizer, text, find=None, whole=False):
         if isinstance(part, int):
             ids.append(part)
             continue
-        for piece in pretokenize(tokenizer.steps[tokenizer.n_normalizers:], part, find):
+        for piece in pretokenize(tokenizer.steps[tokenizer.n_normalizers:], part, search):
             ids += vocabulary.encode(piece)
     return tokenizer.prefix + ids + tokenizer.suffix if whole else ids
 
@@ -91,7 +92,7 @@ def _change(step, piece):
     """A step that does not split."""
     text, own = piece.text, step.text.decode('utf-8')
     if step.type == tokn.PREFIX:
-        wanted = not text.startswith(own) and (step.behavior == tokn.EVERY_PIECE or piece.first)
+        wanted = text and not text.startswith(own) and (step.behavior == tokn.EVERY_PIECE or piece.first)
         text = own + text if wanted else text
     elif step.type == tokn.PREPEND:
         text = own + text if text else text
@@ -133,19 +134,29 @@ def _extend(added, text, strippable, done, start, end):
     return start, end
 
 
-def pretokenize(steps, text, find=None):
+def pretokenize(steps, text, search=None):
     """The texts of the pieces. text: a Piece, or a string that is the whole text."""
     pieces = [text if isinstance(text, Piece) else Piece(text, True)]
     for step in steps:
         if step.type != tokn.SPLIT:
             pieces = [_change(step, piece) for piece in pieces]
-        elif find is None:
+        elif search is None:
             raise ValueError('this tokenizer has a pattern: a matcher is needed')
         else:
-            pattern = step.text.decode('utf-8')
-            pieces = [new for old in pieces for new in _split(step, old, find(pattern, old.text))]
+            pieces = [new for old in pieces for new in _split(step, old, matches(search, step, old.text))]
         pieces = [piece for piece in pieces if piece.text]
     return [piece.text for piece in pieces]
+
+
+def matches(search, step, text):
+    """Where a split step's pattern matches, one after the other. Behind an empty match the search goes on at the next
+    character: unlike re.finditer, which tries for a match that is not empty at the same place first."""
+    found = search(step.text.decode('utf-8'), text, 0)
+    while found is not None:
+        yield found
+        start, end = found
+        at = end + (start == end)
+        found = search(step.text.decode('utf-8'), text, at) if at <= len(text) else None
 
 
 def _split(step, piece, spans):

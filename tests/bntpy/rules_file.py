@@ -19,6 +19,7 @@ def check(data):
         yield 'R3', 'header_crc32 is %08x, should be %08x' % (header.header_crc32, container.header_crc32(data))
     if header.file_size != len(data):
         yield 'R5', 'the file has %d bytes, file_size says %d' % (len(data), header.file_size)
+    yield from _zero(data, (28, 32), (64, 128))
     if not 1 <= header.section_count <= MAX_SECTIONS:
         yield 'R6', 'section_count %d is not in 1 ... 124' % header.section_count
         return None
@@ -49,11 +50,14 @@ def _is_zero(data, begin, end):
     return part.count(0) == len(part)
 
 
-def _reserved(data, header, records):
-    table_end = HEADER.size + RECORD.size * len(records)
-    for begin, end in ((28, 32), (64, 128), (table_end, PAGE)):
+def _zero(data, *ranges):
+    for begin, end in ranges:
         if not _is_zero(data, begin, end):
             yield 'R4', 'reserved bytes %d ... %d are not zero' % (begin, end - 1)
+
+
+def _reserved(data, _header, records):
+    yield from _zero(data, (HEADER.size + RECORD.size * len(records), PAGE))
     for i, record in enumerate(records):
         if any(record.reserved):
             yield 'R4', 'the reserved field of section record %d is not zero' % i

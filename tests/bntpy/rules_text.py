@@ -9,7 +9,7 @@ from floats import f32
 from layout import ROLES, TERNARY
 
 MAX_COUNTS = {'n_added': 65536, 'n_steps': 64, 'n_prefix': 65536, 'n_suffix': 65536}
-MAX_TEXT = 65535  # bytes of a step's
+MAX_TEXT = 65535  # bytes of a step's or an added token's
 MAX_NESTING = 100
 
 
@@ -85,6 +85,8 @@ def _order(t):
         yield 'R25', 'lookup holds an empty token'
     if any(a >= b for a, b in zip(words, words[1:])):
         yield 'R25', 'lookup does not ascend by bytes'
+    if any(a.text >= b.text for a, b in zip(t.added, t.added[1:])):
+        yield 'R25', 'added does not ascend by text'
     if any(a[:2] >= b[:2] for a, b in zip(t.merges, t.merges[1:])):
         yield 'R25', 'merges do not ascend by (left, right)'
     for m in t.merges:
@@ -103,8 +105,8 @@ def _is_utf8(raw):
 
 
 def _added(t):
-    if any(not a.text for a in t.added):
-        yield 'R26', 'an added token has no text'
+    if any(not 1 <= len(a.text) <= MAX_TEXT for a in t.added):
+        yield 'R26', 'an added token has no text or one of more than %d bytes' % MAX_TEXT
     if any(a.flags & ~31 for a in t.added):
         yield 'R26', 'an added token has unknown flags'
 
@@ -160,6 +162,8 @@ def _object(members):
     found = dict(members)
     if len(found) < len(members):
         raise ValueError('a key occurs twice in an object')
+    if any('\0' in key for key in found):
+        raise ValueError('a key has U+0000')
     return found
 
 

@@ -145,13 +145,14 @@ class Text(unittest.TestCase):
     tokenizer = good.tokenizer_full().tokenizer
 
     @staticmethod
-    def find(pattern, text):
+    def search(pattern, text, at):
         """PCRE2's letters, as far as re has them."""
         pattern = pattern.replace(r'[^\s\p{L}]', r'(?:[^\w\s]|[\d_])').replace(r'\p{L}', r'[^\W\d_]')
-        return [m.span() for m in re.finditer(pattern, text, re.MULTILINE)]
+        match = re.compile(pattern, re.MULTILINE).search(text, at)
+        return match and match.span()
 
     def encode(self, text, **more):
-        return bpe.encode(self.tokenizer, text, self.find, **more)
+        return bpe.encode(self.tokenizer, text, self.search, **more)
 
     def test_merges(self):
         plain = good.tokenizer().tokenizer
@@ -214,18 +215,18 @@ class Text(unittest.TestCase):
 
     def test_first_piece(self):
         t = good.tokenizer_first().tokenizer
-        self.assertEqual(bpe.encode(t, 'hi hi', self.find), [4, 4])
-        self.assertEqual(bpe.encode(t, ' hi', self.find), [4])
-        self.assertEqual(bpe.encode(t, '-', self.find), [2])  # the normalizer's space, then nothing after it
+        self.assertEqual(bpe.encode(t, 'hi hi', self.search), [4, 4])
+        self.assertEqual(bpe.encode(t, ' hi', self.search), [4])
+        self.assertEqual(bpe.encode(t, '-', self.search), [2])  # the normalizer's space, then nothing after it
         self.assertEqual(bpe.decode(t, [4, 4]), 'hi hi')
         t.steps = t.steps[2:]
         t.n_normalizers = 0
-        self.assertEqual(bpe.encode(t, 'hih h', self.find), [4, 0, 3])  # only the first of two begins the text
+        self.assertEqual(bpe.encode(t, 'hih h', self.search), [4, 0, 3])  # only the first of two begins the text
 
     def test_behaviors(self):
         def split(behavior, invert=0):
             step = tokn.Step(tokn.SPLIT, behavior, invert, rb'-')
-            return bpe.pretokenize([step], 'a-b--c', self.find)
+            return bpe.pretokenize([step], 'a-b--c', self.search)
         self.assertEqual(split(tokn.REMOVED), ['a', 'b', 'c'])
         self.assertEqual(split(tokn.REMOVED, 1), ['-', '-', '-'])
         self.assertEqual(split(tokn.ISOLATED), ['a', '-', 'b', '-', '-', 'c'])
@@ -235,19 +236,59 @@ class Text(unittest.TestCase):
 
     def test_empty_matches(self):
         """They separate, and then vanish: of the several separators in a row each counts."""
-        def split(behavior, invert, spans, text='ab'):
-            step = tokn.Step(tokn.SPLIT, behavior, invert, b'x*')
-            return bpe.pretokenize([step], text, lambda pattern, piece: spans)
-        self.assertEqual(split(tokn.ISOLATED, 0, [(0, 0), (1, 1), (2, 2)]), ['a', 'b'])
-        self.assertEqual(split(tokn.CONTIGUOUS, 1, [(1, 1)]), ['a', 'b'])  # an empty rest keeps separators apart
-        self.assertEqual(split(tokn.MERGED_WITH_PREVIOUS, 0, [(1, 1), (1, 2)]), ['a', 'b'])
-        self.assertEqual(split(tokn.REMOVED, 0, [(0, 0)], 'a'), ['a'])
+        def split(behavior, invert, pattern, text='ab'):
+            return bpe.pretokenize([tokn.Step(tokn.SPLIT, behavior, invert, pattern)], text, self.search)
+        self.assertEqual(split(tokn.ISOLATED, 0, b'x*'), ['a', 'b'])
+        self.assertEqual(split(tokn.CONTIGUOUS, 1, b'(?=b)'), ['a', 'b'])  # no empty rest, but separators apart
+        self.assertEqual(split(tokn.MERGED_WITH_PREVIOUS, 0, b'x*', 'axb'), ['ax', 'b'])
+        self.assertEqual(split(tokn.MERGED_WITH_NEXT, 0, b'x*', 'axb'), ['a', 'x', 'b'])  # b joins what is empty
+        self.assertEqual(split(tokn.REMOVED, 0, b'^', 'a'), ['a'])
+        self.assertEqual(split(tokn.REMOVED, 0, b'^', ''), [])
+
+    def test_behind_an_empty_match(self):
+        """The search goes on at the next character, though a longer match may begin where the empty one was."""
+        def spans(pattern, text):
+            return list(bpe.matches(self.search, tokn.Step(tokn.SPLIT, 0, 0, pattern), text))
+        self.assertEqual(spans(b'|b', 'b\xe9'), [(0, 0), (1, 1), (2, 2)])
+        self.assertEqual(spans(b'b*', 'abba'), [(0, 0), (1, 3), (3, 3), (4, 4)])
+        self.assertEqual(spans(b'(?=b)|b', 'bab'), [(0, 0), (2, 2)])
+        self.assertEqual(spans(b'$', ''), [(0, 0)])
+
+    def test_empty_match_samples(self):
+        t = good.tokenizer_empty_matches().tokenizer
+        self.assertEqual(bpe.encode(t, 'ab', self.search), [0, 1])
+        self.assertEqual(bpe.encode(t, 'bcab', self.search), [1, 2, 0, 1])
+
+    def test_no_prefix_for_nothing(self):
+        t = good.tokenizer_flags().tokenizer
+        self.assertEqual(bpe.encode(t, ''), [])
+        t.n_normalizers = 1
+        self.assertEqual(bpe.encode(t, ''), [])
+        self.assertEqual(bpe.encode(t, 'hi'), [3])
+
+    def test_byte_tokens_of_bytes(self):
+        """Kind 1 has byte tokens too, for bytes that lookup lacks."""
+        t = good.bpe([b'a', b'\xc3'], [], flags=tokn.BYTE_FALLBACK, unk_id=0)
+        t.lookup, t.attr = [0], bytes([0, tokn.ATTR_BYTE])
+        self.assertEqual(bpe.encode(t, 'a\xe9'), [0, 1, 0])  # for the byte A9 there is none
+        t.flags = 0
+        self.assertEqual(bpe.encode(t, 'a\xe9'), [0, 0, 0])
+
+    def test_long_texts(self):
+        t = good.tokenizer_long().tokenizer
+        self.assertEqual(bpe.encode(t, 'b' * 65535 + 'a'), [1] + [1] * 65534 + [0, 0])  # the token, the prefix, a
+        self.assertEqual(bpe.encode(t, 'a' * 65536), [1] * 65534 + [0, 1, 0])  # the prefix, what replaces, a
+        self.assertEqual(bpe.encode(t, 'b' * 65534 + 'aa'), [1] * 65534 + [0, 0])  # it begins with the prefix
 
     def test_conversation(self):
         talk = good.chat_texts().chat
         self.assertEqual(chat.conversation(talk, [(' a ', None)]), '<s>hi ha</s>é')
         self.assertEqual(chat.conversation(talk, [('a', 'b\n'), ('c', None)], 's'), '<s>s ha</s>éb</s>hc</s>é')
         self.assertEqual(chat.conversation(chat.Chat({}), [(' a ', None)]), ' a ')
+        white = '\t\n\v\f\r \x85\xa0\u1680\u2000\u200a\u2028\u2029\u202f\u205f\u3000'
+        self.assertEqual(chat.conversation(talk, [(white + 'a' + white, None)]), '<s>hi ha</s>é')
+        kept = 'b\x1c\u200b\ufeff'  # as White_Space has it, not as str.strip()
+        self.assertEqual(chat.conversation(talk, [(kept, None)]), '<s>hi h%s</s>é' % kept)
 
     def test_decode(self):
         self.assertEqual(bpe.decode(self.tokenizer, [0, 12, 0xFFFFFFFF, 1]), 'hi')  # no such ids
@@ -440,7 +481,7 @@ class Provenance(unittest.TestCase):
         return broken_rules(bad.text(text))
 
     def test_json_edges(self):
-        for text in (b' {} ', b'{"a": 1e-999}', b'{"a": -0.0}', b'{"a": ["a", "a"]}'):
+        for text in (b' {} ', b'{"a": 1e-999}', b'{"a": -0.0}', b'{"a": ["a", "a"]}', b'{"a": "\\u0000"}', b'{"\\\\u0000": 1}'):
             self.assertEqual(self.rules_of(text), set())
         for text in (b'\xef\xbb\xbf{}', b'{"a": "\n"}', b'{"a": 01}', b'{"a": Infinity}', b'"text"', b'[' * 100000):
             self.assertEqual(self.rules_of(text), {'R27'})

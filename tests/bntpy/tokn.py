@@ -33,7 +33,7 @@ class Tokenizer:
     tokens: list                                  # bytes by id: what each decodes to
     lookup: list = field(default_factory=list)    # ids, ascending by bytes
     merges: list = field(default_factory=list)    # of Merge, ascending by (left, right)
-    added: list = field(default_factory=list)     # of Added, texts as bytes
+    added: list = field(default_factory=list)     # of Added, texts as bytes, ascending by them
     steps: list = field(default_factory=list)     # of Step, texts as bytes; the normalizer's first
     prefix: list = field(default_factory=list)
     suffix: list = field(default_factory=list)

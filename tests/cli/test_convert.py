@@ -356,8 +356,8 @@ class Refused(Case):
         self.quantization(PACKED, 'BF16', quantization_mode='online')  # and the reverse
         self.config(MASTERS, 'weight_bits', weight_bits=2)
         self.config(MASTERS, 'weight_bits', weight_bits='1')
-        self.quantization(tiny, 'linear_class', linear_class='autobitlinear\0x')  # not what C sees of it
-        self.quantization(tiny, 'quant_method', quant_method='bitnet\0x')
+        self.quantization(tiny, 'u0000', linear_class='autobitlinear\0x')  # not what C sees of it
+        self.quantization(tiny, 'u0000', quant_method='bitnet\0x')
 
     def test_architecture(self):
         tiny = tools.synthetic()

@@ -449,7 +449,9 @@ class Inputs(Case):
         self.check(path, but=['bnt-synth'])
 
     def test_empty(self):
-        self.check(self.file('empty'), but=['bnt-run -f', 'bnt-convert', 'bnt-verify --source'])
+        self.check(self.file('empty'), but=['bnt-run -f', 'bnt-convert', 'bnt-verify --source', 'bnt-verify --json'])
+        done = tools.run('bnt-verify', '--json', self.path('empty'))
+        self.assertEqual((done.code, done.err, json.loads(done.out)['valid']), (1, '', False))
         self.refused('bnt-convert', self.path('empty'), names=self.path('empty'))
 
     def test_control_characters_of_a_name(self):
@@ -537,7 +539,7 @@ class Inputs(Case):
         self.through_fifo(read(packed()), 'bnt-info', path)
 
     def test_devices(self):
-        self.check('/dev/null', but=['bnt-run -f'], timeout=SOON)
+        self.check('/dev/null', but=['bnt-run -f', 'bnt-verify --json'], timeout=SOON)
         for title in ('bnt-run', 'bnt-eval', 'bnt-convert', 'bnt-run -f', 'bnt-eval --perplexity', 'bnt-verify --source'):
             with self.subTest(title):
                 self.refused(*self.readers('/dev/zero')[title], names='/dev/zero', timeout=SOON)

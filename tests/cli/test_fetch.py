@@ -381,6 +381,9 @@ class Cache(Fetch):
         os.makedirs(self.cache, 0o500)
         self.fails(names=[self.cache, 'Permission denied'])
 
+    def test_cache_that_cannot_be(self):
+        self.fails(env={'HF_HUB_CACHE': '/proc/bnt/hub'}, names=['/proc/bnt/hub'])
+
     def test_cache_that_is_a_file(self):
         tools.write(self.path('file'), b'')
         self.fails(env={'HF_HUB_CACHE': self.path('file')}, names=[self.path('file')])

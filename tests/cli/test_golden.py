@@ -115,17 +115,18 @@ class Logits(Case):
 
 class Perplexity(Case):
     def test_eval_text(self):
-        out = json.loads(self.ok('bnt-eval', packed(), '--json', '--perplexity', os.path.join(GOLDEN, 'eval.txt')))
+        out = json.loads(self.ok('bnt-eval', packed(), '-t', '1', '--json', '--perplexity', os.path.join(GOLDEN, 'eval.txt')))
         self.assertEqual(out['tokens'], TOKENS)
         self.assertLess(abs(out['perplexity'] - PERPLEXITY), PERPLEXITY_SHARE * PERPLEXITY)
         self.assertEqual((out['window'], out['windows'] * out['window']), (256, TOKENS))
 
     def test_standard_input_and_words(self):
-        text = read(GOLDEN, 'eval.txt')[:4000]
+        text = read(GOLDEN, 'eval.txt')[:2000]
         path = self.file('text', text)
-        lines = self.ok('bnt-eval', packed(), '--perplexity', path, '--window', '100').decode()
-        self.assertEqual(self.ok('bnt-eval', packed(), '--perplexity', '-', '--window=100', input=text).decode(), lines)
-        as_json = json.loads(self.ok('bnt-eval', packed(), '--perplexity', path, '--window', '100', '--json'))
+        common = ('bnt-eval', packed(), '-t', '1', '--window', '100', '--perplexity')
+        lines = self.ok(*common, path).decode()
+        self.assertEqual(self.ok(*common, '-', input=text).decode(), lines)
+        as_json = json.loads(self.ok(*common, path, '--json'))
         words = dict(line.split() for line in lines.splitlines())
         self.assertEqual(int(words['tokens']), as_json['tokens'])
         self.assertAlmostEqual(float(words['perplexity']), as_json['perplexity'], 4)
@@ -276,7 +277,7 @@ class Greedy(Case):
                 greedy = list(array('i', tensors[name + '.greedy'].data))[:GREEDY]
                 expected = self.ok('bnt-eval', packed(), '--detokenize', joined(greedy))
                 self.assertTrue(texts[name + '.greedy_text'].startswith(expected.decode()))
-                common = ('bnt-run', packed(), '-q', '--temp', '0', '-n', GREEDY)
+                common = ('bnt-run', packed(), '-q', '-t', '1', '--temp', '0', '-n', GREEDY)
                 for prompt in (('-p', text), ('--token-ids', joined(ids)), ('-f', self.file('prompt', text.encode()))):
                     self.assertEqual(self.ok(*map(str, common + prompt)), expected + b'\n')
                 out = self.ok(*map(str, common), '-f', '-', input=text.encode())
@@ -293,14 +294,14 @@ class Greedy(Case):
                     self.assertEqual(int(out), top(logits, len(logits) // len(ids), len(ids) - 1))
 
     def test_the_same_seed_gives_the_same_text(self):
-        common = ('bnt-run', packed(), '-q', '--temp', '0.9', '-n', '40', '-p', 'Once')
+        common = ('bnt-run', packed(), '-q', '-t', '1', '--temp', '0.9', '-n', '30', '-p', 'Once')
         first = self.ok(*common, '--seed', '1')
-        for more in (('-t', '1'), ('-t', '2'), ('--kernel', 'scalar'), ('-c', '500')):
+        for more in (('-t', '2'), ('-t', '3'), ('--kernel', 'scalar'), ('-c', '500')):
             self.assertEqual(self.ok(*common, '--seed', '1', *more), first, more)
         self.assertEqual(len({self.ok(*common, '--seed', str(seed)) for seed in range(4)}), 4)
 
     def test_stop_texts(self):
-        common = ('bnt-run', packed(), '-q', '--temp', '0', '-n', '64', '-p', 'In a deep forest')
+        common = ('bnt-run', packed(), '-q', '-t', '1', '--temp', '0', '-n', '64', '-p', 'In a deep forest')
         whole = self.ok(*common)[:-1]
         for stop in (b' trembled', b'rembl', b'so thick'):
             self.assertEqual(self.ok(*common, '--stop', stop)[:-1], whole[:whole.index(stop)])

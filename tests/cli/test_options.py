@@ -19,7 +19,7 @@ OUT_OF_RANGE = {
 }
 REAL = {'temp', 'top-p'}
 TEXTS = {'output', 'source', 'matrix', 'prompt', 'file', 'token-ids', 'stop', 'kernel', 'perplexity', 'logits', 'tokenize',
-         'detokenize', 'like', 'revision', 'include', 'local-dir'}
+         'detokenize', 'like', 'revision', 'include', 'local-dir', 'system'}
 WORDS = {'device': ['', 'gpu', 'CPU', 'cpu '], 'embedding': ['', 'f32', 'INT8', 'int8,bf16'], 'form': ['', 'both'],
          'dtype': ['', 'f64']}
 NEVER_MISSING = {'bnt-convert', 'bnt-pack', 'bnt-verify', 'bnt-info', 'bnt-eval', 'bnt-run', 'bnt-synth'}
@@ -266,6 +266,10 @@ class Together(Case):
         self.usage('bnt-run', model, '-p', 'x', '--token-ids', '1')
         self.usage('bnt-run', model, '-f', 'x', '--token-ids', '1')
         self.usage('bnt-run', model, '-p', 'x', '--stop', '')
+        self.usage('bnt-run', model, '-p', 'x', '--chat')
+        self.usage('bnt-run', model, '-p', 'x', '--system', 'y')
+        self.refused('bnt-run', model, '--chat', names='template')  # the model has none
+        self.refused('bnt-run', packed(tools.MASTERS), '--chat')
         self.usage('bnt-run', model, '-p', 'x', *['--stop=x'] * 33)
         self.ok('bnt-run', model, '-q', '-p', 'x', '-n', '1', *['--stop=zzz'] * 32)
 

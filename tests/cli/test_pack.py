@@ -281,7 +281,7 @@ class Refused(RefusedCase):
     def test_not_a_stream_of_ours(self):
         self.check(read(FAIRY, 'model.safetensors'), ['standard input', 'bnt-convert'])
         self.check(tools.build(self.tensors), 'bnt-convert')
-        for version in ('', '0', '2', '1.0', ' 1', '1\0'):
+        for version in ('', '0', '2', '1.0', ' 1'):
             with self.subTest(version=version):
                 self.altered('bnt-convert', {'bnt.ternary_checkpoint': version})
         for stream in (b'', b'{', b'\x89BNT\r\n\x1a\n' + bytes(100), read(tools.packed(MASTERS)), b'x' * 1000, bytes(1000),
@@ -395,7 +395,7 @@ class Refused(RefusedCase):
         self.check(stream + b''.join(t.data for n, t in self.tensors.items() if n != PROVENANCE), PROVENANCE)
 
     def test_provenance_that_is_strange_but_json(self):
-        for text in (b'{}', b' { } ', b'{"matrices":7,"packer":[]}', b'{"a":"\\u0000"}', b'{"a":-9223372036854775808}',
+        for text in (b'{}', b' { } ', b'{"matrices":7,"packer":[]}', b'{"a":-9223372036854775808}',
                      b'{"a":1e-400}', b'{"a":' + b'[' * 98 + b']' * 98 + b'}', '{"ä😀\u2028":"ß"}'.encode('utf-8')):
             with self.subTest(text[:60]):
                 out = self.ok('bnt-pack', input=tools.build({**self.tensors, PROVENANCE: Tensor('U8', [len(text)], text)},
@@ -477,11 +477,15 @@ class Tokenizers(RefusedCase):
         self.variant('dropout', lambda t: t['model'].update(dropout=0.1))
 
     def test_normalizers(self):
-        for kind in ('NFC', 'NFKC', 'Lowercase', 'Replace', 'Prepend', 'Sequence', 'Precompiled'):
+        for kind in ('NFD', 'NFKC', 'NFKD', 'Lowercase', 'Strip', 'StripAccents', 'BertNormalizer', 'Precompiled', 'Other'):
             self.variant(['normalizer', kind], lambda t, kind=kind: t.update(normalizer={'type': kind}))
+            several = {'type': 'Sequence', 'normalizers': [{'type': 'NFC'}, {'type': kind}]}
+            self.variant(['normalizer', kind], lambda t, several=several: t.update(normalizer=several))
+        regex = {'type': 'Replace', 'pattern': {'Regex': 'a+'}, 'content': 'b'}
+        self.variant('Replace', lambda t: t.update(normalizer=regex))
 
     def test_pre_tokenizers(self):
-        for kind in ('Metaspace', 'Whitespace', 'WhitespaceSplit', 'BertPreTokenizer', 'CharDelimiterSplit', 'UnicodeScripts'):
+        for kind in ('Whitespace', 'WhitespaceSplit', 'BertPreTokenizer', 'CharDelimiterSplit', 'UnicodeScripts'):
             self.variant(kind, lambda t, kind=kind: t.update(pre_tokenizer={'type': kind}))
             self.variant(kind, lambda t, kind=kind: t['pre_tokenizer']['pretokenizers'].insert(0, {'type': kind}))
         self.variant('pre-tokenizer', lambda t: t.update(pre_tokenizer=None))
@@ -502,8 +506,9 @@ class Tokenizers(RefusedCase):
         split([], pattern='x')
 
     def test_decoders_and_post_processors(self):
-        for kind in ('Metaspace', 'WordPiece', 'BPEDecoder', 'Sequence', 'CTC'):
+        for kind in ('WordPiece', 'BPEDecoder', 'CTC', 'Other'):
             self.variant(['decoder', kind], lambda t, kind=kind: t.update(decoder={'type': kind}))
+        self.variant('decoder', lambda t: t.update(decoder={'type': 'Metaspace'}))  # after a ByteLevel pre-tokenizer
         self.variant('decoder', lambda t: t.update(decoder=None))
         for kind in ('BertProcessing', 'RobertaProcessing', 'Other'):
             self.variant(kind, lambda t, kind=kind: t.update(post_processor={'type': kind}))
@@ -540,7 +545,7 @@ class Tokenizers(RefusedCase):
     def test_chat_template(self):
         def chat(**metadata):
             stream = tools.build(self.tensors, {**self.metadata, 'tokenizer.json': json.dumps(tokenizer()), **metadata})
-            raw = self.ok('bnt-pack', input=stream)
+            raw = self.ok('bnt-pack', input=stream, quiet=False)  # it may say that the template is none that it knows
             self.assertEqual(bntpy.verify(raw), [])
             return bntpy.read(raw).tokenizer.chat
 

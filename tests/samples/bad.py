@@ -134,6 +134,10 @@ def first(items, **changes):
     return [items[0]._replace(**changes)] + items[1:]
 
 
+def last(items, **changes):
+    return items[:-1] + [items[-1]._replace(**changes)]
+
+
 def swapped(items, i=0):
     return items[:i] + [items[i + 1], items[i]] + items[i + 2:]
 
@@ -194,6 +198,7 @@ def r6():
     yield 'past-end', put_record(extra, 'XTRA', size=record(extra, 'XTRA').size + 1)
     yield 'count-0', put(raw, 12, b'\0')
     yield 'count-125', put(raw, 12, b'\x7d')
+    yield 'R04-count-0', put(put(raw, 12, b'\0'), 64, b'\1')
     yield 'empty', add_record(raw.ljust(end, b'\0'), b'XTRA', 0, end, 0)
     yield 'unaligned', moved(extra, 256)
     yield 'before-end', resize(raw + bytes(16))
@@ -421,7 +426,11 @@ def r22():
     yield 'output-inf', values(base(good.untied), 34, 0, b'\x80\xff', NO_LAYER)
     yield 'f32-inf', values(base(good.f32_tied), 33, 4, float_bytes([INF]), NO_LAYER)
     yield 'f32-output-nan', values(base(good.f32_untied), 34, 4 * 14, float_bytes([NAN]), NO_LAYER)
-    yield 'with-int8', values(base(good.f32_int8_tied), 33, 0, float_bytes([NAN]), NO_LAYER)  # R23 is not judged
+    int8 = values(base(good.f32_int8_tied), 33, 0, float_bytes([NAN]), NO_LAYER)
+    yield 'with-int8', int8  # R23 is not judged in this row
+    yield 'R23-in-another-row', values(int8, 35, 4 * 3 + 1, b'\0', NO_LAYER)
+    yield 'with-int8-of-this-row', values(int8, 35, 1, b'\x7f', NO_LAYER)
+    yield 'with-int8-scale-of-this-row', values(int8, 36, 0, float_bytes([2.0]), NO_LAYER)
 
 
 def r23():
@@ -468,7 +477,7 @@ def r24():
     yield 'step-past-pool', in_section(raw, 'TOKN', steps + 8, far)
     yield 'attr-bit-4', tokenizer(attr=b'\x10' + t.attr[1:])
     yield 'steps-65', tokenizer(steps=t.steps[:1] * 65)
-    yield 'added-65537', tokenizer(added=t.added[:1] * 65537)
+    yield 'added-65537', tokenizer(added=[tokn.Added(9, 0, b'%05d' % i) for i in range(65537)])
     yield 'suffix-65537', tokenizer(suffix=[9] * 65537)
     yield 'chat-offset-without-chat', in_section(base(good.tokenizer), 'TOKN', 40, b'\1')
     yield 'replacement-past-pool', replacement_size(far)
@@ -494,6 +503,7 @@ def r25():
     yield 'lookup-empty-token', tokenizer(lookup=[8] + t.lookup)
     yield 'merges-order', tokenizer(merges=swapped(t.merges))
     yield 'merge-result-bytes', tokenizer(merges=first(t.merges, result=0))
+    yield 'added-order', tokenizer(added=swapped(t.added))
     yield 'prefix-id', tokenizer(prefix=[n])
     yield 'lookup-twice', tokenizer(lookup=t.lookup[:1] + t.lookup)
     yield 'lookup-id', tokenizer(lookup=t.lookup + [n])
@@ -501,7 +511,19 @@ def r25():
     yield 'merge-left-id', tokenizer(merges=t.merges[:-1] + [t.merges[-1]._replace(left=n)])
     yield 'merge-result-id', tokenizer(merges=first(t.merges, result=0xFFFFFFFF))
     yield 'added-id', tokenizer(added=first(t.added, id=n))
+    yield from added_order(good.tokenizer_added)
     yield 'suffix-id', tokenizer(suffix=[n])
+
+
+def added_order(build):
+    """As bytes, a prefix first, whatever flags and ids: what other comparisons would let through."""
+    added = build().tokenizer.added
+    yield 'added-twice', tokenizer(build, added=added[:1] + added)
+    yield 'added-twice-with-other-flags', tokenizer(build, added=added + last(added, flags=tokn.LSTRIP, id=0)[-1:])
+    yield 'added-prefix-last', tokenizer(build, added=swapped(added, 2))
+    yield 'added-as-signed-bytes', tokenizer(build, added=added[-1:] + added[:-1])
+    yield 'added-by-length', tokenizer(build, added=sorted(added, key=lambda a: (len(a.text), a.text)))
+    yield 'added-by-id', tokenizer(build, added=sorted(added, key=lambda a: a.id))
 
 
 def r26():
@@ -511,7 +533,9 @@ def r26():
     yield 'pattern-not-utf8', tokenizer(steps=first(t.steps, text=b'\xed\xa0\x80'))  # a surrogate
     yield 'step-type-3', tokenizer(steps=first(t.steps, type=3))
     yield 'chat-not-utf8', tokenizer(chat=b'\xff')
-    yield 'added-not-utf8', tokenizer(added=first(t.added, text=b'\xc3'))
+    yield 'added-too-long', tokenizer(added=last(t.added, text=b'a' * 65536))
+    yield 'added-not-utf8', tokenizer(added=last(t.added, text=b'\xc3'))
+    yield 'added-surrogate', tokenizer(added=last(t.added, text=b'\xed\xa0\x80'))
     yield 'pattern-empty', tokenizer(steps=first(t.steps, text=b''))
     yield 'pattern-too-long', tokenizer(steps=first(t.steps, text=b'a' * 65536))
     yield 'step-type-0', tokenizer(steps=first(t.steps, type=0))
@@ -558,6 +582,7 @@ def r27():
     yield 'nan', text(b'{"rounding": NaN}')
     yield 'not-utf8', text(b'{"license": "\xff"}')
     yield 'trailing-bytes', text(b'{}\0')
+    yield 'nul-in-key', text(b'{"a": [{"b\\u0000c": 1}]}')
     yield 'key-twice', text(b'{"license": {"a": 1, "b": 2, "\\u0061": 1}}')
     yield 'integer-above-i64', text(b'{"a": 9223372036854775808}')
     yield 'integer-below-i64', text(b'{"a": -9223372036854775809}')
@@ -573,6 +598,11 @@ def r27():
     yield 'leading-zero', text(b'{"a": 01}')
     yield 'comma-at-end', text(b'{"a": 1,}')
     yield 'control-character', text(b'{"a": "\n"}')
+    yield 'nul-key-alone', text(b'{"\\u0000": null}')
+    yield 'nul-not-escaped', text(b'{"a": "\0"}')
+    yield 'nul-not-escaped-in-key', text(b'{"a\0": 1}')
+    yield 'nul-alone', text(b'\0')
+    yield 'nul-before', text(b'\0{}')
     yield 'nul-after-number', text(b'{"a": 1\0}')
     yield 'nul-after-literal', text(b'{"a": null\0, "b": 1}')
 

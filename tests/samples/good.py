@@ -178,7 +178,7 @@ def tokenizer_full():
             [(b'h', b'i'), (b' ', b'hi'), (b'\xc3', b'\xa9')])
     t.tokens = t.tokens + [b'', b'<s>', b'</s>', b'<word>']
     t.attr = bytes([0] * 8 + [tokn.ATTR_HOLE] + [tokn.ATTR_SPECIAL | tokn.ATTR_ADDED] * 2 + [tokn.ATTR_ADDED])
-    t.added = [tokn.Added(9, tokn.SPECIAL, b'<s>'), tokn.Added(10, tokn.SPECIAL, b'</s>'),
+    t.added = [tokn.Added(10, tokn.SPECIAL, b'</s>'), tokn.Added(9, tokn.SPECIAL, b'<s>'),
                tokn.Added(11, tokn.SINGLE_WORD | tokn.LSTRIP | tokn.RSTRIP, b'<word>')]
     t.steps = [tokn.Step(tokn.SPLIT, tokn.ISOLATED, 0, rb'\d{1,3}'),
                tokn.Step(tokn.SPLIT, tokn.REMOVED, 1, rb' ?\p{L}+|\s+|[^\s\p{L}]+')]
@@ -201,7 +201,7 @@ def tokenizer_characters():
             flags=tokn.BYTE_FALLBACK | tokn.FUSE_UNK | tokn.DROP_LEADING_SPACE)
     t.lookup = [i for i in t.lookup if i > 4]
     t.attr = bytes([tokn.ATTR_SPECIAL | tokn.ATTR_ADDED] * 2 + [tokn.ATTR_BYTE] * 2 + [tokn.ATTR_ADDED] + [0] * 6)
-    t.added = [tokn.Added(0, tokn.SPECIAL, b'<unk>'), tokn.Added(1, tokn.SPECIAL, b'<s>'),
+    t.added = [tokn.Added(1, tokn.SPECIAL, b'<s>'), tokn.Added(0, tokn.SPECIAL, b'<unk>'),
                tokn.Added(4, tokn.NORMALIZED, b'a b')]
     t.steps = [tokn.Step(tokn.NFC, 0, 0, b''), tokn.Step(tokn.REPLACE, 0, 0, '\u2581'.encode(), b' '),
                tokn.Step(tokn.PREPEND, 0, 0, b' ')]
@@ -225,6 +225,36 @@ def tokenizer_steps():
     return model
 
 
+def tokenizer_added():
+    """Added tokens, ascending by their texts as bytes: a prefix sorts first, what is above ASCII last; two texts may
+    yield one id. Each would be another order by id, by length or as signed bytes."""
+    t = bpe([b'a', b'b'], [])
+    texts = ['<', '<a>', '<a><b>', '<b>', 'B', 'b!', '\x7f', '\xe9', '\u2581', '\U0001f600']
+    t.tokens += [text.encode() for text in texts[::-1]]
+    t.attr = bytes([0, 0] + [tokn.ATTR_ADDED] * len(texts))
+    t.added = [tokn.Added(11 - i, tokn.SPECIAL * (i % 2), text.encode()) for i, text in enumerate(texts)]
+    t.added.insert(1, tokn.Added(11, 0, b'<<'))
+    return with_tokenizer(t)
+
+
+def tokenizer_long():
+    """Texts as long as they may be, of an added token and of steps."""
+    t = bpe([b'a', b'b'], [], n_normalizers=1)
+    t.added = [tokn.Added(1, 0, b'b' * 65535)]
+    t.steps = [tokn.Step(tokn.REPLACE, 0, 0, b'a' * 65535, b'b'), tokn.Step(tokn.PREFIX, 0, 0, b'b' * 65534 + b'a')]
+    return with_tokenizer(t)
+
+
+def tokenizer_empty_matches():
+    """Patterns that match nothing, which separates: between a and b, before each c, where a line begins or ends. The
+    last finds nothing at every b rather than the b, and goes on behind it."""
+    model = tokenizer()
+    model.tokenizer.steps = [
+        tokn.Step(tokn.SPLIT, tokn.ISOLATED, 0, b'(?<=a)(?=b)'), tokn.Step(tokn.SPLIT, tokn.CONTIGUOUS, 1, b'(?=c)'),
+        tokn.Step(tokn.SPLIT, tokn.MERGED_WITH_NEXT, 0, b'^|$'), tokn.Step(tokn.SPLIT, tokn.REMOVED, 0, b'(?=b)|b')]
+    return model
+
+
 def chat_texts():
     """A conversation in the manner of llama3, with the texts that tokenizer_full has tokens for."""
     model = tokenizer_full()
@@ -237,6 +267,17 @@ def chat_texts():
 def chat_empty():
     """A conversation that is nothing but what is said."""
     return replace(tokenizer(), chat=chat.Chat({}))
+
+
+def chat_other_pool():
+    """Not in canonical form: the texts lie in the pool as they please, begin and user_after on the same bytes; one that
+    is empty says where."""
+    raw = write(replace(tokenizer(), chat=chat.Chat({'name': b'abc'})))
+    record = next(r for r in container.records(raw) if container.name(r) == 'CHAT')
+    at = record.offset
+    ranges = layout.struct.pack('<8I', 2, 1, 0, 2, 0, 0, 3, 0)  # name, begin, system_before, system_after
+    raw = raw[:at + 24] + ranges + raw[at + 56:]
+    return container.fix_checksums(raw[:at + 64] + layout.struct.pack('<2I', 0, 2) + raw[at + 72:])
 
 
 PROVENANCE = {
@@ -277,15 +318,20 @@ def provenance_limits():
 
 
 def provenance_nul():
-    """U+0000 is a character like others when it is escaped."""
+    """U+0000 is a character like others in a text (not in a key) when it is escaped."""
     model = smallest()
-    model.provenance = b'{"\\u0000": "\\u0000", "": "\\u0000\\u0000"}'
+    model.provenance = b'{"license": "\\u0000", "": ["\\u0000\\u0000", "a\\u0000b"], "\\\\u0000": 0}'
     return model
 
 
 def unknown_section():
     """Optional and unknown: to be skipped."""
     return replace(smallest(), extra=[('XTRA', b'a section that 1.0 does not know')])
+
+
+def odd_type():
+    """Whether a type is letters and digits is not judged."""
+    return replace(smallest(), extra=[('\xff\x1b"\0', b'nor is what it holds')])
 
 
 def newer_minor():
@@ -345,10 +391,11 @@ def shared_pool():
 
 GOOD = [smallest, sub_norms, untied, two_layers, grouped_heads, odd_sizes, relu2, llama3_rope, sampling_defaults,
         int8_tied, int8_untied, f32_tied, f32_untied, f32_int8_tied, f32_int8_untied, tokenizer, tokenizer_full,
-        tokenizer_flags, tokenizer_characters, tokenizer_first, tokenizer_steps, chat_texts, chat_empty, provenance,
-        provenance_matrices, provenance_limits, provenance_nul, unknown_section, newer_minor, extremes, everything,
-        any_order, shared_pool]
-NOT_CANONICAL = {'any-order', 'shared-pool'}  # good, but write(read(x)) gives the canonical form instead of x
+        tokenizer_flags, tokenizer_characters, tokenizer_first, tokenizer_steps, tokenizer_added, tokenizer_long,
+        tokenizer_empty_matches, chat_texts, chat_empty, provenance, provenance_matrices, provenance_limits,
+        provenance_nul, unknown_section, odd_type, newer_minor, extremes, everything, any_order, shared_pool,
+        chat_other_pool]
+NOT_CANONICAL = {'any-order', 'shared-pool', 'chat-other-pool'}  # good, but write(read(x)) gives the canonical form instead of x
 
 
 def samples():

@@ -470,6 +470,15 @@ static void open_folder(const struct options *options)
 
 // The command line
 
+// --help and --version end here.
+static _Noreturn void finish_output(void)
+{
+    if (fflush(stdout) == 0)
+        exit(0);
+    fprintf(stderr, "bnt-synth: standard output: cannot write: %s\n", strerror(errno));
+    exit(1);
+}
+
 static void print_help(void)
 {
     printf("usage: bnt-synth --like NAME|CONFIG.json --form masters|packed -o DIR [options]\n"
@@ -565,10 +574,10 @@ static void take_option(struct options *options, int option, const char *value, 
         break;
     case HELP:
         print_help();
-        exit(fflush(stdout) ? 1 : 0);
+        finish_output();
     case VERSION:
         puts("bnt-synth " BNT_VERSION);
-        exit(fflush(stdout) ? 1 : 0);
+        finish_output();
     default:
         exit(2); // getopt_long has said why
     }

@@ -446,7 +446,7 @@ static const struct {
     {"{\"quant_method\":\"bitsandbytes\",\"load_in_4bit\":true}", NULL, BNT_ERR_UNSUPPORTED,
      BNT_FORM_MASTERS, false},
     {"{}", NULL, BNT_ERR_UNSUPPORTED, BNT_FORM_MASTERS, false},
-    {"\"bitnet\"", NULL, BNT_ERR_UNSUPPORTED, BNT_FORM_MASTERS, false},
+    {"\"bitnet\"", NULL, BNT_ERR_FORMAT, BNT_FORM_MASTERS, false},
 };
 
 static char *with_form(const char *quantization, const char *weight_bits)

@@ -87,7 +87,7 @@ static int close_models(void **state)
 
 // --- a run of generation, and all that its callback saw ---
 
-enum { MAX_TOKENS = 256, MAX_TEXT = 1 << 14 };
+enum { MAX_TOKENS = 256, MAX_TEXT = 1 << 14, SOME = TEST_TSAN ? 12 : 24 };
 
 struct run {
     struct bnt_generation_result result;
@@ -182,15 +182,15 @@ static const struct bnt_sampling greedy = {0, 0, 1, 0};
 static void greedy_text_is_the_same_on_all_kernels_and_threads(void **state)
 {
     struct run *expected =
-        generate((struct request){.model = fairy, .max_tokens = 24, .sampling = greedy});
+        generate((struct request){.model = fairy, .max_tokens = SOME, .sampling = greedy});
     (void)state;
-    assert_int_equal(expected->n_tokens, 24);
+    assert_int_equal(expected->n_tokens, SOME);
     assert_int_equal(expected->result.reason, BNT_STOP_LENGTH);
     for (size_t i = 0; bnt_kernel_name(i); i++) {
         struct bnt_model *model = test_open_model(dir, files[0], bnt_kernel_name(i));
         for (uint32_t threads = 1; threads <= 3; threads += 2)
             check_same(expected, (struct request){.model = model,
-                                                  .max_tokens = 24,
+                                                  .max_tokens = SOME,
                                                   .sampling = greedy,
                                                   .threads = threads});
         bnt_model_close(model);
@@ -200,7 +200,7 @@ static void greedy_text_is_the_same_on_all_kernels_and_threads(void **state)
 
 static void the_seed_decides_the_text(void **state)
 {
-    struct request request = {.model = fairy, .max_tokens = 30, .sampling = {1, 0, 1, 7}};
+    struct request request = {.model = fairy, .max_tokens = SOME, .sampling = {1, 0, 1, 7}};
     struct run *first = generate(request);
     size_t others = 0;
     (void)state;
@@ -220,14 +220,14 @@ static void the_seed_decides_the_text(void **state)
 static void one_candidate_is_greedy(void **state)
 {
     struct run *expected =
-        generate((struct request){.model = fairy, .max_tokens = 20, .sampling = greedy});
+        generate((struct request){.model = fairy, .max_tokens = SOME, .sampling = greedy});
     (void)state;
     check_same(expected,
-               (struct request){.model = fairy, .max_tokens = 20, .sampling = {1, 1, 1, 3}});
+               (struct request){.model = fairy, .max_tokens = SOME, .sampling = {1, 1, 1, 3}});
     check_same(expected,
-               (struct request){.model = fairy, .max_tokens = 20, .sampling = {1, 0, 1e-6f, 4}});
+               (struct request){.model = fairy, .max_tokens = SOME, .sampling = {1, 0, 1e-6f, 4}});
     check_same(expected,
-               (struct request){.model = fairy, .max_tokens = 20, .sampling = {1e-5f, 0, 1, 5}});
+               (struct request){.model = fairy, .max_tokens = SOME, .sampling = {1e-5f, 0, 1, 5}});
     free(expected);
 }
 
@@ -288,11 +288,11 @@ static void a_prompt_that_does_not_fit_is_refused(void **state)
 static void the_callback_ends_it(void **state)
 {
     struct run *all =
-        generate((struct request){.model = fairy, .max_tokens = 20, .sampling = greedy});
+        generate((struct request){.model = fairy, .max_tokens = SOME, .sampling = greedy});
     (void)state;
     for (size_t n = 1; n < 10; n += 3) {
         struct run *run = generate((struct request){
-            .model = fairy, .max_tokens = 20, .sampling = greedy, .stop_after = n});
+            .model = fairy, .max_tokens = SOME, .sampling = greedy, .stop_after = n});
         assert_int_equal(run->result.reason, BNT_STOP_CALLBACK);
         assert_int_equal(run->n_tokens, n); // and no call after it
         assert_false(run->tail);
