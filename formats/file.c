@@ -218,14 +218,22 @@ static enum bnt_status open_temporary(struct bnt_output *out, struct bnt_error *
     out->temporary = temporary_name(out->path);
     if (!out->temporary)
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+    // A signal must not come between the file's beginning and our knowing its name.
+    sigset_t all, before;
+    (void)sigfillset(&all);
+    (void)sigprocmask(SIG_BLOCK, &all, &before);
     out->fd = mkostemp(out->temporary, O_CLOEXEC);
+    int problem = errno;
+    if (out->fd >= 0)
+        atomic_store(&doomed_file, out->temporary);
+    (void)sigprocmask(SIG_SETMASK, &before, NULL);
     if (out->fd < 0) {
+        errno = problem;
         enum bnt_status status = fail_errno(err, out->path, "cannot create");
         free(out->temporary);
         out->temporary = NULL;
         return status;
     }
-    atomic_store(&doomed_file, out->temporary);
     // mkostemp gives mode 0600; a finished file has what the umask leaves.
     mode_t mask = umask(0);
     (void)umask(mask);

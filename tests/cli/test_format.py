@@ -148,8 +148,9 @@ class SeveralRules(Verdicts):
 
     @staticmethod
     def edited(rng, raw):
+        records = container.records(raw)
         for _ in range(rng.randrange(1, 4)):
-            record = rng.choice(container.records(raw))
+            record = rng.choice(records)
             at = rng.choice([rng.randrange(384)] + [record.offset + rng.randrange(record.size) for _ in range(3)])
             raw = bad.raw_put(raw, at, rng.choice([b'\0', b'\xff', bytes([rng.getrandbits(8)]), bytes(4)]))
         return container.fix_checksums(raw)
@@ -232,7 +233,7 @@ class Tokenizers(Case):
                 self.compare_back(path, model, ids[::-1] if ids else [0])
 
     def compare_back(self, path, model, ids):
-        out = self.ok('bnt-eval', path, '--detokenize', ','.join(map(str, ids)))
+        out = self.ok('bnt-eval', path, '--detokenize', '-', input=','.join(map(str, ids)).encode())
         self.assertEqual(out.decode('utf-8'), bpe.decode(model.tokenizer, ids))
 
     @staticmethod
@@ -263,14 +264,25 @@ class Tokenizers(Case):
 
     def test_empty_matches_and_behaviors(self):
         """Each piece begins with a bar, so that the ids show where it does."""
-        words = [b'|', b'a', b'b', b'c', b'\n', b'\xc3', b'\xa9']
-        model = good.with_tokenizer(good.bpe(words, []))
+        model = self.barred()
         for pattern in (b'', b'|b', b'b*', b'(?=b)|b', b'^|$|c', rb'\b', b'(?<=a)(?=b)|c', b'b*?', '\xe9|'.encode(), b'(?!b)'):
             for invert in (0, 1):
                 for behavior in range(5):
                     model.tokenizer.steps = [tokn.Step(tokn.SPLIT, behavior, invert, pattern or b'(?:)'),
                                              tokn.Step(tokn.PREFIX, tokn.EVERY_PIECE, 0, b'|')]
-                    self.compare(model, ('ab\xe9\xe9bcbb\n\nacc\nb\xe9a',))
+                    self.compare(model, ('ab\xe9\xf1bcbb\n\nacac\nb\xe9a',))
+
+    @staticmethod
+    def barred():
+        words = [b'|', b'a', b'b', b'c', b'\n', b'\xc3', b'\xa9', b'\xb1']
+        return good.with_tokenizer(good.bpe(words, []))
+
+    def test_adjacent_rests_stay_apart(self):
+        """With invert the matches are the rests, and contiguous makes one piece of separators only."""
+        model = self.barred()
+        model.tokenizer.steps = [tokn.Step(tokn.SPLIT, tokn.CONTIGUOUS, 1, b'c'),
+                                 tokn.Step(tokn.PREFIX, tokn.EVERY_PIECE, 0, b'|')]
+        self.compare(model, ('accb',))
 
     def test_no_prefix_for_nothing(self):
         """What is empty gets none, as a piece or as a whole text."""
@@ -315,7 +327,7 @@ class Tokenizers(Case):
             model.tokenizer.n_normalizers = n_normalizers
             self.refused('bnt-eval', self.file('m.bnt', bntpy.write(model)), '--tokenize', 'h')
         model.tokenizer.steps, model.tokenizer.n_normalizers = [tokn.Step(tokn.SPLIT, 1, 0, b'(?:h+)+i')], 0
-        self.refused('bnt-eval', self.file('m.bnt', bntpy.write(model)), '--tokenize', 'h' * 1000)
+        self.refused('bnt-eval', self.file('m.bnt', bntpy.write(model)), '--tokenize', 'h' * 1000 + ' i')
 
     def test_longer_than_its_text(self):
         """Steps may make a text longer, and it may have more tokens than it had bytes."""
@@ -343,7 +355,7 @@ class Tokenizers(Case):
 
 class Conversations(Case):
     """bnt-run --chat against section 8.1, one token a byte: by the length of a conversation, and by the answer."""
-    LINES = ('hi', ' hi\u3000', '\x85\u2028\th i\v\f\r', '\u200bhi\ufeff', 'h</s>', 'hi\x1c', '\xa0hi\u180e')
+    LINES = ('hi', ' hi\u3000', '\x85\u2028\th\ri\r\v\f', '\u200bhi\ufeff', 'h</s>', 'hi\x1c', '\xa0hi\u180e')
 
     @staticmethod
     def model(flags, max_context):
