@@ -159,6 +159,35 @@ enum bnt_status bnt_read_file(const char *path, size_t limit, char **text, size_
     return status;
 }
 
+static enum bnt_status read_standard_input(size_t limit, char **text, size_t *size,
+                                           struct bnt_error *err)
+{
+    *text = malloc(limit + 1); // the system gives what is used of it
+    *size = 0;
+    if (!*text)
+        return bnt_fail(err, BNT_ERR_MEMORY, "standard input: out of memory");
+    enum bnt_status status = bnt_read_fully(STDIN_FILENO, *text, limit + 1, size, err);
+    if (status != BNT_OK)
+        bnt_fail_prefix(err, "standard input");
+    else if (*size > limit)
+        status = bnt_fail(err, BNT_ERR_ARGUMENT, "standard input: more than %zu bytes", limit);
+    if (status == BNT_OK) {
+        (*text)[*size] = '\0';
+        return BNT_OK;
+    }
+    free(*text);
+    *text = NULL;
+    return status;
+}
+
+enum bnt_status bnt_read_input(const char *path, size_t limit, char **text, size_t *size,
+                               struct bnt_error *err)
+{
+    bool missing;
+    return strcmp(path, "-") == 0 ? read_standard_input(limit, text, size, err)
+                                  : bnt_read_file(path, limit, text, size, &missing, err);
+}
+
 char *bnt_path_join(const char *dir, const char *name)
 {
     size_t size = strlen(dir) + strlen(name) + 2;

@@ -20,6 +20,10 @@ enum bnt_status bnt_input_map(struct bnt_map *map, const char *path, struct bnt_
 enum bnt_status bnt_read_file(const char *path, size_t limit, char **text, size_t *size,
                               bool *missing, struct bnt_error *err);
 
+// The same for a text that a person may also pipe in: "-" is standard input.
+enum bnt_status bnt_read_input(const char *path, size_t limit, char **text, size_t *size,
+                               struct bnt_error *err);
+
 // read(2) and write(2) until done. read returns the bytes read, fewer than size only at the end of
 // the file.
 enum bnt_status bnt_read_fully(int fd, void *data, size_t size, size_t *got, struct bnt_error *err);

@@ -53,38 +53,16 @@ double bnt_run_now(void)
 
 // --- prompt ---
 
-static enum bnt_status read_standard_input(char **text, size_t *size, struct bnt_error *err)
-{
-    size_t got;
-    *text = malloc(MAX_PROMPT);
-    *size = 0;
-    if (!*text)
-        return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
-    enum bnt_status status = bnt_read_fully(STDIN_FILENO, *text, MAX_PROMPT, &got, err);
-    if (status != BNT_OK)
-        bnt_fail_prefix(err, "standard input");
-    *size = got;
-    if (status == BNT_OK && got == MAX_PROMPT)
-        status =
-            bnt_fail(err, BNT_ERR_ARGUMENT, "standard input: a prompt must be shorter than 64 MB");
-    return status;
-}
-
 static enum bnt_status read_prompt(const struct run_arguments *a, const struct bnt_model *model,
                                    uint32_t **tokens, size_t *count, struct bnt_error *err)
 {
     char *text = NULL;
     size_t size = 0;
-    bool missing;
-    enum bnt_status status;
     if (a->ids)
         return bnt_ids_parse(a->ids, tokens, count, err);
     if (a->prompt)
         return bnt_tokenize(model, a->prompt, strlen(a->prompt), true, tokens, count, err);
-    if (strcmp(a->file, "-") == 0)
-        status = read_standard_input(&text, &size, err);
-    else
-        status = bnt_read_file(a->file, MAX_PROMPT, &text, &size, &missing, err);
+    enum bnt_status status = bnt_read_input(a->file, MAX_PROMPT, &text, &size, err);
     if (status == BNT_OK) {
         status = bnt_tokenize(model, text, size, true, tokens, count, err);
         if (status != BNT_OK)

@@ -65,26 +65,12 @@ struct evaluation {
 
 // --- input ---
 
-static enum bnt_status read_standard_input(char **text, size_t *size, struct bnt_error *err)
-{
-    *text = malloc(MAX_INPUT);
-    if (!*text)
-        return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
-    enum bnt_status status = bnt_read_fully(STDIN_FILENO, *text, MAX_INPUT - 1, size, err);
-    if (status != BNT_OK)
-        bnt_fail_prefix(err, "standard input");
-    (*text)[*size] = '\0';
-    if (status == BNT_OK && *size == MAX_INPUT - 1)
-        status = bnt_fail(err, BNT_ERR_ARGUMENT, "standard input: more than 256 MB");
-    return status;
-}
-
 // The text of an argument that is meant literally unless it is "-".
 static enum bnt_status read_argument(const char *argument, char **text, size_t *size,
                                      struct bnt_error *err)
 {
     if (strcmp(argument, "-") == 0)
-        return read_standard_input(text, size, err);
+        return bnt_read_input(argument, MAX_INPUT, text, size, err);
     *text = strdup(argument);
     *size = strlen(argument);
     return *text ? BNT_OK : bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
@@ -179,14 +165,10 @@ static enum bnt_status perplexity(struct evaluation *e)
     uint32_t *tokens = NULL;
     size_t size = 0, count = 0;
     double loss = 0;
-    bool missing;
     if (bnt_model_info(e->model)->bos_id < 0)
         return bnt_fail(e->err, BNT_ERR_UNSUPPORTED,
                         "the model has no BOS token to begin a window with");
-    enum bnt_status status =
-        strcmp(a->perplexity, "-") == 0
-            ? read_standard_input(&text, &size, e->err)
-            : bnt_read_file(a->perplexity, MAX_INPUT, &text, &size, &missing, e->err);
+    enum bnt_status status = bnt_read_input(a->perplexity, MAX_INPUT, &text, &size, e->err);
     if (status == BNT_OK)
         status = bnt_tokenize(e->model, text, size, false, &tokens, &count, e->err);
     if (status == BNT_ERR_TEXT)

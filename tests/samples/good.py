@@ -395,7 +395,7 @@ GOOD = [smallest, sub_norms, untied, two_layers, grouped_heads, odd_sizes, relu2
         tokenizer_empty_matches, chat_texts, chat_empty, provenance, provenance_matrices, provenance_limits,
         provenance_nul, unknown_section, odd_type, newer_minor, extremes, everything, any_order, shared_pool,
         chat_other_pool]
-NOT_CANONICAL = {'any-order', 'shared-pool', 'chat-other-pool'}  # good, but write(read(x)) gives the canonical form instead of x
+NOT_CANONICAL = {'any-order', 'shared-pool', 'chat-other-pool'}  # good, but write(read(x)) gives the canonical form
 
 
 def samples():

@@ -123,7 +123,8 @@ struct request {
     size_t max_tokens;
     struct bnt_sampling sampling;
     const char *stops[3];
-    size_t n_stops, stop_after;
+    size_t n_stops, n_stop_ids, stop_after;
+    const uint32_t *stop_ids;
     uint32_t context, threads; // 0: 512 and 1
     bool ignore_eos;
 };
@@ -147,6 +148,8 @@ static struct run *generate(struct request r)
         .sampling = r.sampling,
         .stop_texts = r.stops,
         .n_stop_texts = r.n_stops,
+        .stop_ids = r.stop_ids,
+        .n_stop_ids = r.n_stop_ids,
         .ignore_eos = r.ignore_eos,
         .callback = collect,
         .context = run,
@@ -362,6 +365,37 @@ static void an_eos_token_ends_it(void **state)
     test_remove_dir(own, names);
 }
 
+// A stop id ends the text as an EOS does: it is neither counted nor handed out.
+static void stop_ids_end_it(void **state)
+{
+    struct run *all =
+        generate((struct request){.model = fairy, .max_tokens = 12, .sampling = greedy});
+    (void)state;
+    for (size_t i = 0; i < 12; i += 3) {
+        const uint32_t stops[] = {4095, all->tokens[i]};
+        size_t first = 0;
+        while (all->tokens[first] != all->tokens[i])
+            first++;
+        struct run *run = generate((struct request){.model = fairy,
+                                                    .max_tokens = 12,
+                                                    .sampling = greedy,
+                                                    .stop_ids = stops,
+                                                    .n_stop_ids = 2});
+        assert_int_equal(run->n_tokens, first);
+        assert_int_equal(run->result.reason, BNT_STOP_EOS);
+        free(run);
+        run = generate((struct request){.model = fairy,
+                                        .max_tokens = 12,
+                                        .sampling = greedy,
+                                        .stop_ids = stops,
+                                        .n_stop_ids = 2,
+                                        .ignore_eos = true});
+        assert_int_equal(run->n_tokens, 12);
+        free(run);
+    }
+    free(all);
+}
+
 // --- stop texts ---
 
 // The text must be that of the run without stops, up to the first place where one begins.
@@ -539,6 +573,7 @@ int main(void)
         cmocka_unit_test(the_callback_ends_it),
         cmocka_unit_test(a_callback_is_not_needed),
         cmocka_unit_test(an_eos_token_ends_it),
+        cmocka_unit_test(stop_ids_end_it),
         cmocka_unit_test(stop_texts_never_show),
         cmocka_unit_test(what_is_held_back_comes_at_the_end),
         cmocka_unit_test(of_several_stop_texts_the_first_counts),

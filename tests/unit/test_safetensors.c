@@ -14,7 +14,7 @@ static enum bnt_status parse(const char *text, struct bnt_st_header *header, str
 static void a_header_is_read(void **state)
 {
     static const char text[] =
-        "{\"__metadata__\":{\"format\":\"pt\",\"nul\":\"a\\u0000b\"},"
+        "{\"__metadata__\":{\"format\":\"pt\",\"text\":\"a\\nb\"},"
         "\"b\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[8,32]},"
         "\"a\":{\"dtype\":\"BF16\",\"shape\":[4],\"data_offsets\":[0,8]},"
         "\"scalar\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[32,40]},"
@@ -40,7 +40,7 @@ static void a_header_is_read(void **state)
     assert_int_equal(h.tensors[3].dtype, BNT_ST_OTHER);
     assert_string_equal(h.tensors[3].type_name, "I64");
     assert_string_equal(bnt_st_metadata(&h, "format", &size), "pt");
-    assert_memory_equal(bnt_st_metadata(&h, "nul", &size), "a\0b", 4);
+    assert_memory_equal(bnt_st_metadata(&h, "text", &size), "a\nb", 4);
     assert_int_equal(size, 3);
     assert_null(bnt_st_metadata(&h, "other", &size));
     bnt_st_free(&h);
@@ -150,6 +150,7 @@ static const struct {
     {"{} {}", "not valid JSON"},
     {"{\"x\\ud800\":1}", "not valid JSON"},
     {"{\"\xFF\":1}", "not valid JSON"},
+    {"{\"__metadata__\":{\"a\":\"b\\u0000c\"}}", "not valid JSON"}, // texts end up as C strings
 };
 
 static void bad_headers_are_refused_with_a_reason(void **state)
@@ -271,7 +272,7 @@ static void build(struct bnt_st_builder *b, struct bnt_error *err)
 {
     static const uint64_t shape[] = {3, 4}, five = 5, zero = 0, one = 1;
     assert_int_equal(bnt_st_builder_init(b, err), BNT_OK);
-    assert_int_equal(bnt_st_builder_metadata(b, "key", "value\0with NUL", 14, err), BNT_OK);
+    assert_int_equal(bnt_st_builder_metadata(b, "key", "value \"quoted\"", 14, err), BNT_OK);
     assert_int_equal(bnt_st_builder_metadata(b, "bad", "\xFF", 1, err), BNT_ERR_FORMAT);
     assert_int_equal(bnt_st_builder_add(b, "second", BNT_ST_I8, 2, shape, err), BNT_OK);
     assert_int_equal(bnt_st_builder_add(b, "first", BNT_ST_F32, 1, &five, err), BNT_OK);
@@ -298,7 +299,7 @@ static void what_is_built_parses_again(void **state)
     assert_int_equal(bnt_st_open(&h, file, size + 34, "built", &data, &err), BNT_OK);
     assert_ptr_equal(data, file + size);
     check_built(&h);
-    assert_memory_equal(bnt_st_metadata(&h, "key", &text_size), "value\0with NUL", 15);
+    assert_memory_equal(bnt_st_metadata(&h, "key", &text_size), "value \"quoted\"", 15);
     assert_int_equal(text_size, 14);
     bnt_st_free(&h);
     bnt_st_builder_free(&b);

@@ -91,6 +91,57 @@ static void every_flipped_bit_is_reported(void **state)
     assert_int_equal(verify(s->bytes, s->size), 0); // all of it was put back
 }
 
+// Whether a rule is among the broken ones.
+static bool reports(const struct findings *findings, const char *rule)
+{
+    for (size_t i = 0; i < findings->count; i++) {
+        if (strcmp(findings->items[i].rule, rule) == 0)
+            return true;
+    }
+    return false;
+}
+
+// Each checksum must notice by itself: no other check may be what saved the day.
+static void both_checksums_notice(void **state)
+{
+    const struct sample *s = *state;
+    struct bnt_header header;
+    memcpy(&header, s->bytes, sizeof header);
+    for (uint32_t i = 0; i < header.section_count; i++) {
+        size_t offset = (size_t)header.sections[i].offset + 1;
+        struct bnt_map map = {.data = s->bytes, .size = s->size};
+        struct bnt_view view;
+        struct findings findings = {0};
+        s->bytes[offset] ^= 1;
+        if (bnt_verify_file(&map, &view, 1, &findings)) {
+            assert_true(reports(&findings, "R9"));
+            assert_true(reports(&findings, "R10"));
+        }
+        s->bytes[offset] ^= 1;
+        bnt_findings_free(&findings);
+    }
+}
+
+// The bytes between sections are in no section's CRC.
+static void padding_is_checked_and_in_the_digest(void **state)
+{
+    const struct sample *s = *state;
+    struct bnt_header header;
+    memcpy(&header, s->bytes, sizeof header);
+    for (uint32_t i = 0; i + 1 < header.section_count; i++) {
+        size_t offset = (size_t)(header.sections[i].offset + header.sections[i].size);
+        struct bnt_map map = {.data = s->bytes, .size = s->size};
+        struct bnt_view view;
+        struct findings findings = {0};
+        s->bytes[offset] ^= 0x80;
+        assert_true(bnt_verify_file(&map, &view, 1, &findings));
+        assert_true(reports(&findings, "R8"));
+        assert_true(reports(&findings, "R10"));
+        s->bytes[offset] ^= 0x80;
+        bnt_findings_free(&findings);
+    }
+}
+
 // Each in a buffer of just that size, so that a sanitizer sees reading beyond it.
 static void every_truncation_is_reported(void **state)
 {
@@ -144,6 +195,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_sample_is_valid),
         cmocka_unit_test(every_flipped_bit_is_reported),
+        cmocka_unit_test(both_checksums_notice),
+        cmocka_unit_test(padding_is_checked_and_in_the_digest),
         cmocka_unit_test(every_truncation_is_reported),
         cmocka_unit_test(appended_bytes_are_reported),
         cmocka_unit_test(lost_and_doubled_pages_are_reported),
