@@ -212,7 +212,8 @@ static const char *step_problem(const struct bnt_tokenizer_view *v, uint32_t i)
     const struct bnt_step_record *s = &v->steps[i];
     if (!step_is_known(s, i < v->record.n_normalizers))
         return "a step has an unknown type, behavior or invert, or one that is not allowed there";
-    if (s->type != BNT_STEP_NFC && (s->size == 0 || s->size > BNT_TOKENIZER_MAX_TEXT))
+    if (s->type != BNT_STEP_NFC &&
+        (s->size == 0 || s->size > BNT_TOKENIZER_MAX_TEXT || s->extra > BNT_TOKENIZER_MAX_TEXT))
         return "the text of a step is empty or too long";
     return is_text(v, s->offset, s->size) && is_text(v, s->offset + s->size, s->extra)
                ? NULL

@@ -22,15 +22,19 @@ enum { GROWTH_FREE = 1 << 16, GROWTH_LIMIT = 64 };
 static void fill_byte_tokens(struct bnt_model *m)
 {
     const struct bnt_tokenizer_view *v = &m->tokenizer;
+    const bool byte_level = v->record.kind == BNT_TOKENIZER_BYTE_BPE;
     for (unsigned byte = 0; byte < 256; byte++) {
         const uint8_t text = (uint8_t)byte;
-        bool byte_level = v->record.kind == BNT_TOKENIZER_BYTE_BPE;
         m->byte_token[byte] = byte_level ? (int32_t)bnt_bpe_lookup(m, &text, 1) : -1;
     }
+    if (byte_level && !(v->record.flags & BNT_TOKENIZER_BYTE_FALLBACK))
+        return;
     for (uint32_t i = 0; i < v->record.n_tokens; i++) {
-        bool byte_token = v->attr[i] & BNT_ATTR_BYTE; // R26: it has one byte
-        if (byte_token && v->record.kind == BNT_TOKENIZER_CHARACTER_BPE)
-            m->byte_token[v->pool[v->token_offset[i]]] = (int32_t)i;
+        if (!(v->attr[i] & BNT_ATTR_BYTE))
+            continue;
+        uint8_t byte = v->pool[v->token_offset[i]]; // R26: it has one byte
+        if (!byte_level || m->byte_token[byte] < 0)
+            m->byte_token[byte] = (int32_t)i;
     }
 }
 

@@ -133,7 +133,7 @@ static void check_matrix(struct verify_task *task)
         illegal = true;
     }
     if (illegal)
-        count[0] = NOT_COUNTED; // R28 cannot be judged for this matrix
+        count[0] = NOT_COUNTED; // R28 leaves them alone
 }
 
 // --- dense tensors ---
@@ -284,18 +284,25 @@ static bool count_is(const json_t *entry, const char *key, uint64_t value)
            (uint64_t)json_integer_value(count) == value;
 }
 
+static bool counts_agree(const json_t *entry, const struct bnt_tensor_record *t,
+                         const uint64_t count[4])
+{
+    uint64_t padding = t->size * 4 - (uint64_t)t->rows * t->cols;
+    return count[0] == NOT_COUNTED ||
+           (count_is(entry, "minus", count[1]) && count_is(entry, "zero", count[2] - padding) &&
+            count_is(entry, "plus", count[3]));
+}
+
 static bool describes(const json_t *entry, const struct bnt_tensor_record *t,
                       const uint64_t count[4])
 {
-    uint64_t padding = t->size * 4 - (uint64_t)t->rows * t->cols;
     const json_t *role = json_object_get(entry, "role");
     const char *name = bnt_role_name(t->role);
     const json_t *gamma = json_object_get(entry, "gamma");
     return json_string_length(role) == strlen(name) &&
            memcmp(json_string_value(role), name, strlen(name)) == 0 &&
            count_is(entry, "layer", (uint64_t)t->layer) && json_is_number(gamma) &&
-           (float)json_number_value(gamma) == t->scale && count_is(entry, "minus", count[1]) &&
-           count_is(entry, "zero", count[2] - padding) && count_is(entry, "plus", count[3]);
+           (float)json_number_value(gamma) == t->scale && counts_agree(entry, t, count);
 }
 
 static void check_matrices(const struct checker *c, const json_t *matrices,
@@ -306,8 +313,7 @@ static void check_matrices(const struct checker *c, const json_t *matrices,
         const struct bnt_tensor_record *t = &c->view->tensors[i];
         if (t->dtype != BNT_TERNARY)
             continue;
-        if (c->counts[i][0] != NOT_COUNTED &&
-            !describes(json_array_get(matrices, n), t, c->counts[i])) {
+        if (!describes(json_array_get(matrices, n), t, c->counts[i])) {
             bnt_report(report, "R28", "section PROV: entry %zu of matrices does not describe %s", n,
                        bnt_tensor_name(t->role, t->layer).text);
             return;

@@ -178,12 +178,12 @@ def _split(step, piece, spans):
 
 
 def _join(behavior, cut):
-    """Who joins the one before: a separator the rest, a rest the separator, a separator the separator."""
-    joins = {tokn.MERGED_WITH_PREVIOUS: (False, True), tokn.MERGED_WITH_NEXT: (True, False),
-             tokn.CONTIGUOUS: (True, True)}.get(behavior)
+    """Who joins the one before: a separator the rest, a rest the separator, like its like."""
+    joins = {tokn.MERGED_WITH_PREVIOUS: [(False, True)], tokn.MERGED_WITH_NEXT: [(True, False)],
+             tokn.CONTIGUOUS: [(True, True), (False, False)]}.get(behavior, [])
     kept, before = [], None
     for separator, start, end in cut:
-        if joins and (before, separator) == joins:
+        if (before, separator) in joins:
             kept[-1] = kept[-1][0], end
         else:
             kept.append((start, end))

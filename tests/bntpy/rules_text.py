@@ -134,7 +134,7 @@ def _step_fields(s):
     """What the table of step types does not name is 0."""
     yield s.behavior <= {tokn.SPLIT: tokn.CONTIGUOUS, tokn.PREFIX: tokn.FIRST_PIECE}.get(s.type, 0)
     yield s.invert <= (1 if s.type == tokn.SPLIT else 0)
-    yield s.extra == 0 or s.type == tokn.REPLACE
+    yield s.extra <= (MAX_TEXT if s.type == tokn.REPLACE else 0)
     yield s.offset == s.size == 0 if s.type == tokn.NFC else 1 <= s.size <= MAX_TEXT
 
 
@@ -162,16 +162,14 @@ def _object(members):
     found = dict(members)
     if len(found) < len(members):
         raise ValueError('a key occurs twice in an object')
-    if any('\0' in key for key in found):
-        raise ValueError('a key has U+0000')
     return found
 
 
 def _check_limits(value, around):
-    """Nesting, where around counts the arrays and objects outside, and surrogates: UTF-8 has none, so a string that
-    cannot be encoded got an unpaired one from an escape."""
-    if isinstance(value, str):
-        value.encode('utf-8')
+    """Nesting, where around counts the arrays and objects outside, U+0000, and surrogates: UTF-8 has none, so a string
+    that cannot be encoded got an unpaired one from an escape."""
+    if isinstance(value, str) and b'\0' in value.encode('utf-8'):
+        raise ValueError('a text has U+0000')
     if not isinstance(value, (dict, list)):
         return
     if around == MAX_NESTING:

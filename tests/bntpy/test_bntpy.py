@@ -481,8 +481,7 @@ class Provenance(unittest.TestCase):
         return broken_rules(bad.text(text))
 
     def test_json_edges(self):
-        for text in (b' {} ', b'{"a": 1e-999}', b'{"a": -0.0}', b'{"a": ["a", "a"]}', b'{"a": "\\u0000"}',
-                     b'{"\\\\u0000": 1}'):
+        for text in (b' {} ', b'{"a": 1e-999}', b'{"a": -0.0}', b'{"a": ["a", "a"]}', b'{"\\\\u0000": 1}'):
             self.assertEqual(self.rules_of(text), set())
         for text in (b'\xef\xbb\xbf{}', b'{"a": "\n"}', b'{"a": 01}', b'{"a": Infinity}', b'"text"', b'[' * 100000):
             self.assertEqual(self.rules_of(text), {'R27'})

@@ -582,6 +582,7 @@ def r27():
     yield 'nan', text(b'{"rounding": NaN}')
     yield 'not-utf8', text(b'{"license": "\xff"}')
     yield 'trailing-bytes', text(b'{}\0')
+    yield 'nul-in-text', text(b'{"license": ["a\\u0000b"]}')
     yield 'nul-in-key', text(b'{"a": [{"b\\u0000c": 1}]}')
     yield 'key-twice', text(b'{"license": {"a": 1, "b": 2, "\\u0061": 1}}')
     yield 'integer-above-i64', text(b'{"a": 9223372036854775808}')
@@ -598,6 +599,9 @@ def r27():
     yield 'leading-zero', text(b'{"a": 01}')
     yield 'comma-at-end', text(b'{"a": 1,}')
     yield 'control-character', text(b'{"a": "\n"}')
+    yield 'nul-behind-role', role_nul()
+    yield 'nul-behind-a-backslash', text(b'{"a": "\\\\\\u0000"}')
+    yield 'nul-text-alone', text(b'{"a": "\\u0000"}')
     yield 'nul-key-alone', text(b'{"\\u0000": null}')
     yield 'nul-not-escaped', text(b'{"a": "\0"}')
     yield 'nul-not-escaped-in-key', text(b'{"a\0": 1}')
@@ -605,6 +609,12 @@ def r27():
     yield 'nul-before', text(b'\0{}')
     yield 'nul-after-number', text(b'{"a": 1\0}')
     yield 'nul-after-literal', text(b'{"a": null\0, "b": 1}')
+
+
+def role_nul():
+    model = good.provenance_matrices()
+    entries = good.matrices(model)
+    return write(good.with_provenance(model, matrices=[{**entries[0], 'role': 'attn_q\0'}] + entries[1:]))
 
 
 def r28():
@@ -619,7 +629,6 @@ def r28():
     yield 'one-missing', made(entries[:-1])
     yield 'order', made(swapped(entries))
     yield 'role', made([{**m, 'role': 'attn_k'}] + entries[1:])
-    yield 'role-nul', made([{**m, 'role': 'attn_q\0'}] + entries[1:])
     yield 'not-an-array', made({})
     yield 'one-more', made(entries + [entries[-1]])
     yield 'layer', made([{**m, 'layer': 1}] + entries[1:])

@@ -318,9 +318,9 @@ def provenance_limits():
 
 
 def provenance_nul():
-    """U+0000 is a character like others in a text (not in a key) when it is escaped."""
+    """U+0000 may not be in a text; behind an escaped backslash u0000 is no such."""
     model = smallest()
-    model.provenance = b'{"license": "\\u0000", "": ["\\u0000\\u0000", "a\\u0000b"], "\\\\u0000": 0}'
+    model.provenance = b'{"license": "\\\\u0000", "\\\\u0000": ["\\\\\\\\u0000", "\\u0001"]}'
     return model
 
 

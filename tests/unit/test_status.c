@@ -65,6 +65,18 @@ static void control_characters_do_not_reach_a_terminal(void **state)
     }
 }
 
+// So do the controls from U+0080 to U+009F, two bytes each; their neighbours are text.
+static void c1_controls_do_not_reach_a_terminal(void **state)
+{
+    struct bnt_error err;
+    (void)state;
+    (void)bnt_fail(&err, BNT_ERR_FORMAT, "%s",
+                   "a\xC2\x80 \xC2\x9B"
+                   "31m\xC2\x9F\xC2\xA0\xC3\x80\xC2");
+    assert_string_equal(err.message, "a?? ??"
+                                     "31m??\xC2\xA0\xC3\x80\xC2");
+}
+
 static void long_messages_are_cut(void **state)
 {
     struct {
@@ -91,6 +103,7 @@ int main(void)
         cmocka_unit_test(an_unknown_status_has_a_text_too),
         cmocka_unit_test(fail_returns_the_status_with_and_without_a_record),
         cmocka_unit_test(control_characters_do_not_reach_a_terminal),
+        cmocka_unit_test(c1_controls_do_not_reach_a_terminal),
         cmocka_unit_test(long_messages_are_cut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

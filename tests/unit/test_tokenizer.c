@@ -164,6 +164,23 @@ static void split_contiguous_inverted(void **state)
     check_splits(contiguous_inverted, TEST_COUNT(contiguous_inverted));
 }
 
+// An empty match right behind another match is none; elsewhere it separates.
+static const struct split empty_matches[] = {
+    {"b?", "Regex", "MergedWithPrevious", true, "abc", "a|bc"},
+    {"b?", "Regex", "MergedWithNext", false, "abc", "a|bc"},
+    {"b?", "Regex", "MergedWithNext", false, "abbc", "a|b|bc"},
+    {"b*", "Regex", "MergedWithNext", false, "abbc", "a|bbc"},
+    {"b*", "Regex", "Contiguous", false, "abbc", "a|bb|c"},
+    {"x*", "Regex", "MergedWithPrevious", true, "axb", "a|xb"},
+    {"b|(?<=b)", "Regex", "MergedWithNext", false, "abc", "a|bc"},
+};
+
+static void split_with_empty_matches(void **state)
+{
+    (void)state;
+    check_splits(empty_matches, TEST_COUNT(empty_matches));
+}
+
 static void digits_and_punctuation(void **state)
 {
     static const struct {
@@ -371,6 +388,43 @@ static void words_are_those_of_oniguruma(void **state)
 {
     (void)state;
     check_translated_or_refused(word_patterns, TEST_COUNT(word_patterns));
+}
+
+// Letters are what Unicode calls Alphabetic; outside of brackets, superscripts and fractions of
+// Latin-1 are word characters too.
+static const struct pattern alphabetic_patterns[] = {
+    {"\\w+",
+     "\xE2\x85\xA7"
+     "a,",
+     "\xE2\x85\xA7"
+     "a|,"},
+    {"\\w+",
+     "\xE2\x92\xB6"
+     "a,",
+     "\xE2\x92\xB6"
+     "a|,"},
+    {"[\\w]+",
+     "\xE2\x85\xA7"
+     "a,",
+     "\xE2\x85\xA7"
+     "a|,"},
+    {"[^\\w]+", "\xE2\x92\xB6,", "\xE2\x92\xB6|,"},
+    {"\\w+",
+     "a\xC2\xB2"
+     "b,",
+     "a\xC2\xB2"
+     "b|,"},
+    {"\\b", "a\xC2\xBD b", "a\xC2\xBD| |b"},
+    {"[\\w]+",
+     "a\xC2\xB2"
+     "b,",
+     "a|\xC2\xB2|b|,"},
+};
+
+static void words_hold_all_that_is_alphabetic(void **state)
+{
+    (void)state;
+    check_translated_or_refused(alphabetic_patterns, TEST_COUNT(alphabetic_patterns));
 }
 
 static const struct pattern bracket_patterns[] = {
@@ -1142,11 +1196,13 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(split_behaviors),
         cmocka_unit_test(split_contiguous_inverted),
+        cmocka_unit_test(split_with_empty_matches),
         cmocka_unit_test(digits_and_punctuation),
         cmocka_unit_test(several_steps),
         cmocka_unit_test(byte_level_alone),
         cmocka_unit_test(patterns_keep_their_meaning),
         cmocka_unit_test(words_are_those_of_oniguruma),
+        cmocka_unit_test(words_hold_all_that_is_alphabetic),
         cmocka_unit_test(brackets_are_those_of_oniguruma),
         cmocka_unit_test(other_syntax_is_that_of_oniguruma),
         cmocka_unit_test(what_has_no_equivalent_is_refused),
