@@ -70,24 +70,25 @@ demo: build
 check: check-release check-asan check-tsan
 	@tests/count.sh $(BUILD) $(BUILD)/asan $(BUILD)/tsan
 
-check-release: build
+check-release: deps
+	$(call configure_and_build,$(BUILD),-DBNT_WERROR=ON)
 	cd $(BUILD) && ctest --output-on-failure --timeout 1200 -O ctest.log
 
 check-asan: deps
-	$(call configure_and_build,$(BUILD)/asan,-DBNT_SANITIZE=address$(comma)undefined)
+	$(call configure_and_build,$(BUILD)/asan,-DBNT_WERROR=ON -DBNT_SANITIZE=address$(comma)undefined)
 	cd $(BUILD)/asan && ctest --output-on-failure --timeout 1200 -O ctest.log
 
 # Threads: the tests that start several.
 check-tsan: deps
-	$(call configure_and_build,$(BUILD)/tsan,-DBNT_SANITIZE=thread)
-	cd $(BUILD)/tsan && ctest --output-on-failure --timeout 1200 -O ctest.log -R 'unit/test_(session|sample|ternary|kernels)|cli/test_(fetch|pack)'
+	$(call configure_and_build,$(BUILD)/tsan,-DBNT_WERROR=ON -DBNT_SANITIZE=thread)
+	cd $(BUILD)/tsan && ctest --output-on-failure --timeout 1200 -O ctest.log -R 'unit/test_(session|generate|sample|ternary|kernels)|cli/test_(fetch|pack)'
 
 C_FILES  = $(shell git ls-files '*.c' '*.h')
 SH_FILES = $(shell git ls-files '*.sh') .ci/run
 
 lint:
 	$(call need,$(DEBS_BUILD) $(DEBS_TEST) $(DEBS_LINT))
-	$(call configure_and_build,$(BUILD)/lint,-DCMAKE_EXPORT_COMPILE_COMMANDS=ON)
+	$(call configure_and_build,$(BUILD)/lint,-DBNT_WERROR=ON -DCMAKE_EXPORT_COMPILE_COMMANDS=ON)
 	clang-format --dry-run --Werror $(C_FILES)
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability --inline-suppr --suppress=missingIncludeSystem \
 	  -I. -DBNT_VERSION='""' -j $(JOBS) formats convert pack verify runtime

@@ -90,7 +90,9 @@ static void execute(char *const *arguments)
     }
     (void)execvp(arguments[0], arguments);
     bnt_cli_note("cannot run %s: %s", arguments[0],
-                 errno == ENOENT ? "there is no such tool" : strerror(errno));
+                 errno == ENOENT
+                     ? "there is no such tool (convert, pack, verify, info, eval, run, fetch)"
+                     : strerror(errno));
     _exit(BNT_EXIT_FAILED);
 }
 
@@ -219,10 +221,26 @@ static bool name_unfinished(const char *output)
     return n > 0 && (size_t)n < sizeof unfinished;
 }
 
+// Names on the Hub are "name" or "owner/name"; anything else that is no folder is a mistyped
+// folder.
+static bool looks_like_path(const char *source)
+{
+    const char *slash = strchr(source, '/');
+    return source[0] == '.' || source[0] == '/' || (slash && strchr(slash + 1, '/'));
+}
+
 static bool get_model(const struct get *g)
 {
     char folder[PATH_MAX];
     bool local = is_folder(g->source);
+    if (!local && looks_like_path(g->source)) {
+        bnt_cli_note("%s: no such folder", g->source);
+        return false;
+    }
+    if (is_folder(g->output)) {
+        bnt_cli_note("%s: is a directory: -o must name the file to make", g->output);
+        return false;
+    }
     if (!name_unfinished(g->output)) {
         bnt_cli_note("%s: the name is too long", g->output);
         return false;
@@ -268,6 +286,8 @@ static int get(int argc, char **argv)
             g.revision = optarg;
             break;
         case OPTION_EMBEDDING:
+            if (strcmp(optarg, "bf16") != 0 && strcmp(optarg, "int8") != 0)
+                return bnt_cli_usage("--embedding must be bf16 or int8, not '%s'", optarg);
             g.embedding = optarg;
             break;
         case OPTION_FORCE:

@@ -276,8 +276,9 @@ enum bnt_status bnt_output_open(struct bnt_output *out, const char *path, struct
     if (strcmp(path, "-") != 0)
         return open_temporary(out, err);
     if (isatty(STDOUT_FILENO))
-        return bnt_fail(err, BNT_ERR_IO,
-                        "standard output is a terminal: redirect it or use -o FILE");
+        return bnt_fail(
+            err, BNT_ERR_IO,
+            "standard output is a terminal: redirect it, or name a file instead of '-'");
 #ifdef F_SETPIPE_SZ
     (void)fcntl(STDOUT_FILENO, F_SETPIPE_SZ,
                 COPY_BYTES); // fewer switches between the tools of a pipeline; harmless elsewhere

@@ -6,28 +6,37 @@
 
 #include "formats/regex.h"
 
-// Oniguruma's word characters.
-#define WORD      "\\p{L}\\p{M}\\p{Nd}\\p{Pc}"
-#define WORD_SET  "[" WORD "]"
-#define OTHER_SET "[^" WORD "]"
+// Oniguruma's word characters, inside a class; outside, it also takes six fractions and
+// superscripts for some.
+#define WORD      "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define MORE_WORD "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
+#define WORD_SET  "[" WORD MORE_WORD "]"
+#define OTHER_SET "[^" WORD MORE_WORD "]"
 
-// Escapes whose meaning differs. \s is Unicode's White_Space there, \h a hex digit, \v one
-// character. NULL: no equivalent.
+// Unicode's White_Space, spelled out: PCRE2 knows the property since 10.40 only.
+#define SPACE                                                                                      \
+    "\\x09-\\x0D\\x20\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{"    \
+    "205F}\\x{3000}"
+
+// Escapes whose meaning differs. \s is White_Space there, \h a hex digit, \v one character. NULL:
+// no equivalent.
 static const struct {
     char escape;
     const char *outside; // of a class
     const char *inside;
 } escapes[] = {
-    {'s', "\\p{White_Space}", "\\p{White_Space}"},
-    {'S', "\\P{White_Space}", "\\P{White_Space}"},
-    {'h', "\\p{AHex}", "\\p{AHex}"},
-    {'H', "\\P{AHex}", "\\P{AHex}"},
+    {'s', "[" SPACE "]", SPACE},
+    {'S', "[^" SPACE "]", "\\P{White_Space}"},
+    {'h', "[0-9A-Fa-f]", "0-9A-Fa-f"},
+    {'H', "[^0-9A-Fa-f]", "\\P{AHex}"},
     {'v', "\\x0B", "\\x0B"},
     {'w', WORD_SET, WORD},
     {'W', OTHER_SET, NULL},
     {'b', "(?:(?<=" WORD_SET ")(?!" WORD_SET ")|(?<!" WORD_SET ")(?=" WORD_SET "))", "\\b"},
     {'B', "(?:(?<=" WORD_SET ")(?=" WORD_SET ")|(?<!" WORD_SET ")(?!" WORD_SET "))", NULL},
     {'K', NULL, NULL}, // moves the start of a match
+    {'Q', "Q", "Q"},   // no quoting there
+    {'E', "E", "E"},
 };
 
 // Names between "[:" and ":]". PCRE2's follow other definitions than Unicode's properties of that
@@ -39,7 +48,7 @@ static const struct {
     {"digit", "[:digit:]"},
     {"^digit", "[:^digit:]"},
     {"word", WORD},
-    {"space", "\\p{White_Space}"},
+    {"space", SPACE},
     {"punct", "\\p{P}\\p{S}"},
     {"alpha", "\\p{Alphabetic}"},
     {"alnum", "\\p{Alphabetic}\\p{Nd}"},

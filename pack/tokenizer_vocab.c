@@ -219,7 +219,7 @@ static enum bnt_status add_added_token(struct tokenizer_builder *b, const json_t
     b->token_size[i] = size;
     bool special = bnt_json_true(entry, "special");
     b->attr[i] = (uint8_t)(BNT_ATTR_ADDED | (special ? BNT_ATTR_SPECIAL : 0));
-    bool normalized = bnt_json_true(entry, "normalized") && bnt_json_get(b->json, "normalizer");
+    bool normalized = bnt_json_true(entry, "normalized"); // also without a normalizer: two passes
     struct bnt_added_record record = {
         .id = (uint32_t)i,
         .flags = (special ? BNT_ADDED_SPECIAL : 0u) | (normalized ? BNT_ADDED_NORMALIZED : 0u) |

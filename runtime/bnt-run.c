@@ -158,6 +158,7 @@ static enum bnt_status generate(const struct run_arguments *a, struct bnt_sessio
         return status; // output that failed is noticed when it is closed
     double end = bnt_run_now();
     (void)puts("");
+    (void)fflush(stdout); // before the statistics, where both go to one place
     if (!a->quiet)
         bnt_cli_note("%zu prompt tokens, %.1f tok/s; %zu generated, %.1f tok/s (%s); seed %" PRIu64
                      ", kernel %s",

@@ -188,8 +188,8 @@ enum bnt_status bnt_evaluate(struct bnt_session *session, const uint32_t *tokens
 struct bnt_sampling {
     float temperature; /* 0: the most likely token; otherwise logits are divided by it */
     uint32_t top_k;    /* keep the k most likely; 0: all */
-    float top_p;       /* then keep the fewest most likely whose probabilities reach p; 1: all */
-    uint64_t seed;     /* the same seed gives the same text */
+    float top_p;   /* then keep the fewest most likely whose probabilities reach p; 0 or 1: all */
+    uint64_t seed; /* the same seed gives the same text */
 };
 
 /*

@@ -2,7 +2,6 @@
 // bnt-run --chat: the keys and values of what was said stay in the session, so each turn costs only
 // its own tokens.
 #define _GNU_SOURCE // getline
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,8 +86,6 @@ static enum bnt_status answer(struct chat *c, const uint32_t *tokens, size_t cou
     c->has_pending = result.reason != BNT_STOP_EOS && result.n_tokens > 0;
     c->pending = printer.last;
     *failed = printer.failed || puts("") < 0 || fflush(stdout) != 0;
-    if (result.reason == BNT_STOP_CONTEXT)
-        bnt_cli_note("the context of %" PRIu32 " tokens is full", bnt_session_context(c->session));
     return BNT_OK;
 }
 

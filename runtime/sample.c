@@ -80,7 +80,6 @@ static size_t cut_top_p(struct bnt_candidate *c, size_t n, float p, float max)
     double sum = 0;
     for (size_t i = 0; i < n; i++)
         sum += weight(c[i].logit, max);
-    p = p > 0 ? p : 0;
     double floor = (1 - (double)p) / (double)n * sum;
     size_t likely = 0;
     for (size_t i = 0; i < n; i++) {
@@ -141,7 +140,7 @@ uint32_t bnt_sample(struct bnt_session *s, const float *logits, const struct bnt
         n = sampling->top_k;
         cut = true;
     }
-    if (sampling->top_p < 1) { // not so for NaN
+    if (sampling->top_p > 0 && sampling->top_p < 1) {
         n = cut_top_p(c, n, sampling->top_p, max);
         cut = true;
     }

@@ -108,6 +108,7 @@ enum bnt_status bnt_session_open(const struct bnt_model *model,
     s->context = context ? context : model->hyper.max_context;
     s->pool = bnt_pool_open(threads ? threads : processors());
     if (!s->pool || !allocate_cache(s) || !allocate_work(s)) {
+        context = s->context;
         bnt_session_close(s);
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory for a session of %" PRIu32 " tokens",
                         context);

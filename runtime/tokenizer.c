@@ -197,19 +197,25 @@ static enum bnt_status split(struct text_encoder *e, uint32_t step, bool at_star
     struct splitter s = {.encoder = e, .step = step, .text = text, .at_start = at_start};
     const bool invert = record->invert;
     size_t done = 0, from = 0, start, end;
+    bool after_match = false;
     while (done < size) {
         enum bnt_status status = next_match(e, step, text, size, from, &start, &end);
-        if (status == BNT_OK && start > done)
+        if (status != BNT_OK)
+            return status;
+        from = end;
+        if (end == start &&
+            end < size) // behind an empty match the search goes on at the next character
+            from += (size_t)bnt_utf8_next(text + end, size - end, NULL);
+        if (end == start && start == done && after_match)
+            continue; // an empty match directly behind a match is none
+        if (start > done)
             status = add_segment(&s, record->behavior, invert, done, start);
         if (status == BNT_OK && start < size)
             status = add_segment(&s, record->behavior, !invert, start, end);
         if (status != BNT_OK)
             return status;
         done = end;
-        from = end;
-        if (end == start &&
-            end < size) // behind an empty match the search goes on at the next character
-            from += (size_t)bnt_utf8_next(text + end, size - end, NULL);
+        after_match = true;
     }
     return flush(&s);
 }
@@ -275,7 +281,7 @@ static size_t previous_character(const uint8_t *text, size_t at)
 // connectors.
 static bool is_word_character(const uint8_t *text, size_t size)
 {
-    static const char pattern[] = "\\A[\\p{L}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}]";
+    static const char pattern[] = "\\A[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}]";
     pcre2_code *code = bnt_regex_compile((const uint8_t *)pattern, sizeof pattern - 1, NULL);
     pcre2_match_data *match = code ? pcre2_match_data_create(1, NULL) : NULL;
     bool found = match && pcre2_match(code, text, size, 0, PCRE2_NO_UTF_CHECK, match, NULL) >= 0;

@@ -150,11 +150,14 @@ def pretokenize(steps, text, search=None):
 
 def matches(search, step, text):
     """Where a split step's pattern matches, one after the other. Behind an empty match the search goes on at the next
-    character: unlike re.finditer, which tries for a match that is not empty at the same place first."""
-    found = search(step.text.decode('utf-8'), text, 0)
+    character: unlike re.finditer, which tries for a match that is not empty at the same place first. An empty match
+    directly behind a match is none."""
+    found, before = search(step.text.decode('utf-8'), text, 0), None
     while found is not None:
-        yield found
         start, end = found
+        if start < end or end != before:
+            yield found
+            before = end
         at = end + (start == end)
         found = search(step.text.decode('utf-8'), text, at) if at <= len(text) else None
 

@@ -261,7 +261,7 @@ static void many_ways_to_be_greedy(void **state)
 {
     static const struct bnt_sampling settings[] = {
         {0, 0, 1, 1}, {0, 5, 0.5f, 2},  {1, 1, 1, 3}, {1, 0, 1e-6f, 4},
-        {3, 0, 0, 5}, {1e-6f, 0, 1, 6}, {-1, 0, 1, 7}};
+        {3, 0, 1e-20f, 5}, {1e-6f, 0, 1, 6}, {-1, 0, 1, 7}};
     float logits[SMALL];
     uint64_t random = 3;
     (void)state;

@@ -5,13 +5,32 @@
 #include <pthread.h>
 
 #include "tests/unit/fairy.h"
+#include "tests/unit/tiny_model.h"
 
 enum { TOKENS = 40 }; // more than BNT_MAX_BATCH
 
 static const char *const checkpoints[] = {"fairy-6m", "variants/2b-packed", "variants/llama-packed",
                                           "variants/1bitllm-f32"};
-static const char *const files[] = {"0.bnt", "1.bnt", "2.bnt", "3.bnt", NULL};
+// The last two are random models of sizes that no multiple of anything fits.
+static const char *const files[] = {"0.bnt", "1.bnt", "2.bnt", "3.bnt", "4.bnt", "5.bnt", NULL};
+enum { MODELS = 6 };
 static char *dir;
+
+static void make_odd_model(const char *name, uint32_t ffn, uint32_t flags)
+{
+    char *path = test_join(dir, name);
+    struct bnt_hyper h = tiny_hyper(77);
+    h.n_layers = 2;
+    h.hidden_size = 45;
+    h.ffn_size = ffn;
+    h.n_heads = 6;
+    h.n_kv_heads = 3;
+    h.head_dim = 14;
+    h.flags = flags;
+    h.activation = BNT_ACTIVATION_SILU;
+    tiny_write(path, &h, NULL, 0, ffn);
+    free(path);
+}
 
 static int make_models(void **state)
 {
@@ -19,6 +38,8 @@ static int make_models(void **state)
     dir = test_make_dir();
     for (size_t i = 0; i < TEST_COUNT(checkpoints); i++)
         test_make_model(checkpoints[i], dir, files[i]);
+    make_odd_model(files[4], 101, BNT_HYPER_SUB_NORMS | BNT_HYPER_F32_EMBEDDINGS);
+    make_odd_model(files[5], 17, BNT_HYPER_TIED);
     return 0;
 }
 
@@ -88,7 +109,7 @@ static void logits_do_not_depend_on_pieces_threads_or_kernels(void **state)
 {
     const size_t all[] = {TOKENS};
     (void)state;
-    for (size_t i = TEST_TSAN ? 2 : 0; i < TEST_COUNT(checkpoints); i++) {
+    for (size_t i = TEST_TSAN ? 2 : 0; i < MODELS; i++) {
         struct bnt_model *model = test_open_model(dir, files[i], "scalar");
         uint32_t tokens[TOKENS];
         some_tokens(model, tokens, TOKENS, i);
