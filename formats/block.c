@@ -25,9 +25,9 @@ static uint32_t pack_word(const int8_t *w)
 
 static bool all_ternary(const int8_t *w, size_t n)
 {
-    unsigned bad = 0;
+    uint8_t bad = 0;
     for (size_t i = 0; i < n; i++)
-        bad |= (uint8_t)(w[i] + 1) > 2;
+        bad |= (uint8_t)((uint8_t)(w[i] + 1) > 2);
     return !bad;
 }
 

@@ -51,20 +51,36 @@ enum bnt_status bnt_source_scale(const struct bnt_checkpoint *c, const struct bn
                     source->name, (double)source->weight_scale);
 }
 
-// Row r sits in bits 2i, 2i+1 of packed row r mod (rows/4), with i = r / (rows/4); the code is the
-// weight + 1.
+// One row of codes, the weight + 1 each, in bits shift and shift + 1. Bytes all the way and a
+// constant shift: this becomes vector code.
+static inline __attribute__((always_inline)) bool unpack_at(const uint8_t *from, uint32_t n,
+                                                            unsigned shift, int8_t *out)
+{
+    uint8_t bad = 0;
+    for (uint32_t k = 0; k < n; k++) {
+        uint8_t code = (uint8_t)(from[k] >> shift & 3);
+        bad |= (uint8_t)(code & code >> 1); // only 3 has both bits
+        out[k] = (int8_t)(code - 1);
+    }
+    return !bad;
+}
+
+// Row r sits in bits 2i, 2i+1 of packed row r mod (rows/4), with i = r / (rows/4).
 static bool unpack_row(const struct bnt_source *source, uint32_t r, int8_t *out)
 {
     uint32_t quarter = source->place.rows / 4;
-    const uint8_t *from = source->data + (uint64_t)(r % quarter) * source->place.cols;
-    unsigned shift = 2 * (r / quarter);
-    unsigned bad = 0;
-    for (uint32_t k = 0; k < source->place.cols; k++) {
-        unsigned code = from[k] >> shift & 3u;
-        bad |= code == 3;
-        out[k] = (int8_t)((int)code - 1);
+    uint32_t cols = source->place.cols;
+    const uint8_t *from = source->data + (uint64_t)(r % quarter) * cols;
+    switch (r / quarter) {
+    case 0:
+        return unpack_at(from, cols, 0, out);
+    case 1:
+        return unpack_at(from, cols, 2, out);
+    case 2:
+        return unpack_at(from, cols, 4, out);
+    default:
+        return unpack_at(from, cols, 6, out);
     }
-    return !bad;
 }
 
 enum bnt_status bnt_source_ternary_rows(const struct bnt_checkpoint *c,
