@@ -8,7 +8,6 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -46,8 +45,7 @@ struct get {
 
 // --- running tools ---
 
-// What a signal has to clean up: the file that is not finished yet. The tools get the signal from
-// the terminal themselves.
+// What a signal has to clean up: the tools at work, and the file that is not finished yet.
 static char unfinished[PATH_MAX];
 static atomic_int children[MAX_CHILDREN];
 
@@ -58,6 +56,11 @@ static void clean_up_and_die(int signal_number)
         if (child > 0)
             (void)kill(child, SIGTERM);
     }
+    for (int i = 0; i < MAX_CHILDREN; i++) { // bnt-pack may just be giving the file its name
+        int child = atomic_load(&children[i]);
+        if (child > 0)
+            (void)waitpid(child, NULL, 0);
+    }
     if (unfinished[0])
         (void)unlink(unfinished);
     (void)raise(signal_number); // SA_RESETHAND: now it ends us
@@ -65,7 +68,7 @@ static void clean_up_and_die(int signal_number)
 
 static void handle_signals(void)
 {
-    static const int deadly[] = {SIGHUP, SIGINT, SIGTERM};
+    static const int deadly[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXCPU};
     struct sigaction action = {.sa_handler = clean_up_and_die, .sa_flags = (int)SA_RESETHAND};
     (void)sigemptyset(&action.sa_mask);
     for (size_t i = 0; i < sizeof deadly / sizeof deadly[0]; i++) {
@@ -99,11 +102,19 @@ static void execute(char *const *arguments)
 // Starts a tool with these standard streams (−1: inherited). Returns its process, or −1.
 static pid_t start(int slot, char *const *arguments, int input, int output)
 {
+    // A signal must not come between the child's beginning and our knowing it.
+    sigset_t all, before;
+    (void)sigfillset(&all);
+    (void)sigprocmask(SIG_BLOCK, &all, &before);
     pid_t child = fork();
-    if (child != 0) {
+    if (child > 0)
         atomic_store(&children[slot], (int)child);
+    int problem = errno;
+    (void)sigprocmask(SIG_SETMASK, &before, NULL);
+    if (child < 0)
+        bnt_cli_note("cannot start %s: %s", arguments[0], strerror(problem));
+    if (child != 0)
         return child;
-    }
     if (input >= 0)
         (void)dup2(input, STDIN_FILENO);
     if (output >= 0)

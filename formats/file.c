@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -341,6 +340,8 @@ static enum bnt_status commit_spooled(struct bnt_output *out, struct bnt_error *
     enum bnt_status status = copy_all(out->fd, STDOUT_FILENO, "standard output", err);
     (void)close(out->fd);
     out->fd = -1;
+    if (status == BNT_OK && close(STDOUT_FILENO) != 0) // some file systems report a full disk here
+        status = write_failed(out, err);
     return status;
 }
 

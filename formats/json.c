@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "formats/json.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+#include "formats/utf8.h"
 
 enum { MAX_DEPTH = 100 };
 
@@ -64,4 +67,19 @@ const char *bnt_json_text(const json_t *object, const char *key, const char *fal
 bool bnt_json_true(const json_t *object, const char *key)
 {
     return json_is_true(json_object_get(object, key));
+}
+
+json_t *bnt_json_string(const char *text)
+{
+    size_t size = strlen(text);
+    char *copy = strdup(text);
+    for (size_t at = 0; copy && at < size;) {
+        int n = bnt_utf8_next((const uint8_t *)copy + at, size - at, NULL);
+        if (n <= 0)
+            copy[at] = '?';
+        at += n > 0 ? (size_t)n : 1;
+    }
+    json_t *string = copy ? json_string(copy) : NULL;
+    free(copy);
+    return string;
 }

@@ -18,6 +18,9 @@ enum bnt_status bnt_json_parse(const char *text, size_t size, const char *name, 
 json_t *bnt_json_get(const json_t *object, const char *key);
 // The text of a member, or fallback when it is missing or no string.
 const char *bnt_json_text(const json_t *object, const char *key, const char *fallback);
+// A text as a JSON string whatever its bytes are: what is no UTF-8 becomes '?'. A new reference, or
+// NULL.
+json_t *bnt_json_string(const char *text);
 // true only for a member that is true.
 bool bnt_json_true(const json_t *object, const char *key);
 

@@ -165,7 +165,7 @@ enum {                                                                // bits of
 #define BNT_NO_TOKEN UINT32_MAX
 enum { BNT_TOKENIZER_MAX_LIST = 65536 }; // of added tokens, prefix and suffix (R24)
 enum { BNT_TOKENIZER_MAX_STEPS = 64 };   // encoding recurses once a step
-enum { BNT_TOKENIZER_MAX_TEXT = 65535 };
+enum { BNT_TOKENIZER_MAX_TEXT = 65535, BNT_TOKENIZER_MAX_ADDED = 1024 };
 
 struct bnt_tokenizer_record {
     uint32_t kind;

@@ -231,6 +231,11 @@ enum bnt_status bnt_st_builder_finish(struct bnt_st_builder *builder, char **byt
     size_t length = json_dumpb(builder->json, NULL, 0, JSON_COMPACT);
     uint64_t padded = bnt_round_up(length + 8, 64) - 8;
     *size = (size_t)padded + 8;
+    *bytes = NULL;
+    if (padded > BNT_ST_MAX_HEADER)
+        return bnt_fail(
+            err, BNT_ERR_UNSUPPORTED,
+            "the config and tokenizer files are too large: the header would be over 100 MB");
     *bytes = length > 0 ? malloc(*size) : NULL;
     if (!*bytes)
         return out_of_memory(err);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "formats/tokenizer_view.h"
 
-#include <inttypes.h>
 #include <string.h>
 
 #include "formats/cursor.h"
@@ -134,7 +133,8 @@ static bool concatenates(const struct bnt_tokenizer_view *v, const struct bnt_me
     const uint8_t *left = bnt_token_bytes(v, m->left, &left_size);
     const uint8_t *right = bnt_token_bytes(v, m->right, &right_size);
     const uint8_t *result = bnt_token_bytes(v, m->result, &size);
-    return size == left_size + right_size && memcmp(result, left, left_size) == 0 &&
+    return left_size > 0 && right_size > 0 && size <= BNT_TOKENIZER_MAX_TEXT &&
+           size == left_size + right_size && memcmp(result, left, left_size) == 0 &&
            memcmp(result + left_size, right, right_size) == 0;
 }
 
@@ -149,7 +149,8 @@ static const char *merge_problem(const struct bnt_tokenizer_view *v)
         if (i > 0 && ((uint64_t)m[i - 1].left << 32 | m[i - 1].right) >= key)
             return "merges are not strictly ascending";
         if (!concatenates(v, &m[i]))
-            return "a merge's result is not left followed by right";
+            return "a merge's result is not left followed by right, or empty in a part, or too "
+                   "long";
     }
     return NULL;
 }
@@ -236,7 +237,7 @@ static const char *text_problem(const struct bnt_tokenizer_view *v)
     const struct bnt_tokenizer_record *r = &v->record;
     for (uint32_t i = 0; i < r->n_added; i++) {
         const struct bnt_added_record *a = &v->added[i];
-        if (a->size == 0 || a->size > BNT_TOKENIZER_MAX_TEXT || !is_text(v, a->offset, a->size))
+        if (a->size == 0 || a->size > BNT_TOKENIZER_MAX_ADDED || !is_text(v, a->offset, a->size))
             return "an added token's text is empty, too long or not UTF-8";
         if (a->flags >= 2 * BNT_ADDED_NORMALIZED)
             return "an added token has unknown flags";

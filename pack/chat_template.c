@@ -78,6 +78,10 @@ static bool simplify(const char *text, size_t size, struct bnt_buffer *out)
 
 static const struct known *recognise(const char *simple)
 {
+    // Llama 3.1 and later write the date into every conversation: another template, though it looks
+    // the same.
+    if (strstr(simple, "date_string") || strstr(simple, "CuttingKnowledge"))
+        return NULL;
     for (size_t i = 0; i < KNOWN; i++) {
         bool all = true;
         for (size_t j = 0; j < MARKS && known[i].marks[j]; j++)

@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include "formats/block.h"
-#include "formats/bytes.h"
 #include "formats/cli.h"
 #include "formats/config.h"
 #include "formats/json.h"
@@ -544,7 +543,7 @@ enum bnt_status bnt_pack_matrix(const char *path, const char *tensor, struct bnt
     struct bnt_map map;
     struct bnt_st_header header = {0};
     const uint8_t *data;
-    enum bnt_status status = bnt_map_open(&map, path, err);
+    enum bnt_status status = bnt_input_map(&map, path, err);
     if (status != BNT_OK)
         return status;
     status = bnt_st_open(&header, map.data, map.size, path, &data, err);

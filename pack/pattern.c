@@ -256,6 +256,7 @@ void bnt_pattern_quote(const char *text, size_t size, struct bnt_buffer *out)
 enum bnt_status bnt_pattern_check(const uint8_t *pattern, size_t size, struct bnt_error *err)
 {
     pcre2_code *code = bnt_regex_compile(pattern, size, err);
+    bool compiles = code != NULL;
     pcre2_code_free(code);
-    return code ? BNT_OK : BNT_ERR_FORMAT;
+    return compiles ? BNT_OK : BNT_ERR_FORMAT;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Byte-pair merging of one piece of text (bnt.md section 8, encoding step 3).
+// Byte-pair merging of one piece of text (bnt.md section 8, encoding step 4).
 #ifndef BNT_RUNTIME_BPE_H
 #define BNT_RUNTIME_BPE_H
 

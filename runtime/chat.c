@@ -34,7 +34,8 @@ static size_t trailing_space(const uint8_t *text, size_t size)
         do
             start--;
         while (start > 0 && (text[start] & 0xC0) == 0x80);
-        if (bnt_utf8_next(text + start, end - start, &c) <= 0 || !bnt_is_white_space(c))
+        if (bnt_utf8_next(text + start, end - start, &c) != (int)(end - start) ||
+            !bnt_is_white_space(c))
             break;
         end = start;
     }

@@ -67,8 +67,10 @@ static enum bnt_status open_view(struct bnt_model *m, struct bnt_error *err)
     if (s)
         m->has_tokenizer = bnt_tokenizer_view_open(&m->tokenizer, m->map.data + s->offset, s->size,
                                                    m->view.hyper.vocab_size, &report);
-    s = m->has_tokenizer ? bnt_view_section(&m->view, BNT_SECTION_CHAT) : NULL;
-    if (s)
+    s = report.count ? NULL : bnt_view_section(&m->view, BNT_SECTION_CHAT);
+    if (s && !m->has_tokenizer)
+        bnt_report(&report, "R29", "section CHAT without TOKN");
+    else if (s)
         m->has_chat = bnt_chat_view_open(&m->chat, m->map.data + s->offset, s->size,
                                          m->view.hyper.vocab_size, &report);
     if (report.count && err)

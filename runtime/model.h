@@ -43,8 +43,6 @@ struct bnt_model {
     pcre2_code **patterns;   // (n_steps), NULL for steps without one
     int32_t byte_token[256]; // of each byte: its lookup token (byte-level) or byte token, or −1
     bool added_start[256];   // bytes with which some added token begins
-    uint32_t *added_sizes;   // the different lengths of added tokens, descending
-    size_t n_added_sizes;
     const struct bnt_kernels *kernels;
     struct bnt_model_info info;
 };

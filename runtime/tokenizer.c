@@ -38,28 +38,6 @@ static void fill_byte_tokens(struct bnt_model *m)
     }
 }
 
-// The different lengths of added tokens, longest first, and the bytes they begin with.
-static enum bnt_status list_added_sizes(struct bnt_model *m, struct bnt_error *err)
-{
-    const struct bnt_tokenizer_view *v = &m->tokenizer;
-    bool *present = calloc(BNT_TOKENIZER_MAX_TEXT + 1, sizeof *present);
-    m->added_sizes = calloc((size_t)v->record.n_added + 1, sizeof m->added_sizes[0]);
-    if (!present || !m->added_sizes) {
-        free(present);
-        return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
-    }
-    for (uint32_t i = 0; i < v->record.n_added; i++) {
-        m->added_start[v->pool[v->added[i].offset]] = true;
-        present[v->added[i].size] = true; // R26: at most BNT_TOKENIZER_MAX_TEXT
-    }
-    for (uint32_t size = BNT_TOKENIZER_MAX_TEXT; size > 0; size--) {
-        if (present[size])
-            m->added_sizes[m->n_added_sizes++] = size;
-    }
-    free(present);
-    return BNT_OK;
-}
-
 enum bnt_status bnt_tokenizer_bind(struct bnt_model *m, struct bnt_error *err)
 {
     const struct bnt_tokenizer_view *v = &m->tokenizer;
@@ -76,7 +54,9 @@ enum bnt_status bnt_tokenizer_bind(struct bnt_model *m, struct bnt_error *err)
         }
     }
     fill_byte_tokens(m);
-    return list_added_sizes(m, err);
+    for (uint32_t i = 0; i < v->record.n_added; i++)
+        m->added_start[v->pool[v->added[i].offset]] = true; // R26: it is not empty
+    return BNT_OK;
 }
 
 void bnt_tokenizer_unbind(struct bnt_model *m)
@@ -84,9 +64,7 @@ void bnt_tokenizer_unbind(struct bnt_model *m)
     for (uint32_t i = 0; m->patterns && i < m->tokenizer.record.n_steps; i++)
         pcre2_code_free(m->patterns[i]);
     free(m->patterns);
-    free(m->added_sizes);
     m->patterns = NULL;
-    m->added_sizes = NULL;
 }
 
 // --- pre-tokenizer steps ---
@@ -298,43 +276,44 @@ static bool stands_alone(const uint8_t *text, size_t size, size_t start, size_t 
     return end == size || !is_word_character(text + end, size - end);
 }
 
-// The added token with this text, or NULL. The table is sorted (R25).
-static const struct bnt_added_record *find_added_text(const struct bnt_tokenizer_view *v,
-                                                      const uint8_t *text, size_t size)
+// The first of the added tokens low … high − 1 (they share their first `depth` bytes) whose byte at
+// depth is not below `byte`. One that ends there comes before all.
+static uint32_t first_not_below(const struct bnt_tokenizer_view *v, uint32_t low, uint32_t high,
+                                uint32_t depth, unsigned byte)
 {
-    uint32_t low = 0, high = v->record.n_added;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
         const struct bnt_added_record *a = &v->added[middle];
-        int order = memcmp(v->pool + a->offset, text, a->size < size ? a->size : size);
-        if (order == 0)
-            order = (a->size > size) - (a->size < size);
-        if (order == 0)
-            return a;
-        if (order < 0)
+        if (a->size <= depth || v->pool[a->offset + depth] < byte)
             low = middle + 1;
         else
             high = middle;
     }
-    return NULL;
+    return low;
 }
 
 // The longest added token that begins at `at`, or NULL. normalized: of those matched after the
-// normalizer, or before.
+// normalizer, or before. The table is sorted (R25): each byte of the text narrows the range of
+// tokens that can still match.
 static const struct bnt_added_record *longest_added(const struct bnt_model *m, bool normalized,
                                                     const uint8_t *text, size_t size, size_t at)
 {
+    const struct bnt_tokenizer_view *v = &m->tokenizer;
+    const struct bnt_added_record *longest = NULL;
+    uint32_t low = 0, high = v->record.n_added;
     if (!m->added_start[text[at]])
         return NULL;
-    for (size_t i = 0; i < m->n_added_sizes; i++) { // longest first
-        if (m->added_sizes[i] > size - at)
-            continue;
-        const struct bnt_added_record *a =
-            find_added_text(&m->tokenizer, text + at, m->added_sizes[i]);
-        if (a && !!(a->flags & BNT_ADDED_NORMALIZED) == normalized)
-            return a;
+    for (uint32_t depth = 0; depth < size - at && low < high; depth++) {
+        unsigned byte = text[at + depth];
+        low = first_not_below(v, low, high, depth, byte);
+        high = first_not_below(v, low, high, depth, byte + 1);
+        if (low == high)
+            break;
+        const struct bnt_added_record *a = &v->added[low]; // the shortest of the range
+        if (a->size == depth + 1 && !!(a->flags & BNT_ADDED_NORMALIZED) == normalized)
+            longest = a;
     }
-    return NULL;
+    return longest;
 }
 
 // Whether the normalizer leaves spaces that were marks in the original tokenizer (a mark is no
@@ -482,6 +461,8 @@ static enum bnt_status encode_checked(struct text_encoder *e, const char *text, 
     e->match = pcre2_match_data_create(1, NULL);
     e->limits = pcre2_match_context_create(NULL);
     e->budget = (uint64_t)GROWTH_LIMIT * size + GROWTH_FREE;
+    e->budget =
+        e->budget < UINT32_MAX ? e->budget : UINT32_MAX - 1; // pieces are counted in 32 bits
     if (!e->match || !e->limits)
         return no_memory(e);
     (void)pcre2_set_heap_limit(e->limits, HEAP_LIMIT_KIB);

@@ -163,8 +163,8 @@ static json_t *describe(const char *path, const struct bnt_view *v)
     bnt_sha256_text(v->header.content_sha256, sha256);
     (void)snprintf(version, sizeof version, "%u.%u", v->header.version_major,
                    v->header.version_minor);
-    return json_pack("{s:s, s:s, s:I, s:s, s:o, s:o, s:o, s:o, s:o}", "file", path, "version",
-                     version, "file_size", (json_int_t)v->size, "content_sha256", sha256,
+    return json_pack("{s:o, s:s, s:I, s:s, s:o, s:o, s:o, s:o, s:o}", "file", bnt_json_string(path),
+                     "version", version, "file_size", (json_int_t)v->size, "content_sha256", sha256,
                      "hyperparameters", describe_hyper(&v->hyper), "sections", describe_sections(v),
                      "tokenizer", describe_tokenizer(v), "provenance", describe_provenance(v),
                      "tensors", describe_tensors(v));

@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "formats/cli.h"
+#include "formats/json.h"
 #include "formats/parallel.h"
 #include "verify/verify.h"
 
@@ -45,10 +46,13 @@ static bool print_json(const char *path, const struct findings *f)
 {
     json_t *broken = json_array();
     for (size_t i = 0; i < f->count; i++)
-        (void)json_array_append_new(broken, json_pack("{s:s, s:s}", "rule", f->items[i].rule,
-                                                      "message", f->items[i].message));
-    json_t *json = json_pack("{s:s, s:b, s:o, s:I}", "file", path, "valid", f->total == 0, "broken",
-                             broken, "broken_count", (json_int_t)f->total);
+        (void)json_array_append_new(broken,
+                                    json_pack("{s:s, s:o}", "rule", f->items[i].rule, "message",
+                                              bnt_json_string(f->items[i].message)));
+    json_t *json = json_pack("{s:o, s:b, s:o, s:I}", "file", bnt_json_string(path), "valid",
+                             f->total == 0, "broken", broken, "broken_count", (json_int_t)f->total);
+    if (!json)
+        bnt_cli_note("out of memory");
     bool ok = json && json_dumpf(json, stdout, JSON_INDENT(2)) == 0 && puts("") >= 0;
     json_decref(json);
     return ok;

@@ -11,7 +11,7 @@
 #include "formats/file.h"
 #include "verify/findings.h"
 
-// R1 … R28. What breaks a rule goes to findings; rules that cannot be judged because of another
+// R1 … R29. What breaks a rule goes to findings; rules that cannot be judged because of another
 // broken one are passed over. Returns whether the view may be used for more.
 bool bnt_verify_file(const struct bnt_map *map, struct bnt_view *view, unsigned threads,
                      struct findings *findings);

@@ -9,6 +9,7 @@ from floats import f32
 from layout import ROLES, TERNARY
 
 MAX_COUNTS = {'n_added': 65536, 'n_steps': 64, 'n_prefix': 65536, 'n_suffix': 65536}
+MAX_ADDED = 1024
 MAX_TEXT = 65535  # bytes of a step's or an added token's
 MAX_NESTING = 100
 
@@ -78,6 +79,10 @@ def _ids(h, arrays):
             yield 'R25', '%s: an id is not below n_tokens' % name
 
 
+def _is_merge(left, right, result):
+    return left and right and left + right == result and len(result) <= MAX_TEXT
+
+
 def _order(t):
     """R25 by what can be looked up: wrong ids were reported before."""
     words = [t.tokens[i] for i in t.lookup if i < len(t.tokens)]
@@ -91,7 +96,7 @@ def _order(t):
         yield 'R25', 'merges do not ascend by (left, right)'
     for m in t.merges:
         if max(m.left, m.right, m.result) < len(t.tokens) and \
-                t.tokens[m.left] + t.tokens[m.right] != t.tokens[m.result]:
+                not _is_merge(t.tokens[m.left], t.tokens[m.right], t.tokens[m.result]):
             yield 'R25', 'merge %d %d: the result has other bytes' % (m.left, m.right)
             return
 
@@ -105,8 +110,8 @@ def _is_utf8(raw):
 
 
 def _added(t):
-    if any(not 1 <= len(a.text) <= MAX_TEXT for a in t.added):
-        yield 'R26', 'an added token has no text or one of more than %d bytes' % MAX_TEXT
+    if any(not 1 <= len(a.text) <= MAX_ADDED for a in t.added):
+        yield 'R26', 'an added token has no text or one of more than %d bytes' % MAX_ADDED
     if any(a.flags & ~31 for a in t.added):
         yield 'R26', 'an added token has unknown flags'
 

@@ -276,9 +276,9 @@ class Text(unittest.TestCase):
 
     def test_long_texts(self):
         t = good.tokenizer_long().tokenizer
-        self.assertEqual(bpe.encode(t, 'b' * 65535 + 'a'), [1] + [1] * 65534 + [0, 0])  # the token, the prefix, a
+        self.assertEqual(bpe.encode(t, 'b' * 1024 + 'a'), [1] + [1] * 65534 + [0, 0])  # the token, the prefix, a
         self.assertEqual(bpe.encode(t, 'a' * 65536), [1] * 65534 + [0, 1, 0])  # the prefix, what replaces, a
-        self.assertEqual(bpe.encode(t, 'b' * 65534 + 'aa'), [1] * 65534 + [0, 0])  # it begins with the prefix
+        self.assertEqual(bpe.encode(t, 'b' * 1023 + 'aa'), [1] * 65534 + [0] + [1] * 1023 + [0, 0])  # too short for the token
 
     def test_conversation(self):
         talk = good.chat_texts().chat
