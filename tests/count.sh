@@ -6,6 +6,7 @@ passed=0
 failed=0
 for folder in "$@"; do
     # ctest's last words: "100% tests passed, 0 tests failed out of 24"
+    # shellcheck disable=SC2046 # two numbers, to be split
     set -- $(sed -n 's/.*tests passed, \([0-9]*\) tests failed out of \([0-9]*\)$/\1 \2/p' "$folder/ctest.log")
     if [ $# -ne 2 ]; then
         echo "count.sh: $folder/ctest.log has no result" >&2

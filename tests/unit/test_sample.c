@@ -260,7 +260,7 @@ static uint32_t define_greedy(const float *logits, uint32_t vocab)
 static void many_ways_to_be_greedy(void **state)
 {
     static const struct bnt_sampling settings[] = {
-        {0, 0, 1, 1}, {0, 5, 0.5f, 2},  {1, 1, 1, 3}, {1, 0, 1e-6f, 4},
+        {0, 0, 1, 1},      {0, 5, 0.5f, 2},  {1, 1, 1, 3}, {1, 0, 1e-6f, 4},
         {3, 0, 1e-20f, 5}, {1e-6f, 0, 1, 6}, {-1, 0, 1, 7}};
     float logits[SMALL];
     uint64_t random = 3;
