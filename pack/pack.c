@@ -543,7 +543,9 @@ enum bnt_status bnt_pack_matrix(const char *path, const char *tensor, struct bnt
     struct bnt_map map;
     struct bnt_st_header header = {0};
     const uint8_t *data;
-    enum bnt_status status = bnt_input_map(&map, path, err);
+    // A pipe by name might never be written to; standard input is somebody's intention.
+    enum bnt_status status =
+        strcmp(path, "-") == 0 ? bnt_input_map(&map, path, err) : bnt_map_open(&map, path, err);
     if (status != BNT_OK)
         return status;
     status = bnt_st_open(&header, map.data, map.size, path, &data, err);
