@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A Hugging Face Hub on 127.0.0.1, with faults to order: what shared/reference/hub.md says of the protocol, and no more.
+"""A Hugging Face Hub on 127.0.0.1, with faults to order: the protocol as huggingface_hub 1.29 speaks it, and no more.
 
 Two servers: the Hub itself, and the host that LFS files are redirected to, which has another port and must never see
 a token. Both note every request. Python's standard library only.

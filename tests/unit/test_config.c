@@ -402,7 +402,8 @@ static void generation_config_gives_the_sampling_defaults(void **state)
 
 #define Q "{\"quant_method\":\"bitnet\""
 
-// shared/reference/checkpoints.md, "Scale direction".
+// Which way a stored scale counts: README.md, "Which checkpoints"; transformers decides by
+// linear_class.
 static const struct {
     const char *quantization; // NULL: none
     const char *weight_bits;
