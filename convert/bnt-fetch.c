@@ -3,7 +3,6 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <jansson.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -181,7 +180,6 @@ int main(int argc, char **argv)
 {
     struct arguments a = {.fetch = {.revision = "main", .jobs = 4}};
     bnt_cli_init("bnt-fetch");
-    (void)signal(SIGXFSZ, SIG_IGN); // a file too large for its limit is an error of write
     a.include = calloc((size_t)argc, sizeof *a.include);
     if (!a.include) {
         bnt_cli_note("out of memory");

@@ -66,19 +66,6 @@ static void clean_up_and_die(int signal_number)
     (void)raise(signal_number); // SA_RESETHAND: now it ends us
 }
 
-static void handle_signals(void)
-{
-    static const int deadly[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXCPU};
-    struct sigaction action = {.sa_handler = clean_up_and_die, .sa_flags = (int)SA_RESETHAND};
-    (void)sigemptyset(&action.sa_mask);
-    for (size_t i = 0; i < sizeof deadly / sizeof deadly[0]; i++) {
-        struct sigaction before; // what the caller ignores (nohup does) stays ignored
-        if (sigaction(deadly[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
-            (void)sigaction(deadly[i], &action, NULL);
-    }
-    (void)signal(SIGPIPE, SIG_DFL); // the tools decide for themselves
-}
-
 // The tools lie beside this program; failing that, in PATH.
 static void execute(char *const *arguments)
 {
@@ -320,7 +307,8 @@ static int get(int argc, char **argv)
     if (!g.output || strcmp(g.output, "-") == 0)
         return bnt_cli_usage("get: -o OUT.bnt is missing");
     g.source = argv[optind];
-    handle_signals();
+    bnt_catch_deadly_signals(clean_up_and_die);
+    (void)signal(SIGPIPE, SIG_DFL); // the tools decide for themselves
     return get_model(&g) ? BNT_EXIT_OK : BNT_EXIT_FAILED;
 }
 

@@ -210,18 +210,23 @@ static void remove_and_die(int signal_number)
     (void)raise(signal_number);
 }
 
-void bnt_output_handle_signals(void)
+void bnt_catch_deadly_signals(void (*handler)(int signal_number))
 {
     static const int deadly[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXCPU};
-    struct sigaction action = {.sa_handler = remove_and_die, .sa_flags = (int)SA_RESETHAND};
+    struct sigaction action = {.sa_handler = handler, .sa_flags = (int)SA_RESETHAND};
     (void)sigemptyset(&action.sa_mask);
     for (size_t i = 0; i < sizeof deadly / sizeof deadly[0]; i++) {
         struct sigaction before; // what the caller ignores (nohup does) stays ignored
         if (sigaction(deadly[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
             (void)sigaction(deadly[i], &action, NULL);
     }
+}
+
+void bnt_output_handle_signals(void)
+{
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     (void)sigemptyset(&ignore.sa_mask);
+    bnt_catch_deadly_signals(remove_and_die);
     (void)sigaction(SIGPIPE, &ignore, NULL);
     (void)sigaction(SIGXFSZ, &ignore, NULL);
 }

@@ -65,4 +65,9 @@ void bnt_output_abort(struct bnt_output *out);
 // tools, once at the start.
 void bnt_output_handle_signals(void);
 
+// The mechanism behind it: handler is called once for the signals HUP, INT, QUIT, TERM and XCPU,
+// unless they are ignored, and then raises the signal again, which ends the process. It may do only
+// what is safe in a signal handler.
+void bnt_catch_deadly_signals(void (*handler)(int signal_number));
+
 #endif

@@ -20,20 +20,18 @@ static void make_alphabet(struct tokenizer_builder *b)
     }
 }
 
-// The bytes of a token's text in the byte-level alphabet; false if any character is none of it.
-// out: room for size bytes, or NULL to ask only.
-static bool to_bytes(const struct tokenizer_builder *b, const char *text, size_t size, uint8_t *out,
-                     size_t *out_size)
+// Appends the bytes of a token's text in the byte-level alphabet; false, with some of them
+// appended, if any character is none of it.
+static bool put_bytes(const struct tokenizer_builder *b, const char *text, size_t size,
+                      struct bnt_buffer *out)
 {
-    *out_size = 0;
     for (size_t at = 0; at < size;) {
         uint32_t code;
         int n = bnt_utf8_next((const uint8_t *)text + at, size - at, &code);
         if (n <= 0 || code >= ALPHABET_END || b->byte_of[code] < 0)
             return false;
-        if (out)
-            out[*out_size] = (uint8_t)b->byte_of[code];
-        *out_size += 1;
+        const uint8_t byte = (uint8_t)b->byte_of[code];
+        bnt_buffer_put(out, &byte, 1);
         at += (size_t)n;
     }
     return true;
@@ -55,19 +53,13 @@ void bnt_builder_put_text(const struct tokenizer_builder *b, const char *text, s
     }
 }
 
-// Appends the bytes that a token's text stands for in the input. false: no input leads to it.
+// Appends the bytes that a token's text stands for in the input. false, perhaps with some appended:
+// no input leads to it.
 static bool put_matched(const struct tokenizer_builder *b, const char *text, size_t size,
                         struct bnt_buffer *out)
 {
-    if (b->record.kind == BNT_TOKENIZER_BYTE_BPE) {
-        uint8_t *bytes = malloc(size + 1);
-        size_t n;
-        bool ok = bytes && to_bytes(b, text, size, bytes, &n);
-        if (ok)
-            bnt_buffer_put(out, bytes, n);
-        free(bytes);
-        return ok;
-    }
+    if (b->record.kind == BNT_TOKENIZER_BYTE_BPE)
+        return put_bytes(b, text, size, out);
     if (b->mark && memchr(text, ' ', size))
         return false; // every space of the input has become a mark
     bnt_builder_put_text(b, text, size, out);
