@@ -78,6 +78,22 @@ static inline uint16_t bnt_bf16_from_float(float v)
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+// Round to nearest, ties to even, limited to ±65504. NaN stays NaN.
+static inline uint16_t bnt_f16_from_float(float v)
+{
+    uint32_t bits = bnt_bits_from_float(v), sign = bits >> 16 & 0x8000,
+             magnitude = bits & 0x7fffffff;
+    if (magnitude > 0x7f800000)
+        return (uint16_t)(sign | 0x7e00);
+    if (magnitude > 0x477fe000) // 65504
+        magnitude = 0x477fe000;
+    if (magnitude < 0x38800000) { // below 2^-14: adding 0.5 leaves multiples of 2^-24, rounded
+        float shifted = bnt_float_from_bits(magnitude) + 0.5f;
+        return (uint16_t)(sign | (bnt_bits_from_float(shifted) - 0x3f000000));
+    }
+    return (uint16_t)(sign | (magnitude - 0x38000000 + 0xfff + (magnitude >> 13 & 1)) >> 13);
+}
+
 static inline uint64_t bnt_round_up(uint64_t x, uint64_t multiple)
 {
     return (x + multiple - 1) / multiple * multiple;

@@ -33,6 +33,7 @@ static const char help[] =
     "      --stop=TEXT       end before this text; may be given several times\n"
     "      --ignore-eos      go on when the model ends the text\n"
     "  -c, --context=N       room for N tokens (default: as many as needed, up to the model's)\n"
+    "      --cache=TYPE      keep keys and values as f16 (default) or f32\n"
     "  -t, --threads=N       use N threads (default: the processors of this machine)\n"
     "      --device=DEVICE   auto or cpu (this version has no other)\n"
     "      --kernel=NAME     use these kernels instead of the best ones; --version lists them\n"
@@ -183,7 +184,8 @@ static enum bnt_status run_model(const struct run_arguments *a, const struct bnt
         uint64_t needed = count + a->tokens < most ? count + a->tokens : most;
         const struct bnt_session_options options = {
             .context = (uint32_t)(a->context ? a->context : needed),
-            .threads = (uint32_t)a->threads};
+            .threads = (uint32_t)a->threads,
+            .cache = a->cache};
         status = bnt_session_open(model, &options, &session, err);
     }
     if (status == BNT_OK)
@@ -232,6 +234,7 @@ enum {
     OPTION_SEED,
     OPTION_STOP,
     OPTION_IGNORE_EOS,
+    OPTION_CACHE,
     OPTION_DEVICE,
     OPTION_KERNEL,
     OPTION_HELP,
@@ -253,6 +256,7 @@ static const struct option options[] = {
     {"stop", required_argument, NULL, OPTION_STOP},
     {"ignore-eos", no_argument, NULL, OPTION_IGNORE_EOS},
     {"context", required_argument, NULL, 'c'},
+    {"cache", required_argument, NULL, OPTION_CACHE},
     {"threads", required_argument, NULL, 't'},
     {"device", required_argument, NULL, OPTION_DEVICE},
     {"kernel", required_argument, NULL, OPTION_KERNEL},
@@ -324,6 +328,10 @@ static int parse_option(struct run_arguments *a, int c, char **argv)
         break;
     case OPTION_ECHO:
         a->echo = true;
+        break;
+    case OPTION_CACHE:
+        if (!bnt_cache_from_name(optarg, &a->cache))
+            return 1 + bnt_cli_usage("--cache must be f16 or f32, not '%s'", optarg);
         break;
     case OPTION_STOP:
         if (optarg[0] == '\0' || a->n_stops == MAX_STOPS)

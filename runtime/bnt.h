@@ -150,16 +150,31 @@ const uint32_t *bnt_chat_stop_ids(const struct bnt_model *model, size_t *count);
 
 struct bnt_session;
 
+/*
+ * How keys and values are kept: as 16-bit floats (rounded half to even, limited to +-65504), or as
+ * they are. Rounding them changes logits about as much as any other rounding does, since the next
+ * matrix quantizes its input to 8 bits.
+ */
+enum bnt_cache { BNT_CACHE_F16, BNT_CACHE_F32 };
+
+/* "f16" or "f32"; false: neither. */
+bool bnt_cache_from_name(const char *name, enum bnt_cache *cache);
+
 struct bnt_session_options {
     uint32_t context; /* tokens to have room for; 0: the model's max_context. More than that is
                          refused */
     uint32_t threads; /* 1 … 256; 0: one for each processor that this process may use */
+    enum bnt_cache cache;
+    bool full_output; /* do not use the int8 copy of the output matrix, if the file has one: the
+                         same tokens, more memory traffic */
 };
 
 /*
  * A place in a text: the keys and values of the tokens seen so far, and room to work. All memory is
- * allocated here: context * n_layers * 2 * n_kv_heads * head_dim * 4 bytes, used as positions are
- * reached, and a few MB. options may be NULL.
+ * allocated here: context * n_layers * 2 * n_kv_heads * head_dim * (2 or 4) bytes for keys and
+ * values, used as positions are reached, and room to work: about 0.5 KB for each unit of
+ * hidden_size and of twice ffn_size, 12 bytes for each token of the vocabulary. options may be
+ * NULL.
  */
 enum bnt_status bnt_session_open(const struct bnt_model *model,
                                  const struct bnt_session_options *options,

@@ -5,17 +5,45 @@
 #include "runtime/bnt.h"
 #include "runtime/kernels.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
 static bool always(void)
 {
     return true;
 }
 
 #if defined(__x86_64__)
+// __builtin_cpu_supports asks the operating system too: it must save the wide registers.
 static bool has_avx2(void)
 {
+    unsigned a, b, c, d;
     __builtin_cpu_init();
-    return __builtin_cpu_supports(
-        "avx2"); // asks the operating system too: it must save the wide registers
+    return __builtin_cpu_supports("avx2") && __get_cpuid(1, &a, &b, &c, &d) && c & bit_F16C;
+}
+
+// AVX-VNNI, too, has a bit but not yet a name in every compiler.
+static bool has_avx_vnni(void)
+{
+    unsigned a, b, c, d;
+    return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && a >> 4 & 1;
+}
+
+static bool has_avx512(void)
+{
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni");
+}
+#elif defined(__aarch64__)
+enum { HWCAP_DOT_PRODUCT = 1 << 20 }; // HWCAP_ASIMDDP of Linux
+
+static bool has_dot_product(void)
+{
+    return getauxval(AT_HWCAP) & HWCAP_DOT_PRODUCT;
 }
 #endif
 
@@ -25,7 +53,12 @@ static const struct {
     bool (*usable)(void);
 } kernel_table[] = {
 #if defined(__x86_64__)
+    {&bnt_kernels_avx512, has_avx512},
+    {&bnt_kernels_avx_vnni, has_avx_vnni},
     {&bnt_kernels_avx2, has_avx2},
+#elif defined(__aarch64__)
+    {&bnt_kernels_neon_dot, has_dot_product},
+    {&bnt_kernels_neon, always}, // every 64-bit ARM has it
 #endif
     {&bnt_kernels_scalar, always},
 };

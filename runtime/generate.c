@@ -158,14 +158,14 @@ static bool ends_text(const struct bnt_hyper *h, const struct bnt_generation *o,
                               is_one_of(token, o->stop_ids, o->n_stop_ids));
 }
 
-// Generates from session->logits on. Returns why it ended.
+// Generates from session->last on. Returns why it ended.
 static enum bnt_stop_reason generate(struct bnt_session *s, struct outlet *out, size_t *n_tokens)
 {
     const struct bnt_generation *o = out->options;
     uint64_t state = o->sampling.seed;
     enum bnt_stop_reason reason;
     while (*n_tokens < o->max_tokens) {
-        uint32_t token = bnt_sample(s, s->logits, &o->sampling, &state);
+        uint32_t token = bnt_next_token(s, &o->sampling, &state);
         if (ends_text(&s->model->hyper, o, token))
             return BNT_STOP_EOS;
         *n_tokens += 1;
@@ -175,7 +175,7 @@ static enum bnt_stop_reason generate(struct bnt_session *s, struct outlet *out, 
             break;
         if (s->position == s->context)
             return BNT_STOP_CONTEXT;
-        (void)bnt_evaluate(s, &token, 1, BNT_LOGITS_LAST, s->logits,
+        (void)bnt_evaluate(s, &token, 1, BNT_LOGITS_NONE, NULL,
                            NULL); // cannot fail: there is room, and the id is the model's
     }
     return BNT_STOP_LENGTH;
@@ -201,7 +201,7 @@ enum bnt_status bnt_generate(struct bnt_session *s, const uint32_t *prompt, size
         return status;
     if (!open_outlet(&out, s->model, generation))
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
-    status = bnt_evaluate(s, prompt, count, BNT_LOGITS_LAST, s->logits, err);
+    status = bnt_evaluate(s, prompt, count, BNT_LOGITS_NONE, NULL, err);
     enum bnt_stop_reason reason = BNT_STOP_CALLBACK;
     if (status == BNT_OK)
         reason = generate(s, &out, &result->n_tokens);

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: MIT
 // The definition: what every other kernel is compared with, bit for bit.
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
 #include "formats/bytes.h"
+#include "runtime/exp.h"
 #include "runtime/kernels.h"
+
+// --- integers ---
 
 // One row of a block (two words, columns 0–15 and 16–31) times 32 activations.
 static int32_t row_product(const uint32_t *block, size_t row, const int8_t *x)
@@ -36,6 +40,17 @@ static void ternary(int32_t *out, size_t out_stride, const uint32_t *blocks, siz
     }
 }
 
+static void int8_rows(int64_t *out, const int8_t *rows, size_t n_rows, size_t n, const int16_t *x)
+{
+    for (size_t r = 0; r < n_rows; r++, rows += n) {
+        out[r] = 0;
+        for (size_t k = 0; k < n; k++)
+            out[r] += rows[k] * x[k];
+    }
+}
+
+// --- floats ---
+
 static float quantize(int8_t *out, const float *x, size_t n, size_t padded, int32_t *sum)
 {
     float max = 1e-5f;
@@ -54,6 +69,7 @@ static float quantize(int8_t *out, const float *x, size_t n, size_t padded, int3
     return scale;
 }
 
+// Adds up the lanes; those beyond the last element hold zeros.
 static float reduce(float lane[BNT_LANES])
 {
     for (size_t step = BNT_LANES / 2; step > 0; step /= 2) {
@@ -63,33 +79,145 @@ static float reduce(float lane[BNT_LANES])
     return lane[0];
 }
 
-static float dot(const float *a, const float *b, size_t n)
+static void rows_f32(float *out, const float *rows, size_t n_rows, size_t n, const float *x)
 {
-    float lane[BNT_LANES] = {0};
-    for (size_t i = 0; i < (n + BNT_LANES - 1) / BNT_LANES * BNT_LANES; i++)
-        lane[i % BNT_LANES] += i < n ? a[i] * b[i] : 0.0f;
-    return reduce(lane);
+    for (size_t r = 0; r < n_rows; r++, rows += n) {
+        float lane[BNT_LANES] = {0};
+        for (size_t i = 0; i < (n + BNT_LANES - 1) / BNT_LANES * BNT_LANES; i++)
+            lane[i % BNT_LANES] += i < n ? rows[i] * x[i] : 0.0f;
+        out[r] = reduce(lane);
+    }
 }
 
-static float dot_bf16(const uint16_t *a, const float *b, size_t n)
+static void rows_bf16(float *out, const uint16_t *rows, size_t n_rows, size_t n, const float *x)
 {
-    float lane[BNT_LANES] = {0};
-    for (size_t i = 0; i < (n + BNT_LANES - 1) / BNT_LANES * BNT_LANES; i++)
-        lane[i % BNT_LANES] += i < n ? bnt_float_from_bf16(a[i]) * b[i] : 0.0f;
-    return reduce(lane);
+    for (size_t r = 0; r < n_rows; r++, rows += n) {
+        float lane[BNT_LANES] = {0};
+        for (size_t i = 0; i < (n + BNT_LANES - 1) / BNT_LANES * BNT_LANES; i++)
+            lane[i % BNT_LANES] += i < n ? bnt_float_from_bf16(rows[i]) * x[i] : 0.0f;
+        out[r] = reduce(lane);
+    }
 }
 
-static void add_scaled(float *y, const float *x, float a, size_t n)
+static void rms_norm(float *out, const float *x, const float *w, size_t n, float eps)
+{
+    float sum;
+    rows_f32(&sum, x, 1, n, x);
+    float factor = 1.0f / sqrtf(sum / (float)n + eps);
+    for (size_t i = 0; i < n; i++)
+        out[i] = w[i] * (x[i] * factor);
+}
+
+static void relu2(float *gate, const float *up, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        float v = gate[i] > 0 ? gate[i] : 0;
+        gate[i] = v * v * up[i];
+    }
+}
+
+static void silu(float *gate, const float *up, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        y[i] += a * x[i];
+        gate[i] = gate[i] / (1.0f + bnt_exp(-gate[i])) * up[i];
+}
+
+// --- attention ---
+
+static void to_half(uint16_t *out, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = bnt_f16_from_float(x[i]);
+}
+
+static void scores(float *out, size_t out_stride, const float *q, size_t q_stride, size_t n_queries,
+                   const uint16_t *keys, size_t n_groups, size_t dim, float scale)
+{
+    for (size_t i = 0; i < n_queries; i++) {
+        for (size_t p = 0; p < BNT_KEY_GROUP * n_groups; p++) {
+            const uint16_t *key =
+                keys + p / BNT_KEY_GROUP * dim * BNT_KEY_GROUP + p % BNT_KEY_GROUP;
+            float sum = 0;
+            for (size_t d = 0; d < dim; d++)
+                sum += q[i * q_stride + d] * bnt_float_from_f16(key[d * BNT_KEY_GROUP]);
+            out[i * out_stride + p] = sum * scale;
+        }
+    }
+}
+
+static void scores_f32(float *out, size_t out_stride, const float *q, size_t q_stride,
+                       size_t n_queries, const float *keys, size_t n_groups, size_t dim,
+                       float scale)
+{
+    for (size_t i = 0; i < n_queries; i++) {
+        for (size_t p = 0; p < BNT_KEY_GROUP * n_groups; p++) {
+            const float *key = keys + p / BNT_KEY_GROUP * dim * BNT_KEY_GROUP + p % BNT_KEY_GROUP;
+            float sum = 0;
+            for (size_t d = 0; d < dim; d++)
+                sum += q[i * q_stride + d] * key[d * BNT_KEY_GROUP];
+            out[i * out_stride + p] = sum * scale;
+        }
+    }
+}
+
+static void softmax(float *x, size_t n)
+{
+    float max = -FLT_MAX;
+    for (size_t i = 0; i < n; i++)
+        max = x[i] > max ? x[i] : max;
+    float lane[BNT_LANES] = {0};
+    for (size_t i = 0; i < n; i++) {
+        x[i] = bnt_exp(x[i] - max);
+        lane[i % BNT_LANES] += x[i];
+    }
+    float inverse = 1.0f / reduce(lane);
+    for (size_t i = 0; i < n; i++)
+        x[i] *= inverse;
+}
+
+static void mix(float *out, size_t out_stride, const float *weights, size_t weights_stride,
+                size_t n_queries, const uint16_t *values, size_t values_stride, size_t n_values,
+                size_t dim)
+{
+    for (size_t i = 0; i < n_queries; i++) {
+        for (size_t d = 0; d < dim; d++) {
+            float sum = 0;
+            for (size_t p = 0; p < n_values; p++)
+                sum += weights[i * weights_stride + p] *
+                       bnt_float_from_f16(values[p * values_stride + d]);
+            out[i * out_stride + d] = sum;
+        }
+    }
+}
+
+static void mix_f32(float *out, size_t out_stride, const float *weights, size_t weights_stride,
+                    size_t n_queries, const float *values, size_t values_stride, size_t n_values,
+                    size_t dim)
+{
+    for (size_t i = 0; i < n_queries; i++) {
+        for (size_t d = 0; d < dim; d++) {
+            float sum = 0;
+            for (size_t p = 0; p < n_values; p++)
+                sum += weights[i * weights_stride + p] * values[p * values_stride + d];
+            out[i * out_stride + d] = sum;
+        }
+    }
 }
 
 const struct bnt_kernels bnt_kernels_scalar = {
     .name = "scalar",
     .ternary = ternary,
+    .int8_rows = int8_rows,
     .quantize = quantize,
-    .dot = dot,
-    .dot_bf16 = dot_bf16,
-    .add_scaled = add_scaled,
+    .rms_norm = rms_norm,
+    .relu2 = relu2,
+    .silu = silu,
+    .rows_f32 = rows_f32,
+    .rows_bf16 = rows_bf16,
+    .to_half = to_half,
+    .scores = scores,
+    .scores_f32 = scores_f32,
+    .softmax = softmax,
+    .mix = mix,
+    .mix_f32 = mix_f32,
 };

@@ -91,6 +91,8 @@ static enum bnt_status bind(struct bnt_model *m, struct bnt_error *err)
     m->wide = m->hyper.flags & BNT_HYPER_F32_EMBEDDINGS;
     m->output =
         m->hyper.flags & BNT_HYPER_TIED ? m->embedding : tensor_data(m, BNT_OUTPUT, BNT_NO_LAYER);
+    m->output_int8 = tensor_data(m, BNT_OUTPUT_INT8, BNT_NO_LAYER);
+    m->output_scale = tensor_data(m, BNT_OUTPUT_INT8_SCALE, BNT_NO_LAYER);
     return m->has_tokenizer ? bnt_tokenizer_bind(m, err) : BNT_OK;
 }
 

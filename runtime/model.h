@@ -31,11 +31,13 @@ struct bnt_model {
     struct bnt_map map;
     struct bnt_view view;
     struct bnt_hyper hyper;
-    struct bnt_layer *layers; // (n_layers)
-    const float *final_norm;  // (hidden)
-    const void *embedding;    // (vocab, hidden) bf16 (uint16_t), or f32 if wide
-    const void *output;       // (vocab, hidden) likewise; the embedding when tied
-    bool wide;                // embeddings are f32
+    struct bnt_layer *layers;  // (n_layers)
+    const float *final_norm;   // (hidden)
+    const void *embedding;     // (vocab, hidden) bf16 (uint16_t), or f32 if wide
+    const void *output;        // (vocab, hidden) likewise; the embedding when tied
+    bool wide;                 // embeddings are f32
+    const int8_t *output_int8; // (vocab, hidden) the copy of output, or NULL
+    const float *output_scale; // (vocab)
     bool has_tokenizer;
     bool has_chat;
     struct bnt_chat_view chat;

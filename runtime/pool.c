@@ -3,8 +3,6 @@
 
 #include <pthread.h>
 #include <sched.h>
-#include <stdatomic.h>
-#include <stdbool.h>
 #include <stdlib.h>
 
 // Steps follow one another within microseconds, so a thread first looks for the next one without
@@ -144,4 +142,24 @@ void bnt_pool_run(struct bnt_pool *pool, void (*body)(void *context, unsigned pa
         else
             (void)sched_yield(); // more threads than processors: let them come to an end
     }
+}
+
+bool bnt_share_take(struct bnt_share *share, unsigned parts, size_t *from, size_t *to)
+{
+    size_t next = atomic_load_explicit(&share->next, memory_order_relaxed);
+    size_t count;
+    do {
+        if (next >= share->total)
+            return false;
+        size_t left = share->total - next;
+        count = left / (4 * (size_t)parts);
+        if (parts == 1)
+            count = left;
+        else if (count < share->least)
+            count = left < share->least ? left : share->least;
+    } while (!atomic_compare_exchange_weak_explicit(&share->next, &next, next + count,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    *from = next;
+    *to = next + count;
+    return true;
 }

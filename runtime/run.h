@@ -23,6 +23,7 @@ struct run_arguments {
     uint64_t tokens, context, threads, seed, top_k;
     double temperature, top_p;
     bool has_seed, has_top_k, has_temperature, has_top_p;
+    enum bnt_cache cache;
     bool echo, ignore_eos, quiet, chat, has_tokens;
 };
 

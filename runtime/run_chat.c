@@ -133,8 +133,8 @@ enum bnt_status bnt_run_chat(const struct run_arguments *a, const struct bnt_mod
                              struct bnt_error *err)
 {
     struct chat c = {.arguments = a, .model = model, .err = err};
-    const struct bnt_session_options options = {.context = (uint32_t)a->context,
-                                                .threads = (uint32_t)a->threads};
+    const struct bnt_session_options options = {
+        .context = (uint32_t)a->context, .threads = (uint32_t)a->threads, .cache = a->cache};
     size_t size;
     // A model that cannot chat says so before the first line is read.
     enum bnt_status status = bnt_chat_turn(model, true, a->system, "", 0, NULL, 0, &size, err);

@@ -2,7 +2,6 @@
 // Choosing a token. What is kept is decided by rank, the choice among it by a walk in the order of
 // ids: so it needs no sorted list beyond the cut, and another device can do the same.
 #include <math.h>
-#include <stdlib.h>
 
 #include "runtime/session.h"
 
@@ -12,23 +11,35 @@ static float clean(float logit)
 }
 
 // More likely first; of equals the lower id.
-static int compare(const void *a, const void *b)
+static int compare(const struct bnt_candidate *x, const struct bnt_candidate *y)
 {
-    const struct bnt_candidate *x = a;
-    const struct bnt_candidate *y = b;
     if (x->logit != y->logit)
         return x->logit > y->logit ? -1 : 1;
     return (x->id > y->id) - (x->id < y->id);
 }
 
-static uint32_t most_likely(const float *logits, uint32_t vocab)
+// Sorts n candidates in place: heapsort, since qsort may allocate.
+static void sort(struct bnt_candidate *c, size_t n,
+                 int (*order)(const struct bnt_candidate *, const struct bnt_candidate *))
 {
-    uint32_t best = 0;
-    for (uint32_t i = 1; i < vocab; i++) {
-        if (clean(logits[i]) > clean(logits[best]))
-            best = i;
+    for (size_t i = n / 2, end = n; end > 1;) {
+        struct bnt_candidate v;
+        if (i > 0) {
+            v = c[--i];
+        } else {
+            v = c[--end];
+            c[end] = c[0];
+        }
+        size_t at = i;
+        for (size_t child; (child = 2 * at + 1) < end; at = child) {
+            if (child + 1 < end && order(&c[child + 1], &c[child]) > 0)
+                child++;
+            if (order(&v, &c[child]) >= 0)
+                break;
+            c[at] = c[child];
+        }
+        c[at] = v;
     }
-    return best;
 }
 
 // splitmix64: a number in [0, 1).
@@ -89,7 +100,7 @@ static size_t cut_top_p(struct bnt_candidate *c, size_t n, float p, float max)
             c[i] = t;
         }
     }
-    qsort(c, likely, sizeof c[0], compare);
+    sort(c, likely, compare);
     double reached = 0;
     for (size_t i = 0; i < likely; i++) {
         reached += weight(c[i].logit, max);
@@ -99,10 +110,8 @@ static size_t cut_top_p(struct bnt_candidate *c, size_t n, float p, float max)
     return likely ? likely : 1;
 }
 
-static int compare_ids(const void *a, const void *b)
+static int compare_ids(const struct bnt_candidate *x, const struct bnt_candidate *y)
 {
-    const struct bnt_candidate *x = a;
-    const struct bnt_candidate *y = b;
     return (x->id > y->id) - (x->id < y->id);
 }
 
@@ -120,31 +129,64 @@ static uint32_t choose(const struct bnt_candidate *c, size_t n, float max, uint6
     return c[n - 1].id;
 }
 
+// Chooses among candidates in the order of their ids, the best of which is known. Whatever is kept
+// is brought back into that order before anything is added up, so that the same tokens give the
+// same choice wherever they came from.
+static uint32_t choose_from(struct bnt_candidate *c, size_t n, size_t best,
+                            const struct bnt_sampling *sampling, uint64_t *state)
+{
+    uint32_t id = c[best].id;
+    for (size_t i = 0; i < n; i++)
+        c[i].logit = clean(c[i].logit) / sampling->temperature;
+    float max = c[best].logit;
+    if (!isfinite(max)) // a tiny temperature: the likeliest is all that is left
+        return id;
+    if (sampling->top_k > 0 && sampling->top_k < n) {
+        select_top(c, n, sampling->top_k);
+        n = sampling->top_k;
+        sort(c, n, compare_ids);
+    }
+    if (sampling->top_p > 0 && sampling->top_p < 1) {
+        n = cut_top_p(c, n, sampling->top_p, max);
+        sort(c, n, compare_ids);
+    }
+    return choose(c, n, max, state);
+}
+
+static size_t best_of(const struct bnt_candidate *c, size_t n)
+{
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++) {
+        if (clean(c[i].logit) > clean(c[best].logit))
+            best = i;
+    }
+    return best;
+}
+
+static uint32_t sample_candidates(struct bnt_candidate *c, size_t n,
+                                  const struct bnt_sampling *sampling, uint64_t *state)
+{
+    size_t best = best_of(c, n);
+    if (!(sampling->temperature > 0) || !isfinite(c[best].logit))
+        return c[best].id;
+    return choose_from(c, n, best, sampling, state);
+}
+
 uint32_t bnt_sample(struct bnt_session *s, const float *logits, const struct bnt_sampling *sampling,
                     uint64_t *state)
 {
     const uint32_t vocab = s->model->hyper.vocab_size;
-    uint32_t best = most_likely(logits, vocab);
-    if (!(sampling->temperature > 0) || !isfinite(logits[best]))
-        return best;
-    struct bnt_candidate *c = s->candidates;
-    size_t n = vocab;
     for (uint32_t i = 0; i < vocab; i++)
-        c[i] = (struct bnt_candidate){.logit = clean(logits[i]) / sampling->temperature, .id = i};
-    float max = c[best].logit;
-    if (!isfinite(max)) // a tiny temperature: the likeliest is all that is left
-        return best;
-    bool cut = false;
-    if (sampling->top_k > 0 && sampling->top_k < n) {
-        select_top(c, n, sampling->top_k);
-        n = sampling->top_k;
-        cut = true;
-    }
-    if (sampling->top_p > 0 && sampling->top_p < 1) {
-        n = cut_top_p(c, n, sampling->top_p, max);
-        cut = true;
-    }
-    if (cut)
-        qsort(c, n, sizeof c[0], compare_ids);
-    return choose(c, n, max, state);
+        s->candidates[i] = (struct bnt_candidate){.logit = logits[i], .id = i};
+    return sample_candidates(s->candidates, vocab, sampling, state);
+}
+
+uint32_t bnt_next_token(struct bnt_session *s, const struct bnt_sampling *sampling, uint64_t *state)
+{
+    size_t k = sampling->temperature > 0 ? sampling->top_k : 1;
+    size_t n = k > 0 && k <= BNT_SHORTLIST_MAX ? bnt_shortlist(s, k) : 0;
+    if (n > 0)
+        return sample_candidates(s->candidates, n, sampling, state);
+    bnt_last_logits(s, s->logits);
+    return bnt_sample(s, s->logits, sampling, state);
 }

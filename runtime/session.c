@@ -6,14 +6,15 @@
 #include <math.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 
-enum { MAX_THREADS = 256, ALIGNMENT = 64 };
+enum { ALIGNMENT = 64 };
 
 static unsigned processors(void)
 {
     cpu_set_t set;
     int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : (unsigned)n;
+    return n < 1 ? 1 : n > BNT_MAX_PARTS ? BNT_MAX_PARTS : (unsigned)n;
 }
 
 // Not touched here: the system gives the pages as they are used. NULL on overflow too.
@@ -34,32 +35,53 @@ static uint32_t max_u32(uint32_t a, uint32_t b)
 static bool allocate_cache(struct bnt_session *s)
 {
     const struct bnt_hyper *h = &s->model->hyper;
-    size_t rows = (size_t)h->n_layers * s->context; // below 2^36, and a row below 2^22 bytes
-    s->keys = allocate(rows, (size_t)bnt_kv_size(h) * sizeof(float));
-    s->values = allocate(rows, (size_t)bnt_kv_size(h) * sizeof(float));
+    s->groups = (s->context + BNT_KEY_GROUP - 1) / BNT_KEY_GROUP;
+    // Below 2^37 rows, and a row of at most 2^22 bytes.
+    size_t rows = (size_t)h->n_layers * s->groups * BNT_KEY_GROUP;
+    size_t row = bnt_kv_size(h) * (s->cache == BNT_CACHE_F32 ? sizeof(float) : sizeof(uint16_t));
+    s->keys = allocate(rows, row);
+    s->values = allocate(rows, row);
     return s->keys && s->values;
+}
+
+// Rows of scores that attention works on at once: all heads for one token, or those of a key head
+// for a few tokens in each thread.
+static size_t score_rows(const struct bnt_session *s)
+{
+    const struct bnt_hyper *h = &s->model->hyper;
+    size_t prompt =
+        (size_t)bnt_pool_threads(s->pool) * BNT_ATTENTION_TOKENS * (h->n_heads / h->n_kv_heads);
+    return prompt > h->n_heads ? prompt : h->n_heads;
 }
 
 static bool allocate_work(struct bnt_session *s)
 {
     const struct bnt_hyper *h = &s->model->hyper;
     const size_t batch = BNT_MAX_BATCH * sizeof(float);
-    s->x_q_stride = bnt_pad_cols(max_u32(max_u32(h->hidden_size, h->ffn_size), bnt_q_size(h)));
+    // An odd number of cache lines puts the same columns of many tokens in different sets.
+    size_t widest = bnt_pad_cols(max_u32(max_u32(h->hidden_size, h->ffn_size), bnt_q_size(h)));
+    s->x_q_stride = ((widest + ALIGNMENT - 1) / ALIGNMENT | 1) * ALIGNMENT;
     s->x = allocate(h->hidden_size, batch);
     s->h = allocate(h->hidden_size, batch);
     s->q = allocate(bnt_q_size(h), batch);
+    s->k = allocate(bnt_kv_size(h), batch);
+    s->v = allocate(bnt_kv_size(h), batch);
     s->att = allocate(bnt_q_size(h), batch);
     s->gate = allocate(h->ffn_size, batch);
     s->up = allocate(h->ffn_size, batch);
-    s->scores = allocate(s->context, bnt_pool_threads(s->pool) * sizeof(float));
+    s->scores = allocate(score_rows(s), (size_t)s->groups * BNT_KEY_GROUP * sizeof(float));
     s->x_q = allocate(s->x_q_stride, BNT_MAX_BATCH);
     s->frequency = allocate(h->head_dim / 2, sizeof(float));
     s->cosine = allocate(h->head_dim / 2, batch);
     s->sine = allocate(h->head_dim / 2, batch);
+    s->last = allocate(h->hidden_size, sizeof(float));
     s->logits = allocate(h->vocab_size, sizeof(float));
     s->candidates = allocate(h->vocab_size, sizeof s->candidates[0]);
-    return s->x && s->h && s->q && s->att && s->gate && s->up && s->scores && s->x_q &&
-           s->frequency && s->cosine && s->sine && s->logits && s->candidates;
+    s->x_16 = allocate(h->hidden_size, sizeof s->x_16[0]);
+    s->best_bounds = allocate(bnt_pool_threads(s->pool), BNT_SHORTLIST_MAX * sizeof(float));
+    return s->x && s->h && s->q && s->k && s->v && s->att && s->gate && s->up && s->scores &&
+           s->x_q && s->frequency && s->cosine && s->sine && s->last && s->logits &&
+           s->candidates && s->x_16 && s->best_bounds;
 }
 
 // Llama 3's stretching of long wavelengths (bnt.md section 10).
@@ -87,6 +109,14 @@ static void fill_frequencies(struct bnt_session *s)
         s->frequency[i] = (float)scale_frequency(h, pow(h->rope_theta, -2.0 * i / h->head_dim));
 }
 
+bool bnt_cache_from_name(const char *name, enum bnt_cache *cache)
+{
+    if (strcmp(name, "f16") != 0 && strcmp(name, "f32") != 0)
+        return false;
+    *cache = strcmp(name, "f32") == 0 ? BNT_CACHE_F32 : BNT_CACHE_F16;
+    return true;
+}
+
 enum bnt_status bnt_session_open(const struct bnt_model *model,
                                  const struct bnt_session_options *options,
                                  struct bnt_session **session, struct bnt_error *err)
@@ -98,14 +128,18 @@ enum bnt_status bnt_session_open(const struct bnt_model *model,
         return bnt_fail(err, BNT_ERR_ARGUMENT,
                         "a context of %" PRIu32 " tokens is more than the model's %" PRIu32,
                         context, model->hyper.max_context);
-    if (threads > MAX_THREADS)
+    if (threads > BNT_MAX_PARTS)
         return bnt_fail(err, BNT_ERR_ARGUMENT, "%" PRIu32 " threads are more than %d", threads,
-                        MAX_THREADS);
+                        BNT_MAX_PARTS);
+    if (options && options->cache != BNT_CACHE_F16 && options->cache != BNT_CACHE_F32)
+        return bnt_fail(err, BNT_ERR_ARGUMENT, "unknown type of cache %d", (int)options->cache);
     struct bnt_session *s = calloc(1, sizeof *s);
     if (!s)
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     s->model = model;
     s->context = context ? context : model->hyper.max_context;
+    s->cache = options ? options->cache : BNT_CACHE_F16;
+    s->full_output = options && options->full_output;
     s->pool = bnt_pool_open(threads ? threads : processors());
     if (!s->pool || !allocate_cache(s) || !allocate_work(s)) {
         context = s->context;
@@ -123,9 +157,10 @@ void bnt_session_close(struct bnt_session *s)
     if (!s)
         return;
     bnt_pool_close(s->pool);
-    void *const buffers[] = {s->keys,      s->values, s->x,    s->h,      s->q,
-                             s->att,       s->gate,   s->up,   s->scores, s->x_q,
-                             s->frequency, s->cosine, s->sine, s->logits, s->candidates};
+    void *const buffers[] = {s->keys,   s->values, s->x,          s->h,      s->q,
+                             s->k,      s->v,      s->att,        s->gate,   s->up,
+                             s->scores, s->x_q,    s->frequency,  s->cosine, s->sine,
+                             s->last,   s->logits, s->candidates, s->x_16,   s->best_bounds};
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
         free(buffers[i]);
     free(s);

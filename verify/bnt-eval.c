@@ -35,6 +35,7 @@ static const char help[] =
     "      --detokenize=IDS    print the text of the ids, nothing added; '-' reads the ids from\n"
     "                          standard input\n"
     "      --json              print the result as JSON (not for --logits)\n"
+    "      --cache=TYPE        keep keys and values as f32 (default, unlike bnt-run) or f16\n"
     "  -t, --threads=N         use N threads (default: the processors of this machine)\n"
     "      --device=DEVICE     auto or cpu (this version has no other)\n"
     "      --kernel=NAME       use these kernels instead of the best ones (bnt-run --version)\n"
@@ -53,6 +54,7 @@ struct arguments {
     const char *ids;
     const char *kernel;
     uint64_t window, threads;
+    enum bnt_cache cache;
     bool json, quiet;
 };
 
@@ -84,7 +86,8 @@ static enum bnt_status open_session(struct evaluation *e, size_t context)
                         "%zu tokens are more than the model's context of %" PRIu32, context,
                         info->max_context);
     const struct bnt_session_options options = {.context = (uint32_t)context,
-                                                .threads = (uint32_t)e->arguments->threads};
+                                                .threads = (uint32_t)e->arguments->threads,
+                                                .cache = e->arguments->cache};
     return bnt_session_open(e->model, &options, &e->session, e->err);
 }
 
@@ -317,6 +320,7 @@ enum {
     OPTION_TOKENIZE,
     OPTION_DETOKENIZE,
     OPTION_JSON,
+    OPTION_CACHE,
     OPTION_DEVICE,
     OPTION_KERNEL,
     OPTION_HELP,
@@ -332,6 +336,7 @@ static const struct option options[] = {
     {"detokenize", required_argument, NULL, OPTION_DETOKENIZE},
     {"json", no_argument, NULL, OPTION_JSON},
     {"threads", required_argument, NULL, 't'},
+    {"cache", required_argument, NULL, OPTION_CACHE},
     {"device", required_argument, NULL, OPTION_DEVICE},
     {"kernel", required_argument, NULL, OPTION_KERNEL},
     {"quiet", no_argument, NULL, 'q'},
@@ -372,6 +377,10 @@ static int parse_option(struct arguments *a, int c, char **argv)
     case OPTION_JSON:
         a->json = true;
         return 0;
+    case OPTION_CACHE:
+        return bnt_cache_from_name(optarg, &a->cache)
+                   ? 0
+                   : 1 + bnt_cli_usage("--cache must be f16 or f32, not '%s'", optarg);
     case OPTION_KERNEL:
         a->kernel = optarg;
         return 0;
@@ -394,6 +403,7 @@ int main(int argc, char **argv)
 {
     const char *environment = getenv("BNT_KERNEL");
     struct arguments a = {.window = 256,
+                          .cache = BNT_CACHE_F32,
                           .kernel = environment && *environment ? environment : NULL};
     int c;
     bnt_cli_init("bnt-eval");

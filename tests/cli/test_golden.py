@@ -277,7 +277,7 @@ class Greedy(Case):
                 greedy = list(array('i', tensors[name + '.greedy'].data))[:GREEDY]
                 expected = self.ok('bnt-eval', packed(), '--detokenize', joined(greedy))
                 self.assertTrue(texts[name + '.greedy_text'].startswith(expected.decode()))
-                common = ('bnt-run', packed(), '-q', '-t', '1', '--temp', '0', '-n', GREEDY)
+                common = ('bnt-run', packed(), '-q', '-t', '1', '--cache', 'f32', '--temp', '0', '-n', GREEDY)
                 for prompt in (('-p', text), ('--token-ids', joined(ids)), ('-f', self.file('prompt', text.encode()))):
                     self.assertEqual(self.ok(*map(str, common + prompt)), expected + b'\n')
                 out = self.ok(*map(str, common), '-f', '-', input=text.encode())
@@ -289,7 +289,7 @@ class Greedy(Case):
         for checkpoint in VARIANTS:
             for name, ids, logits in golden_prompts(os.path.join(checkpoint, 'golden.safetensors')):
                 with self.subTest(os.path.basename(checkpoint), name=name):
-                    out = self.ok('bnt-run', packed(checkpoint), '-q', '--temp', '0', '-n', '1', '--ignore-eos',
+                    out = self.ok('bnt-run', packed(checkpoint), '-q', '--cache', 'f32', '--temp', '0', '-n', '1', '--ignore-eos',
                                   '--token-ids', joined(ids))
                     self.assertEqual(int(out), top(logits, len(logits) // len(ids), len(ids) - 1))
 

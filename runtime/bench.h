@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT
+// What the parts of bnt-bench share: statistics, and what the machine itself can do.
+#ifndef BNT_RUNTIME_BENCH_H
+#define BNT_RUNTIME_BENCH_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "formats/status.h"
+#include "runtime/bnt.h"
+#include "runtime/kernels.h"
+#include "runtime/pool.h"
+
+enum { BENCH_MAX_ROUNDS = 100 };
+
+struct bench_options {
+    const char *model;
+    const char *kernel;
+    uint64_t prompt, tokens; // 0: leave it out
+    uint64_t threads, rounds;
+    enum bnt_cache cache;
+    bool json, quiet;
+};
+
+// One measurement of each round.
+struct bench_series {
+    size_t count;
+    double value[BENCH_MAX_ROUNDS];
+};
+
+void bench_add(struct bench_series *series, double value);
+double bench_median(const struct bench_series *series);
+double bench_least(const struct bench_series *series);
+double bench_most(const struct bench_series *series);
+// {"median": …, "min": …, "max": …}
+json_t *bench_json(const struct bench_series *series);
+
+// Seconds of a steady clock.
+double bench_now(void);
+
+// --- floors (bench_floor.c) ---
+
+// Reads the bytes once with all threads, added up by the widest plain loads; GB/s.
+double bench_read(struct bnt_pool *pool, const void *bytes, size_t size);
+
+// Runs the set's own int8 multiply-add on registers alone, with all threads; GOP/s, two operations
+// a multiply-add. 0: there is none for this set (scalar).
+double bench_int8(struct bnt_pool *pool, const char *kernel);
+
+// --- what is measured ---
+
+// A model: prompt and decoding. Prints. (bench_model.c)
+enum bnt_status bench_model(const struct bench_options *options, struct bnt_error *err);
+
+// The products alone. Prints. (bench_gemv.c)
+enum bnt_status bench_gemv(const struct bench_options *options, struct bnt_error *err);
+
+#endif

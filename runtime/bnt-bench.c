@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT
+// bnt-bench: how fast, and how much of what this machine can do.
+#define _GNU_SOURCE
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/cli.h"
+#include "formats/parallel.h"
+#include "runtime/bench.h"
+
+static const char help[] =
+    "Usage: bnt-bench [OPTION]... FILE.bnt\n"
+    "       bnt-bench [OPTION]... --gemv\n"
+    "Measure the speed of a model, or with --gemv of the ternary products alone, beside what the\n"
+    "machine itself can do in the same run: bytes read and int8 multiply-adds a second.\n"
+    "\n"
+    "  -p, --prompt=N      tokens of the prompt (default 512; 0 leaves it out)\n"
+    "  -n, --tokens=N      tokens to generate (default 128; 0 leaves it out)\n"
+    "  -r, --repeat=R      rounds; each measures everything once (default 5)\n"
+    "      --cache=TYPE    keep keys and values as f16 (default) or f32\n"
+    "  -t, --threads=N     use N threads (default: the processors of this machine)\n"
+    "      --device=DEVICE auto or cpu (this version has no other)\n"
+    "      --kernel=NAME   use these kernels instead of the best ones (bnt-run --version)\n"
+    "      --json          print the result as JSON; otherwise it is a Markdown table\n"
+    "  -q, --quiet         no progress bar\n"
+    "      --help          print this help\n"
+    "      --version       print the version\n"
+    "\n"
+    "BNT_KERNEL in the environment is used where --kernel is not given.\n"
+    "Exit status: 0 done, 1 failed, 2 usage.\n";
+
+enum {
+    OPTION_CACHE = 256,
+    OPTION_DEVICE,
+    OPTION_KERNEL,
+    OPTION_GEMV,
+    OPTION_JSON,
+    OPTION_HELP,
+    OPTION_VERSION,
+};
+
+static const struct option options[] = {
+    {"prompt", required_argument, NULL, 'p'},
+    {"tokens", required_argument, NULL, 'n'},
+    {"repeat", required_argument, NULL, 'r'},
+    {"cache", required_argument, NULL, OPTION_CACHE},
+    {"threads", required_argument, NULL, 't'},
+    {"device", required_argument, NULL, OPTION_DEVICE},
+    {"kernel", required_argument, NULL, OPTION_KERNEL},
+    {"gemv", no_argument, NULL, OPTION_GEMV},
+    {"json", no_argument, NULL, OPTION_JSON},
+    {"quiet", no_argument, NULL, 'q'},
+    {"help", no_argument, NULL, OPTION_HELP},
+    {"version", no_argument, NULL, OPTION_VERSION},
+    {NULL, 0, NULL, 0},
+};
+
+static int number(uint64_t *out, uint64_t low, uint64_t high, const char *name)
+{
+    return bnt_cli_u64(optarg, low, high, out)
+               ? 0
+               : 1 + bnt_cli_usage("%s must be a number from %llu to %llu, not '%s'", name,
+                                   (unsigned long long)low, (unsigned long long)high, optarg);
+}
+
+// Returns 0 to go on, or the exit code + 1 to end with.
+static int parse_option(struct bench_options *o, bool *gemv, int c, char **argv)
+{
+    int code;
+    switch (c) {
+    case 'p':
+        return number(&o->prompt, 0, 1 << 24, "--prompt");
+    case 'n':
+        code = number(&o->tokens, 0, 1 << 24, "--tokens");
+        return code || o->tokens != 1 ? code
+                                      : 1 + bnt_cli_usage("--tokens must be 0 or 2 and more");
+    case 'r':
+        return number(&o->rounds, 1, BENCH_MAX_ROUNDS / 2, "--repeat");
+    case 't':
+        return number(&o->threads, 1, BNT_MAX_PARTS, "--threads");
+    case OPTION_CACHE:
+        return bnt_cache_from_name(optarg, &o->cache)
+                   ? 0
+                   : 1 + bnt_cli_usage("--cache must be f16 or f32, not '%s'", optarg);
+    case OPTION_DEVICE:
+        code = bnt_cli_device(optarg);
+        return code ? 1 + code : 0;
+    case OPTION_KERNEL:
+        o->kernel = optarg;
+        return 0;
+    case OPTION_GEMV:
+        *gemv = true;
+        return 0;
+    case OPTION_JSON:
+        o->json = true;
+        return 0;
+    case 'q':
+        o->quiet = true;
+        return 0;
+    case OPTION_HELP:
+        return 1 + bnt_cli_print(help);
+    case OPTION_VERSION:
+        return 1 + bnt_cli_version(NULL);
+    default:
+        return 1 + bnt_cli_bad_option(c, argv);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const char *environment = getenv("BNT_KERNEL");
+    struct bench_options o = {.prompt = 512,
+                              .tokens = 128,
+                              .threads = bnt_parallel_processors(),
+                              .rounds = 5,
+                              .kernel = environment && *environment ? environment : NULL};
+    struct bnt_error err;
+    bool gemv = false;
+    int c;
+    bnt_cli_init("bnt-bench");
+    while ((c = getopt_long(argc, argv, ":p:n:r:t:q", options, NULL)) != -1) {
+        int end = parse_option(&o, &gemv, c, argv);
+        if (end)
+            return end - 1;
+    }
+    if (gemv && optind != argc)
+        return bnt_cli_usage("--gemv takes no file");
+    if (!gemv && optind + 1 != argc)
+        return bnt_cli_usage(optind == argc ? "FILE.bnt is missing" : "more than one FILE.bnt");
+    if (!gemv && !o.prompt && !o.tokens)
+        return bnt_cli_usage("-p 0 and -n 0 leave nothing to measure");
+    o.model = argv[optind];
+    enum bnt_status status = gemv ? bench_gemv(&o, &err) : bench_model(&o, &err);
+    if (status != BNT_OK)
+        return bnt_cli_fail(&err);
+    return bnt_cli_close_stdout() ? BNT_EXIT_OK : BNT_EXIT_FAILED;
+}

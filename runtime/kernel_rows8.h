@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT
+// Ternary products in 256-bit registers, for AVX2 and AVX-VNNI: eight words of a block are eight
+// rows at the same 16 columns, a row in each 32-bit lane. A file includes kernel_float.h, defines
+// what is listed, then includes this.
+//
+//   BLOCKS_AT_ONCE              blocks after which a sum must be widened
+//   add_products(sum, codes, x) adds the products of four unsigned codes and four activations in
+//                               each 32-bit lane
+//   widen(sum)                  the 32-bit totals of such a sum
+
+enum { TOKENS = 4 };
+
+// Four activations in every lane.
+KERNEL_INLINE __m256i four(const int8_t *x)
+{
+    int32_t v;
+    memcpy(&v, x, sizeof v);
+    return _mm256_set1_epi32(v);
+}
+
+// Sixteen columns of a block row for some tokens. words: rows 0–7; rows 8–15 lie 16 words on.
+KERNEL_INLINE void add_columns(__m256i sum[TOKENS][2], const uint32_t *words, const int8_t *x,
+                               size_t x_stride, int tokens)
+{
+    const __m256i mask = _mm256_set1_epi8(3);
+    __m256i top = _mm256_load_si256((const void *)words);
+    __m256i bottom = _mm256_load_si256((const void *)(words + 16));
+    for (size_t i = 0; i < 4; i++) {
+        __m256i codes[2] = {_mm256_and_si256(top, mask), _mm256_and_si256(bottom, mask)};
+        top = _mm256_srli_epi32(top, 2);
+        bottom = _mm256_srli_epi32(bottom, 2);
+        for (int t = 0; t < tokens; t++) {
+            __m256i y = four(x + (size_t)t * x_stride + 4 * i);
+            sum[t][0] = add_products(sum[t][0], codes[0], y);
+            sum[t][1] = add_products(sum[t][1], codes[1], y);
+        }
+    }
+}
+
+KERNEL_INLINE void add_to(int32_t *out, __m256i v)
+{
+    __m256i before = _mm256_loadu_si256((const void *)out);
+    _mm256_storeu_si256((void *)out, _mm256_add_epi32(before, v));
+}
+
+KERNEL_INLINE void block_row(int32_t *out, size_t out_stride, const uint32_t *block,
+                             size_t n_blocks, const int8_t *x, size_t x_stride,
+                             const int32_t *x_sum, int tokens)
+{
+    for (int t = 0; t < tokens; t++) {
+        __m256i start = _mm256_set1_epi32(-2 * x_sum[t]); // codes are weights + 2
+        _mm256_storeu_si256((void *)(out + (size_t)t * out_stride), start);
+        _mm256_storeu_si256((void *)(out + (size_t)t * out_stride + 8), start);
+    }
+    for (size_t b = 0; b < n_blocks;) {
+        size_t end = n_blocks - b < BLOCKS_AT_ONCE ? n_blocks : b + BLOCKS_AT_ONCE;
+        __m256i sum[TOKENS][2];
+        for (int t = 0; t < tokens; t++)
+            sum[t][0] = sum[t][1] = _mm256_setzero_si256();
+        for (; b < end; b++, block += 32, x += 32) {
+            add_columns(sum, block, x, x_stride, tokens);
+            add_columns(sum, block + 8, x + 16, x_stride, tokens);
+        }
+        for (int t = 0; t < tokens; t++) {
+            add_to(out + (size_t)t * out_stride, widen(sum[t][0]));
+            add_to(out + (size_t)t * out_stride + 8, widen(sum[t][1]));
+        }
+    }
+}
+
+KERNEL_INLINE void some_tokens(int32_t *out, size_t out_stride, const uint32_t *blocks,
+                               size_t n_block_rows, size_t n_blocks, const int8_t *x,
+                               size_t x_stride, const int32_t *x_sum, int tokens)
+{
+    for (size_t r = 0; r < n_block_rows; r++)
+        block_row(out + 16 * r, out_stride, blocks + 32 * n_blocks * r, n_blocks, x, x_stride,
+                  x_sum, tokens);
+}
+
+// Several tokens at a time, so that each word is decoded once for them; the number must be a
+// constant for the sums to stay in registers.
+KERNEL void ternary(int32_t *out, size_t out_stride, const uint32_t *blocks, size_t n_block_rows,
+                    size_t n_blocks, const int8_t *x, size_t x_stride, const int32_t *x_sum,
+                    size_t n_tokens)
+{
+    size_t t = 0;
+    for (; t + TOKENS <= n_tokens; t += TOKENS)
+        some_tokens(out + t * out_stride, out_stride, blocks, n_block_rows, n_blocks,
+                    x + t * x_stride, x_stride, x_sum + t, TOKENS);
+    for (; t < n_tokens; t++)
+        some_tokens(out + t * out_stride, out_stride, blocks, n_block_rows, n_blocks,
+                    x + t * x_stride, x_stride, x_sum + t, 1);
+}
+
+// --- int8 rows ---
+
+// Columns whose products one 32-bit lane can take: a lane gets 2 of 16.
+enum { COLUMNS_AT_ONCE = 4096 };
+_Static_assert((int64_t)COLUMNS_AT_ONCE / 8 * 127 * 32767 <= INT32_MAX, "cannot overflow");
+
+KERNEL_INLINE __m256i sixteen_products(const int8_t *row, const int16_t *x)
+{
+    return _mm256_madd_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128((const void *)row)),
+                             _mm256_loadu_si256((const void *)x));
+}
+
+KERNEL_INLINE int64_t int8_row(const int8_t *row, size_t n, const int16_t *x)
+{
+    int64_t sum = 0;
+    for (size_t k = 0; k < n;) {
+        size_t end = n - k < COLUMNS_AT_ONCE ? n : k + COLUMNS_AT_ONCE;
+        __m256i even = _mm256_setzero_si256(), odd = even;
+        for (; k + 32 <= end; k += 32) {
+
+            even = _mm256_add_epi32(even, sixteen_products(row + k, x + k));
+            odd = _mm256_add_epi32(odd, sixteen_products(row + k + 16, x + k + 16));
+        }
+        int32_t lane[16];
+        _mm256_storeu_si256((void *)lane, even);
+        _mm256_storeu_si256((void *)(lane + 8), odd);
+        for (int i = 0; i < 16; i++)
+            sum += lane[i];
+        for (; k < end; k++)
+            sum += row[k] * x[k];
+    }
+    return sum;
+}
+
+KERNEL void int8_rows(int64_t *out, const int8_t *rows, size_t n_rows, size_t n, const int16_t *x)
+{
+    for (size_t r = 0; r < n_rows; r++)
+        out[r] = int8_row(rows + r * n, n, x);
+}

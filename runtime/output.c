@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT
+// The output layer: the final norm, then a dense matrix of the vocabulary's size.
+#include "runtime/session.h"
+
+struct output_job {
+    struct bnt_session *session;
+    const float *x; // (n, hidden) normed
+    float *logits;  // (n, vocab)
+    size_t n;
+    struct bnt_share rows;
+};
+
+// A handful of rows at a time, so that they are still in the cache for the next token.
+enum { ROWS_AT_ONCE = 16 };
+
+static void some_rows(const struct output_job *job, size_t from, size_t to)
+{
+    const struct bnt_model *m = job->session->model;
+    const size_t hidden = m->hyper.hidden_size, vocab = m->hyper.vocab_size;
+    for (size_t t = 0; t < job->n; t++) {
+        const float *x = job->x + t * hidden;
+        float *out = job->logits + t * vocab + from;
+        if (m->wide)
+            m->kernels->rows_f32(out, (const float *)m->output + from * hidden, to - from, hidden,
+                                 x);
+        else
+            m->kernels->rows_bf16(out, (const uint16_t *)m->output + from * hidden, to - from,
+                                  hidden, x);
+    }
+}
+
+static void part_of_output(void *context, unsigned part, unsigned parts)
+{
+    struct output_job *job = context;
+    size_t from, to;
+    (void)part;
+    while (bnt_share_take(&job->rows, parts, &from, &to)) {
+        for (; from < to; from += ROWS_AT_ONCE)
+            some_rows(job, from, to - from < ROWS_AT_ONCE ? to : from + ROWS_AT_ONCE);
+    }
+}
+
+static void multiply(struct bnt_session *s, const float *x, size_t n, float *logits)
+{
+    struct output_job job = {.session = s, .x = x, .logits = logits, .n = n};
+    bnt_share_init(&job.rows, s->model->hyper.vocab_size, ROWS_AT_ONCE);
+    bnt_pool_run(s->pool, part_of_output, &job);
+}
+
+static void final_norm(const struct bnt_session *s, float *out, size_t t)
+{
+    const struct bnt_model *m = s->model;
+    const size_t hidden = m->hyper.hidden_size;
+    m->kernels->rms_norm(out, s->x + t * hidden, m->final_norm, hidden, m->hyper.norm_eps);
+}
+
+void bnt_all_logits(struct bnt_session *s, size_t n, float *logits)
+{
+    for (size_t t = 0; t < n; t++)
+        final_norm(s, s->h + t * s->model->hyper.hidden_size, t);
+    multiply(s, s->h, n, logits);
+}
+
+void bnt_keep_last(struct bnt_session *s, size_t t)
+{
+    final_norm(s, s->last, t);
+}
+
+void bnt_last_logits(struct bnt_session *s, float *logits)
+{
+    multiply(s, s->last, 1, logits);
+}
