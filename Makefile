@@ -11,19 +11,20 @@ DEBS_BUILD = cmake gcc libc6-dev make pkg-config zlib1g-dev libssl-dev libcurl4-
 DEBS_TEST  = libcmocka-dev python3
 DEBS_LINT  = clang-format clang-tidy cppcheck shellcheck
 DEBS_FUZZ  = clang libclang-rt-dev
+DEBS_ARM   = gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 
 comma := ,
 DEMO = $(BUILD)/demo
 BIN  = $(BUILD)/bin
 
-.PHONY: all help deps build demo check check-release check-asan check-tsan lint format fuzz bench install clean
+.PHONY: all help deps build demo check check-release check-asan check-tsan check-aarch64 lint format fuzz bench install clean
 
 all: build
 
 help:
 	@echo 'make          build everything into $(BUILD)/bin'
 	@echo 'make demo     take the shipped checkpoint through the whole pipeline and print a story'
-	@echo 'make check    run every test, plain and under sanitizers'
+	@echo 'make check    run every test, plain, under sanitizers, and for 64-bit ARM in an emulator'
 	@echo 'make install  install tools, library and header below PREFIX=$(PREFIX)'
 	@echo 'make lint     clang-format, clang-tidy, cppcheck, shellcheck'
 	@echo 'make fuzz     fuzz each target for FUZZ_SECONDS (default 60); needs clang'
@@ -66,9 +67,12 @@ demo: build
 	@echo '$$ bnt-run $(DEMO)/fairy-6m.bnt -p "Once upon a time" --echo --temp 0.7 --top-p 0.9 --seed 4 -n 200'
 	@$(BIN)/bnt-run $(DEMO)/fairy-6m.bnt -p "Once upon a time" --echo --temp 0.7 --top-p 0.9 --seed 4 -n 200
 
-# Each of the three ends with ctest's count; the last line adds them up.
-check: check-release check-asan check-tsan
-	@tests/count.sh $(BUILD) $(BUILD)/asan $(BUILD)/tsan
+# The ARM kernels are tested on every machine: in an emulator where the processor is another.
+EMULATED := $(if $(filter x86_64,$(shell uname -m)),aarch64)
+
+# Each of them ends with ctest's count; the last line adds them up.
+check: check-release check-asan check-tsan $(EMULATED:%=check-%)
+	@tests/count.sh $(BUILD) $(BUILD)/asan $(BUILD)/tsan $(EMULATED:%=$(BUILD)/%)
 
 check-release: deps
 	$(call configure_and_build,$(BUILD),-DBNT_WERROR=ON)
@@ -81,7 +85,15 @@ check-asan: deps
 # Threads: the tests that start several.
 check-tsan: deps
 	$(call configure_and_build,$(BUILD)/tsan,-DBNT_WERROR=ON -DBNT_SANITIZE=thread)
-	cd $(BUILD)/tsan && ctest --output-on-failure --timeout 1200 -O ctest.log -R 'unit/test_(session|generate|sample|ternary|kernels)|cli/test_(fetch|pack)'
+	cd $(BUILD)/tsan && ctest --output-on-failure --timeout 1200 -O ctest.log -R 'unit/test_(session|generate|sample|shortlist|ternary|kernels)|cli/test_(fetch|pack)'
+
+# 64-bit ARM, cross-compiled and run by qemu-user, compared with this machine's tools. All but what would take minutes there.
+ARM_ROOT = $(abspath $(BUILD))/aarch64/root
+check-aarch64: build
+	$(call need,$(DEBS_ARM))
+	@tests/aarch64.sh $(ARM_ROOT)
+	$(call configure_and_build,$(BUILD)/aarch64,-DBNT_WERROR=ON -DBNT_FETCH=OFF -DCMAKE_TOOLCHAIN_FILE=tests/aarch64.cmake -DBNT_AARCH64_ROOT=$(ARM_ROOT) -DBNT_NATIVE_BIN=$(abspath $(BUILD))/bin)
+	cd $(BUILD)/aarch64 && ctest --output-on-failure --timeout 1200 -O ctest.log -E 'unit/test_(shortlist|verify_bits)'
 
 C_FILES  = $(shell git ls-files '*.c' '*.h')
 SH_FILES = $(shell git ls-files '*.sh') .ci/run

@@ -136,16 +136,6 @@ bool bnt_cli_double(const char *text, double low, double high, double *out)
     return true;
 }
 
-int bnt_cli_device(const char *name)
-{
-    if (strcmp(name, "auto") == 0 || strcmp(name, "cpu") == 0)
-        return BNT_EXIT_OK;
-    if (strcmp(name, "cuda") != 0)
-        return bnt_cli_usage("--device must be auto or cpu, not '%s'", name);
-    bnt_cli_note("--device cuda: this version has no GPU support");
-    return BNT_EXIT_FAILED;
-}
-
 // --- progress ---
 
 static double now(void)

@@ -39,9 +39,6 @@ bool bnt_cli_u64(const char *text, uint64_t low, uint64_t high, uint64_t *out);
 // A finite decimal number in low … high.
 bool bnt_cli_double(const char *text, double low, double high, double *out);
 
-// The value of --device. 0 if this build has it, else the exit code after saying so.
-int bnt_cli_device(const char *name);
-
 // A progress bar on standard error, drawn only when that is a terminal. It counts bytes and shows
 // their rate, unless unit names something else.
 struct bnt_progress {

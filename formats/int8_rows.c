@@ -16,7 +16,7 @@ float bnt_int8_row(enum bnt_dtype dtype, const uint8_t *row, uint32_t n, int8_t 
 {
     float max = 0;
     for (uint32_t i = 0; i < n; i++)
-        max = fmaxf(max, fabsf(load(dtype, row, i)));
+        max = fabsf(load(dtype, row, i)) > max ? fabsf(load(dtype, row, i)) : max;
     if (max < 0x1p-100f) { // such a row cannot matter, and its scale might be subnormal
         memset(out, 0, n);
         return 1.0f;

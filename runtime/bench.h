@@ -13,7 +13,7 @@
 #include "runtime/kernels.h"
 #include "runtime/pool.h"
 
-enum { BENCH_MAX_ROUNDS = 100 };
+enum { BENCH_MAX_ROUNDS = 50, BENCH_MAX_VALUES = 8 * BENCH_MAX_ROUNDS };
 
 struct bench_options {
     const char *model;
@@ -21,13 +21,14 @@ struct bench_options {
     uint64_t prompt, tokens; // 0: leave it out
     uint64_t threads, rounds;
     enum bnt_cache cache;
+    enum bnt_device device;
     bool json, quiet;
 };
 
-// One measurement of each round.
+// Measurements, one or some of each round.
 struct bench_series {
     size_t count;
-    double value[BENCH_MAX_ROUNDS];
+    double value[BENCH_MAX_VALUES];
 };
 
 void bench_add(struct bench_series *series, double value);

@@ -4,7 +4,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 
 #include "formats/cli.h"
 #include "runtime/bench.h"
@@ -22,7 +21,7 @@ struct decode {
 struct bench {
     const struct bench_options *options;
     struct bnt_model *model;
-    struct bnt_session *sessions[2]; // with the int8 copy, if there is one; without
+    struct bnt_session *session;
     double open_time, first_token_time;
     uint64_t operations; // of the matrices, a token of a prompt
     struct bench_series read, int8;
@@ -63,33 +62,53 @@ static void plan(struct bench *b)
             .name = "int8 output, exact", .bytes = ternary + output + 4 * m->hyper.vocab_size};
 }
 
+static enum bnt_status check(const struct bench *b, struct bnt_error *err)
+{
+    const uint64_t most = b->model->hyper.max_context;
+    if (b->options->prompt > most || b->options->tokens > most)
+        return bnt_fail(err, BNT_ERR_ARGUMENT,
+                        "the model has room for %" PRIu64 " tokens; ask for fewer by -p and -n",
+                        most);
+    return BNT_OK;
+}
+
 // Opens everything, timed, and evaluates a first token.
 static enum bnt_status open_all(struct bench *b, struct bnt_error *err)
 {
     const struct bench_options *o = b->options;
-    const uint64_t context = 1 + (o->prompt > o->tokens ? o->prompt : o->tokens);
+    const uint64_t context = o->prompt > o->tokens ? o->prompt : o->tokens;
     uint32_t token = 0;
     double start = bench_now();
     enum bnt_status status = bnt_model_open(o->model, o->kernel, &b->model, err);
-    for (size_t i = 0; i < 2 && status == BNT_OK; i++) {
-        const struct bnt_session_options options = {.context = (uint32_t)context,
-                                                    .threads = (uint32_t)o->threads,
-                                                    .cache = o->cache,
-                                                    .full_output = i == 1};
-        status = bnt_session_open(b->model, &options, &b->sessions[i], err);
-        if (i > 0 || status != BNT_OK)
-            continue;
-        b->open_time = bench_now() - start;
-        status =
-            bnt_evaluate(b->sessions[0], &token, 1, BNT_LOGITS_LAST, b->sessions[0]->logits, err);
-        b->first_token_time = bench_now() - start;
-    }
+    if (status == BNT_OK)
+        status = check(b, err);
+    const struct bnt_session_options options = {
+        .context = (uint32_t)context, .threads = (uint32_t)o->threads, .cache = o->cache};
+    if (status == BNT_OK)
+        status = bnt_session_open(b->model, &options, &b->session, err);
+    if (status != BNT_OK)
+        return status;
+    b->open_time = bench_now() - start;
+    status = bnt_evaluate(b->session, &token, 1, BNT_LOGITS_LAST, b->session->logits, err);
+    b->first_token_time = bench_now() - start;
     return status;
+}
+
+static double measure_read(const struct bench *b)
+{
+    const struct bnt_model *m = b->model;
+    const struct bnt_section_record *s = bnt_view_section(&m->view, BNT_SECTION_TERN);
+    return bench_read(b->session->pool, m->map.data + s->offset, s->size);
+}
+
+static double measure_int8(const struct bench *b)
+{
+    return bench_int8(b->session->pool, b->model->kernels->name);
 }
 
 static enum bnt_status one_prompt(struct bench *b, struct bnt_error *err)
 {
-    struct bnt_session *s = b->sessions[0];
+    struct bnt_session *s = b->session;
     const size_t n = (size_t)b->options->prompt;
     uint32_t *tokens = malloc(n * sizeof *tokens);
     if (!tokens)
@@ -97,14 +116,16 @@ static enum bnt_status one_prompt(struct bench *b, struct bnt_error *err)
     for (size_t i = 0; i < n; i++)
         tokens[i] = (uint32_t)((i * 2654435761u + 12345) % b->model->hyper.vocab_size);
     (void)bnt_session_rewind(s, 0, NULL);
-    double start = bench_now();
+    double peak = measure_int8(b), start = bench_now();
     enum bnt_status status = bnt_evaluate(s, tokens, n, BNT_LOGITS_NONE, NULL, err);
     double rate = (double)n / (bench_now() - start);
+    peak = (peak + measure_int8(b)) / 2;
     free(tokens);
     bench_add(&b->prompt, rate);
-    if (b->int8.count)
-        bench_add(&b->prompt_share,
-                  rate * (double)b->operations * 1e-9 / b->int8.value[b->int8.count - 1]);
+    if (peak > 0) {
+        bench_add(&b->int8, peak);
+        bench_add(&b->prompt_share, rate * (double)b->operations * 1e-9 / peak);
+    }
     return status;
 }
 
@@ -126,7 +147,7 @@ static bool tick(void *context, uint32_t token, const char *text, size_t size)
 
 static enum bnt_status one_decode(struct bench *b, struct decode *d, struct bnt_error *err)
 {
-    struct bnt_session *s = b->sessions[d->full_output];
+    struct bnt_session *s = b->session;
     struct clock clock = {0};
     const struct bnt_generation generation = {
         .max_tokens = (size_t)b->options->tokens,
@@ -137,46 +158,48 @@ static enum bnt_status one_decode(struct bench *b, struct decode *d, struct bnt_
     struct bnt_generation_result result;
     uint32_t token = 0;
     (void)bnt_session_rewind(s, 0, NULL);
+    s->full_output = d->full_output;
+    double read = measure_read(b);
     enum bnt_status status = bnt_generate(s, &token, 1, &generation, &result, err);
     if (status != BNT_OK)
         return status;
     double rate = (double)(result.n_tokens - 1) / (clock.last - clock.first);
+    read = (read + measure_read(b)) / 2;
+    bench_add(&b->read, read);
     bench_add(&d->rate, rate);
-    bench_add(&d->share, rate * (double)d->bytes * 1e-9 / b->read.value[b->read.count - 1]);
+    bench_add(&d->share, rate * (double)d->bytes * 1e-9 / read);
     return BNT_OK;
 }
 
 static enum bnt_status one_round(struct bench *b, struct bnt_error *err)
 {
-    const struct bnt_model *m = b->model;
-    const struct bnt_section_record *s = bnt_view_section(&m->view, BNT_SECTION_TERN);
-    struct bnt_pool *pool = b->sessions[0]->pool;
-    enum bnt_status status = BNT_OK;
-    if (b->options->prompt) {
-        double peak = bench_int8(pool, m->kernels->name);
-        if (peak > 0)
-            bench_add(&b->int8, peak);
-        status = one_prompt(b, err);
-    }
-    for (size_t i = 0; i < b->n_decode && b->options->tokens && status == BNT_OK; i++) {
-        bench_add(&b->read, bench_read(pool, m->map.data + s->offset, s->size));
+    enum bnt_status status = b->options->prompt ? one_prompt(b, err) : BNT_OK;
+    for (size_t i = 0; i < b->n_decode && b->options->tokens && status == BNT_OK; i++)
         status = one_decode(b, &b->decode[i], err);
-    }
     return status;
 }
 
 // --- results ---
 
-// Peak resident memory of this process, bytes.
+// Peak resident memory of this process, bytes; 0 if the system does not tell. (getrusage would tell
+// of the parent, if that was larger.)
 static uint64_t peak_memory(void)
 {
-    struct rusage usage;
-    return getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)usage.ru_maxrss * 1024 : 0;
+    FILE *file = fopen("/proc/self/status", "r");
+    char line[256];
+    unsigned long long kilobytes = 0;
+    while (file && fgets(line, sizeof line, file)) {
+        if (sscanf(line, "VmHWM: %llu kB", &kilobytes) == 1)
+            break;
+    }
+    if (file)
+        (void)fclose(file);
+    return kilobytes * 1024;
 }
 
 static uint64_t cache_size(const struct bench *b)
 {
-    const struct bnt_session *s = b->sessions[0];
+    const struct bnt_session *s = b->session;
     return (uint64_t)s->model->hyper.n_layers * s->groups * BNT_KEY_GROUP *
            bnt_kv_size(&s->model->hyper) * (s->cache == BNT_CACHE_F32 ? 8 : 4);
 }
@@ -185,7 +208,7 @@ static void print_markdown(const struct bench *b)
 {
     const struct bnt_model *m = b->model;
     (void)printf("%s, kernel %s, %u threads, %" PRIu64 " rounds: median (least – most)\n\n",
-                 b->options->model, m->kernels->name, bnt_pool_threads(b->sessions[0]->pool),
+                 b->options->model, m->kernels->name, bnt_pool_threads(b->session->pool),
                  b->options->rounds);
     (void)puts("| | tok/s | | of the machine's own |\n|---|---|---|---|");
     if (b->prompt.count) {
@@ -229,7 +252,7 @@ static void print_json(const struct bench *b)
         (void)json_array_append_new(decodes, decode_json(&b->decode[i]));
     json_t *all = json_pack(
         "{s:s, s:i, s:I, s:I, s:I, s:o, s:o, s:I, s:o, s:o, s:o, s:f, s:f, s:I, s:I, s:I}",
-        "kernel", b->model->kernels->name, "threads", (int)bnt_pool_threads(b->sessions[0]->pool),
+        "kernel", b->model->kernels->name, "threads", (int)bnt_pool_threads(b->session->pool),
         "rounds", (json_int_t)b->options->rounds, "prompt_tokens", (json_int_t)b->options->prompt,
         "decode_tokens", (json_int_t)b->options->tokens, "prompt_tokens_per_second",
         bench_json(&b->prompt), "prompt_share_of_int8", bench_json(&b->prompt_share),
@@ -243,20 +266,10 @@ static void print_json(const struct bench *b)
     json_decref(all);
 }
 
-static enum bnt_status check(const struct bench *b, struct bnt_error *err)
-{
-    const uint64_t most = b->model->hyper.max_context;
-    if (b->options->prompt > most || b->options->tokens > most)
-        return bnt_fail(err, BNT_ERR_ARGUMENT,
-                        "the model has room for %" PRIu64 " tokens; ask for fewer by -p and -n",
-                        most);
-    return BNT_OK;
-}
-
 static enum bnt_status measure(struct bench *b, struct bnt_error *err)
 {
     struct bnt_progress progress;
-    enum bnt_status status = check(b, err);
+    enum bnt_status status = BNT_OK;
     plan(b);
     bnt_progress_start(&progress, "measuring", b->options->rounds, "rounds", b->options->quiet);
     for (uint64_t i = 0; i < b->options->rounds && status == BNT_OK; i++) {
@@ -280,8 +293,7 @@ enum bnt_status bench_model(const struct bench_options *options, struct bnt_erro
         print_json(b);
     else if (status == BNT_OK)
         print_markdown(b);
-    bnt_session_close(b->sessions[0]);
-    bnt_session_close(b->sessions[1]);
+    bnt_session_close(b->session);
     bnt_model_close(b->model);
     free(b);
     return status;

@@ -20,7 +20,7 @@ static const char help[] =
     "  -r, --repeat=R      rounds; each measures everything once (default 5)\n"
     "      --cache=TYPE    keep keys and values as f16 (default) or f32\n"
     "  -t, --threads=N     use N threads (default: the processors of this machine)\n"
-    "      --device=DEVICE auto or cpu (this version has no other)\n"
+    "      --device=DEVICE cpu, or auto, which is the same (the GPU is not measured yet)\n"
     "      --kernel=NAME   use these kernels instead of the best ones (bnt-run --version)\n"
     "      --json          print the result as JSON; otherwise it is a Markdown table\n"
     "  -q, --quiet         no progress bar\n"
@@ -76,7 +76,7 @@ static int parse_option(struct bench_options *o, bool *gemv, int c, char **argv)
         return code || o->tokens != 1 ? code
                                       : 1 + bnt_cli_usage("--tokens must be 0 or 2 and more");
     case 'r':
-        return number(&o->rounds, 1, BENCH_MAX_ROUNDS / 2, "--repeat");
+        return number(&o->rounds, 1, BENCH_MAX_ROUNDS, "--repeat");
     case 't':
         return number(&o->threads, 1, BNT_MAX_PARTS, "--threads");
     case OPTION_CACHE:
@@ -84,8 +84,9 @@ static int parse_option(struct bench_options *o, bool *gemv, int c, char **argv)
                    ? 0
                    : 1 + bnt_cli_usage("--cache must be f16 or f32, not '%s'", optarg);
     case OPTION_DEVICE:
-        code = bnt_cli_device(optarg);
-        return code ? 1 + code : 0;
+        if (!bnt_device_from_name(optarg, &o->device))
+            return 1 + bnt_cli_usage("--device must be auto, cpu or cuda, not '%s'", optarg);
+        return 0;
     case OPTION_KERNEL:
         o->kernel = optarg;
         return 0;
@@ -114,6 +115,7 @@ int main(int argc, char **argv)
                               .tokens = 128,
                               .threads = bnt_parallel_processors(),
                               .rounds = 5,
+                              .device = BNT_DEVICE_CPU,
                               .kernel = environment && *environment ? environment : NULL};
     struct bnt_error err;
     bool gemv = false;
@@ -130,6 +132,10 @@ int main(int argc, char **argv)
         return bnt_cli_usage(optind == argc ? "FILE.bnt is missing" : "more than one FILE.bnt");
     if (!gemv && !o.prompt && !o.tokens)
         return bnt_cli_usage("-p 0 and -n 0 leave nothing to measure");
+    if (o.device == BNT_DEVICE_CUDA) {
+        bnt_cli_note("--device cuda: the GPU is not measured yet");
+        return BNT_EXIT_FAILED;
+    }
     o.model = argv[optind];
     enum bnt_status status = gemv ? bench_gemv(&o, &err) : bench_model(&o, &err);
     if (status != BNT_OK)

@@ -35,14 +35,15 @@ static const char help[] =
     "  -c, --context=N       room for N tokens (default: as many as needed, up to the model's)\n"
     "      --cache=TYPE      keep keys and values as f16 (default) or f32\n"
     "  -t, --threads=N       use N threads (default: the processors of this machine)\n"
-    "      --device=DEVICE   auto or cpu (this version has no other)\n"
+    "      --device=DEVICE   cpu, cuda, or auto: a GPU where one is usable (default)\n"
     "      --kernel=NAME     use these kernels instead of the best ones; --version lists them\n"
     "  -q, --quiet           no statistics on standard error\n"
     "      --help            print this help\n"
     "      --version         print the version and this processor's kernels\n"
     "\n"
     "A model without a tokenizer takes --token-ids and prints token ids.\n"
-    "BNT_KERNEL in the environment is used where --kernel is not given.\n"
+    "BNT_KERNEL in the environment is used where --kernel is not given. Kernels are the CPU's:\n"
+    "with one of them, --device is cpu unless it says otherwise.\n"
     "Exit status: 0 done, 1 failed, 2 usage.\n";
 
 double bnt_run_now(void)
@@ -125,6 +126,12 @@ static double rate(size_t n, double seconds)
 
 // --- generation ---
 
+void bnt_run_note(const struct run_arguments *a, const struct bnt_session *session)
+{
+    if (session && bnt_session_note(session)[0] && !a->quiet)
+        bnt_cli_note("on the CPU, since no GPU can be used: %s", bnt_session_note(session));
+}
+
 struct bnt_sampling bnt_run_sampling(const struct run_arguments *a,
                                      const struct bnt_model_info *info)
 {
@@ -160,13 +167,14 @@ static enum bnt_status generate(const struct run_arguments *a, struct bnt_sessio
     double end = bnt_run_now();
     (void)puts("");
     (void)fflush(stdout); // before the statistics, where both go to one place
+    bool on_cpu = strcmp(bnt_session_device(session), "cpu") == 0;
     if (!a->quiet)
-        bnt_cli_note("%zu prompt tokens, %.1f tok/s; %zu generated, %.1f tok/s (%s); seed %" PRIu64
-                     ", kernel %s",
-                     count, rate(count, (printer.count ? printer.first : end) - start),
-                     result.n_tokens,
-                     printer.count > 1 ? rate(printer.count - 1, end - printer.first) : 0,
-                     reason_text(result.reason), a->seed, bnt_model_info(model)->kernel);
+        bnt_cli_note(
+            "%zu prompt tokens, %.1f tok/s; %zu generated, %.1f tok/s (%s); seed %" PRIu64 ", %s%s",
+            count, rate(count, (printer.count ? printer.first : end) - start), result.n_tokens,
+            printer.count > 1 ? rate(printer.count - 1, end - printer.first) : 0,
+            reason_text(result.reason), a->seed, on_cpu ? "kernel " : "",
+            on_cpu ? bnt_model_info(model)->kernel : bnt_session_device(session));
     return status;
 }
 
@@ -185,8 +193,10 @@ static enum bnt_status run_model(const struct run_arguments *a, const struct bnt
         const struct bnt_session_options options = {
             .context = (uint32_t)(a->context ? a->context : needed),
             .threads = (uint32_t)a->threads,
-            .cache = a->cache};
+            .cache = a->cache,
+            .device = a->device};
         status = bnt_session_open(model, &options, &session, err);
+        bnt_run_note(a, status == BNT_OK ? session : NULL);
     }
     if (status == BNT_OK)
         status = generate(a, session, model, tokens, count, err);
@@ -342,7 +352,8 @@ static int parse_option(struct run_arguments *a, int c, char **argv)
         a->ignore_eos = true;
         break;
     case OPTION_DEVICE:
-        code = bnt_cli_device(optarg);
+        if (!bnt_device_from_name(optarg, &a->device))
+            return 1 + bnt_cli_usage("--device must be auto, cpu or cuda, not '%s'", optarg);
         break;
     case OPTION_KERNEL:
         a->kernel = optarg;
@@ -375,6 +386,7 @@ int main(int argc, char **argv)
 {
     const char *environment = getenv("BNT_KERNEL");
     struct run_arguments a = {.tokens = 256,
+                              .device = BNT_DEVICE_AUTO,
                               .kernel = environment && *environment ? environment : NULL};
     int c;
     bnt_cli_init("bnt-run");
@@ -392,6 +404,8 @@ int main(int argc, char **argv)
     if (a.chat && !a.has_tokens)
         a.tokens = 1024;
     a.model = argv[optind];
+    if (a.device == BNT_DEVICE_AUTO && a.kernel)
+        a.device = BNT_DEVICE_CPU; // it was named
     if (!a.has_seed)
         a.seed = new_seed();
     return run(&a);

@@ -45,7 +45,8 @@ enum bnt_status {
     BNT_ERR_ARGUMENT = 5,     /* an argument is out of its range */
     BNT_ERR_TEXT = 6,         /* the text is not valid UTF-8 */
     BNT_ERR_NO_TOKENIZER = 7, /* the file has no tokenizer: only token ids can be used */
-    BNT_ERR_CONTEXT = 8       /* the context is full */
+    BNT_ERR_CONTEXT = 8,      /* the context is full */
+    BNT_ERR_DEVICE = 9        /* the GPU cannot be used or failed */
 };
 
 enum { BNT_ERROR_SIZE = 512 };
@@ -157,14 +158,26 @@ struct bnt_session;
  */
 enum bnt_cache { BNT_CACHE_F16, BNT_CACHE_F32 };
 
+/*
+ * Where a session computes. CUDA: the first NVIDIA GPU that is usable (compute capability 8.0 or
+ * later; CUDA_VISIBLE_DEVICES chooses among several); the first such session uploads the model's
+ * file as it lies, later ones share it. AUTO: CUDA if that works, else CPU. Logits of the two
+ * differ in their last digits.
+ */
+enum bnt_device { BNT_DEVICE_CPU, BNT_DEVICE_CUDA, BNT_DEVICE_AUTO };
+
+/* "cpu", "cuda" or "auto"; false: none of them. */
+bool bnt_device_from_name(const char *name, enum bnt_device *device);
+
 /* "f16" or "f32"; false: neither. */
 bool bnt_cache_from_name(const char *name, enum bnt_cache *cache);
 
 struct bnt_session_options {
-    uint32_t context; /* tokens to have room for; 0: the model's max_context. More than that is
-                         refused */
-    uint32_t threads; /* 1 … 256; 0: one for each processor that this process may use */
-    enum bnt_cache cache;
+    uint32_t context;     /* tokens to have room for; 0: the model's max_context. More than that is
+                             refused */
+    uint32_t threads;     /* 1 … 256; 0: one for each processor that this process may use */
+    enum bnt_cache cache; /* of the CPU; the GPU keeps floats */
+    enum bnt_device device;
     bool full_output; /* do not use the int8 copy of the output matrix, if the file has one: the
                          same tokens, more memory traffic */
 };
@@ -180,6 +193,13 @@ enum bnt_status bnt_session_open(const struct bnt_model *model,
                                  const struct bnt_session_options *options,
                                  struct bnt_session **session, struct bnt_error *err);
 void bnt_session_close(struct bnt_session *session);
+
+/* "cpu", or the name of the GPU. Valid as long as the session. */
+const char *bnt_session_device(const struct bnt_session *session);
+
+/* Why a session that was opened with AUTO is not on a GPU; "" if it is, if it was not asked for, or
+ * if this library was built without GPU support. Valid as long as the session. */
+const char *bnt_session_note(const struct bnt_session *session);
 
 /* Tokens seen so far. */
 uint32_t bnt_session_position(const struct bnt_session *session);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Feeding tokens: in batches through the layers, then whatever logits are wanted.
+// Feeding tokens, on either device: in batches through the layers, then whatever is wanted.
 #include <inttypes.h>
 
+#include "runtime/cuda/cuda.h"
 #include "runtime/session.h"
 
 static enum bnt_status check_tokens(const struct bnt_session *s, const uint32_t *tokens,
@@ -28,6 +29,11 @@ enum bnt_status bnt_evaluate(struct bnt_session *s, const uint32_t *tokens, size
     enum bnt_status status = check_tokens(s, tokens, count, err);
     if (status != BNT_OK)
         return status;
+    if (s->cuda) {
+        status = bnt_cuda_evaluate(s->cuda, tokens, count, which, logits, err);
+        s->position += status == BNT_OK ? (uint32_t)count : 0;
+        return status;
+    }
     const size_t vocab = s->model->hyper.vocab_size;
     for (size_t at = 0; at < count;) {
         size_t n = count - at < BNT_MAX_BATCH ? count - at : BNT_MAX_BATCH;
@@ -41,4 +47,31 @@ enum bnt_status bnt_evaluate(struct bnt_session *s, const uint32_t *tokens, size
     if (which == BNT_LOGITS_LAST)
         bnt_last_logits(s, logits);
     return BNT_OK;
+}
+
+enum bnt_status bnt_first_step(struct bnt_session *s, const uint32_t *prompt, size_t count,
+                               const struct bnt_sampling *sampling, uint64_t *state, uint32_t *next,
+                               struct bnt_error *err)
+{
+    // The GPU's logits stay where they are.
+    enum bnt_status status =
+        bnt_evaluate(s, prompt, count, s->cuda ? BNT_LOGITS_LAST : BNT_LOGITS_NONE, NULL, err);
+    if (status != BNT_OK)
+        return status;
+    if (s->cuda)
+        return bnt_cuda_sample(s->cuda, sampling, state, next, err);
+    *next = bnt_next_token(s, sampling, state);
+    return BNT_OK;
+}
+
+enum bnt_status bnt_next_step(struct bnt_session *s, uint32_t token,
+                              const struct bnt_sampling *sampling, uint64_t *state, uint32_t *next,
+                              struct bnt_error *err)
+{
+    if (s->cuda) {
+        enum bnt_status status = bnt_cuda_next(s->cuda, token, sampling, state, next, err);
+        s->position += status == BNT_OK;
+        return status;
+    }
+    return bnt_first_step(s, &token, 1, sampling, state, next, err);
 }

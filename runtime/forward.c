@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 // The layers (bnt.md section 10), for one token or many: each matrix product is one step of all
 // threads, and so is what lies between two of them. Many tokens give the same bits as one by one.
-#include <math.h>
 #include <string.h>
 
 #include "formats/bytes.h"
 #include "runtime/session.h"
+#include "runtime/sincos.h"
 
 // --- products ---
 
@@ -252,8 +252,7 @@ static void fill_angles(struct bnt_session *s, size_t n)
     for (size_t t = 0; t < n; t++) {
         for (size_t i = 0; i < half; i++) {
             float angle = (float)(s->position + t) * s->frequency[i];
-            s->cosine[t * half + i] = cosf(angle);
-            s->sine[t * half + i] = sinf(angle);
+            bnt_sincos(angle, &s->sine[t * half + i], &s->cosine[t * half + i]);
         }
     }
 }

@@ -158,27 +158,34 @@ static bool ends_text(const struct bnt_hyper *h, const struct bnt_generation *o,
                               is_one_of(token, o->stop_ids, o->n_stop_ids));
 }
 
-// Generates from session->last on. Returns why it ended.
-static enum bnt_stop_reason generate(struct bnt_session *s, struct outlet *out, size_t *n_tokens)
+// Generates from the first token on. *reason: why it ended.
+static enum bnt_status generate(struct bnt_session *s, struct outlet *out, uint32_t token,
+                                uint64_t *state, size_t *n_tokens, enum bnt_stop_reason *reason,
+                                struct bnt_error *err)
 {
     const struct bnt_generation *o = out->options;
-    uint64_t state = o->sampling.seed;
-    enum bnt_stop_reason reason;
+    enum bnt_status status = BNT_OK;
+    *reason = BNT_STOP_LENGTH;
     while (*n_tokens < o->max_tokens) {
-        uint32_t token = bnt_next_token(s, &o->sampling, &state);
-        if (ends_text(&s->model->hyper, o, token))
-            return BNT_STOP_EOS;
+        if (ends_text(&s->model->hyper, o, token)) {
+            *reason = BNT_STOP_EOS;
+            break;
+        }
         *n_tokens += 1;
-        if (!put_token(out, token, &reason))
-            return reason;
+        if (!put_token(out, token, reason))
+            break;
+        *reason = BNT_STOP_LENGTH;
         if (*n_tokens == o->max_tokens)
             break;
-        if (s->position == s->context)
-            return BNT_STOP_CONTEXT;
-        (void)bnt_evaluate(s, &token, 1, BNT_LOGITS_NONE, NULL,
-                           NULL); // cannot fail: there is room, and the id is the model's
+        if (s->position == s->context) {
+            *reason = BNT_STOP_CONTEXT;
+            break;
+        }
+        status = bnt_next_step(s, token, &o->sampling, state, &token, err);
+        if (status != BNT_OK)
+            break;
     }
-    return BNT_STOP_LENGTH;
+    return status;
 }
 
 static enum bnt_status check_options(const struct bnt_generation *o, struct bnt_error *err)
@@ -201,10 +208,12 @@ enum bnt_status bnt_generate(struct bnt_session *s, const uint32_t *prompt, size
         return status;
     if (!open_outlet(&out, s->model, generation))
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
-    status = bnt_evaluate(s, prompt, count, BNT_LOGITS_NONE, NULL, err);
+    uint64_t state = generation->sampling.seed;
+    uint32_t first;
     enum bnt_stop_reason reason = BNT_STOP_CALLBACK;
+    status = bnt_first_step(s, prompt, count, &generation->sampling, &state, &first, err);
     if (status == BNT_OK)
-        reason = generate(s, &out, &result->n_tokens);
+        status = generate(s, &out, first, &state, &result->n_tokens, &reason, err);
     close_outlet(&out, &reason);
     result->reason = status == BNT_OK ? reason : BNT_STOP_LENGTH;
     return status;

@@ -2,12 +2,14 @@
 // The float half of a kernel set, written once in the compiler's vector types and compiled for each
 // instruction set: a file defines what is listed below, then includes this.
 //
-//   VECTOR_FLOATS           floats in one register: 16, 8 or 4
-//   KERNEL_TARGET           the target attribute of its functions
-//   SCORE_QUERIES           queries that scores works on at once, times 16 / VECTOR_FLOATS
-//   registers MIX_QUERIES, MIX_PARTS  queries and vectors of dim that mix works on at once
+//   VECTOR_FLOATS    floats in one register: 16, 8 or 4
+//   KERNEL_TARGET    the target attribute of its functions
+//   SCORE_QUERIES    queries that scores takes at once, 16 / VECTOR_FLOATS registers each
+//   MIX_QUERIES      queries that mix takes at once,
+//   MIX_PARTS        and registers of dim that it takes of each
 //   load_half(p), store_half(p, v)   VECTOR_FLOATS halves from and to memory, as macros
-//   load_widened(p)         VECTOR_FLOATS uint16_t as uint32_t, if the compiler's own is poor
+//   load_widened(p)      VECTOR_FLOATS uint16_t as uint32_t, if the compiler's own is poor
+//   store_narrowed(p, v) VECTOR_FLOATS int32_t as int8_t, likewise
 //
 // Accumulators are arrays with constant bounds in functions that are inlined, so they live in
 // registers.
@@ -47,11 +49,12 @@ KERNEL_INLINE void store(float *p, vec v)
     memcpy(p, &v, sizeof v);
 }
 
-// The first n < W elements, zero beyond them.
+// The first n < W elements, zero beyond them. (n % W is n, which gcc without optimization must be
+// told.)
 KERNEL_INLINE vec load_some(const float *p, size_t n)
 {
     float padded[W] = {0};
-    memcpy(padded, p, n * sizeof padded[0]);
+    memcpy(padded, p, n % W * sizeof padded[0]);
     return load(padded);
 }
 
@@ -65,7 +68,7 @@ KERNEL_INLINE void store_upto(float *p, vec v, size_t n)
     if (n >= W)
         store(p, v);
     else
-        memcpy(p, &v, n * sizeof p[0]);
+        memcpy(p, &v, n % W * sizeof p[0]);
 }
 
 #if !defined(load_widened)
@@ -74,6 +77,14 @@ KERNEL_INLINE uvec load_widened(const uint16_t *p)
     hvec v;
     memcpy(&v, p, sizeof v);
     return __builtin_convertvector(v, uvec);
+}
+#endif
+
+#if !defined(store_narrowed)
+KERNEL_INLINE void store_narrowed(int8_t *p, ivec v)
+{
+    bvec bytes = __builtin_convertvector(v, bvec);
+    memcpy(p, &bytes, sizeof bytes);
 }
 #endif
 
@@ -87,7 +98,7 @@ KERNEL_INLINE vec load_half_upto(const uint16_t *p, size_t n)
     if (n >= W)
         return load_half(p);
     uint16_t padded[W] = {0};
-    memcpy(padded, p, n * sizeof padded[0]);
+    memcpy(padded, p, n % W * sizeof padded[0]);
     return load_half(padded);
 }
 
@@ -225,8 +236,7 @@ KERNEL float quantize(int8_t *out, const float *x, size_t n, size_t padded, int3
         v = lesser(greater(v, all(-128.0f)), all(127.0f));
         ivec q = (ivec)(v + BNT_ROUNDER) - (ivec)all(BNT_ROUNDER);
         total += q;
-        bvec bytes = __builtin_convertvector(q, bvec);
-        memcpy(out + i, &bytes, sizeof bytes);
+        store_narrowed(out + i, q);
     }
     *sum = 0;
     for (int i = 0; i < W; i++)

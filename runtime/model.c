@@ -141,7 +141,9 @@ enum bnt_status bnt_model_open(const char *path, const char *kernel, struct bnt_
     struct bnt_model *m = calloc(1, sizeof *m);
     if (!m)
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
-    enum bnt_status status = choose_kernels(m, kernel, err);
+    m->upload = bnt_upload_new();
+    enum bnt_status status =
+        m->upload ? choose_kernels(m, kernel, err) : bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     if (status == BNT_OK) {
         status = bnt_map_open(&m->map, path, err);
         if (status == BNT_OK) {
@@ -165,6 +167,7 @@ void bnt_model_close(struct bnt_model *m)
 {
     if (!m)
         return;
+    bnt_upload_free(m->upload);
     bnt_tokenizer_unbind(m);
     free(m->layers);
     bnt_map_close(&m->map);

@@ -46,8 +46,16 @@ struct bnt_model {
     int32_t byte_token[256]; // of each byte: its lookup token (byte-level) or byte token, or −1
     bool added_start[256];   // bytes with which some added token begins
     const struct bnt_kernels *kernels;
+    struct bnt_upload *upload; // the copy on the GPU, made when it is first asked for
     struct bnt_model_info info;
 };
+
+// The file on the GPU, shared by all sessions: uploaded by the first. (upload.c)
+struct bnt_cuda_model;
+struct bnt_upload *bnt_upload_new(void);
+void bnt_upload_free(struct bnt_upload *upload);
+enum bnt_status bnt_upload_get(const struct bnt_model *model, const struct bnt_cuda_model **cuda,
+                               struct bnt_error *err);
 
 // What encoding needs beside the section: compiled patterns, tables by byte. Free with
 // bnt_tokenizer_unbind, also after a failure.

@@ -2,7 +2,6 @@
 #include "runtime/pool.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 
 // Steps follow one another within microseconds, so a thread first looks for the next one without
@@ -23,9 +22,11 @@ struct bnt_pool {
     atomic_uint generation; // counts the steps; a change is the signal to start
     atomic_uint running;    // workers that have not finished the step
     atomic_uint sleeping;
+    atomic_bool waiting; // the caller sleeps until the step is done
     bool stopping;
     pthread_mutex_t lock;
     pthread_cond_t wake;
+    pthread_cond_t done;
 };
 
 static inline void relax(void)
@@ -58,6 +59,27 @@ static unsigned wait_for_step(struct bnt_pool *pool, unsigned seen)
     return now;
 }
 
+// As with sleeping: first running, then waiting; the caller sets waiting, then reads running.
+static void end_step(struct bnt_pool *pool)
+{
+    if (atomic_fetch_sub(&pool->running, 1) != 1 || !atomic_load(&pool->waiting))
+        return;
+    (void)pthread_mutex_lock(&pool->lock);
+    (void)pthread_cond_signal(&pool->done);
+    (void)pthread_mutex_unlock(&pool->lock);
+}
+
+// More threads than processors, or a thread that the system holds up: lets them come to an end.
+static void sleep_until_done(struct bnt_pool *pool)
+{
+    (void)pthread_mutex_lock(&pool->lock);
+    atomic_store(&pool->waiting, true);
+    while (atomic_load(&pool->running) != 0)
+        (void)pthread_cond_wait(&pool->done, &pool->lock);
+    atomic_store(&pool->waiting, false);
+    (void)pthread_mutex_unlock(&pool->lock);
+}
+
 static void *work(void *argument)
 {
     struct worker *worker = argument;
@@ -68,7 +90,7 @@ static void *work(void *argument)
         if (pool->stopping)
             return NULL;
         pool->body(pool->context, worker->part, pool->threads);
-        atomic_fetch_sub_explicit(&pool->running, 1, memory_order_release);
+        end_step(pool);
     }
 }
 
@@ -94,6 +116,7 @@ struct bnt_pool *bnt_pool_open(unsigned threads)
     pool->workers = workers;
     (void)pthread_mutex_init(&pool->lock, NULL);
     (void)pthread_cond_init(&pool->wake, NULL);
+    (void)pthread_cond_init(&pool->done, NULL);
     unsigned started = 0;
     for (; started + 1 < threads; started++) {
         workers[started] = (struct worker){.pool = pool, .part = started + 1};
@@ -115,6 +138,7 @@ void bnt_pool_close(struct bnt_pool *pool)
         (void)pthread_join(pool->workers[i].thread, NULL);
     (void)pthread_mutex_destroy(&pool->lock);
     (void)pthread_cond_destroy(&pool->wake);
+    (void)pthread_cond_destroy(&pool->done);
     free(pool->workers);
     free(pool);
 }
@@ -137,10 +161,11 @@ void bnt_pool_run(struct bnt_pool *pool, void (*body)(void *context, unsigned pa
     start_step(pool);
     body(context, 0, pool->threads);
     for (unsigned i = 0; atomic_load_explicit(&pool->running, memory_order_acquire) != 0; i++) {
-        if (i < SPINS_BEFORE_SLEEP)
-            relax();
-        else
-            (void)sched_yield(); // more threads than processors: let them come to an end
+        if (i == SPINS_BEFORE_SLEEP) {
+            sleep_until_done(pool);
+            break;
+        }
+        relax();
     }
 }
 

@@ -24,6 +24,7 @@ struct run_arguments {
     double temperature, top_p;
     bool has_seed, has_top_k, has_temperature, has_top_p;
     enum bnt_cache cache;
+    enum bnt_device device;
     bool echo, ignore_eos, quiet, chat, has_tokens;
 };
 
@@ -36,6 +37,9 @@ struct run_printer {
     double first;  // when the first token came, seconds
 };
 bool bnt_run_print(void *printer, uint32_t token, const char *text, size_t size);
+
+// Says why a session is not on a GPU, if it was to be on one if possible. session may be NULL.
+void bnt_run_note(const struct run_arguments *arguments, const struct bnt_session *session);
 
 // Seconds of a steady clock.
 double bnt_run_now(void);

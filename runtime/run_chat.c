@@ -133,14 +133,17 @@ enum bnt_status bnt_run_chat(const struct run_arguments *a, const struct bnt_mod
                              struct bnt_error *err)
 {
     struct chat c = {.arguments = a, .model = model, .err = err};
-    const struct bnt_session_options options = {
-        .context = (uint32_t)a->context, .threads = (uint32_t)a->threads, .cache = a->cache};
+    const struct bnt_session_options options = {.context = (uint32_t)a->context,
+                                                .threads = (uint32_t)a->threads,
+                                                .cache = a->cache,
+                                                .device = a->device};
     size_t size;
     // A model that cannot chat says so before the first line is read.
     enum bnt_status status = bnt_chat_turn(model, true, a->system, "", 0, NULL, 0, &size, err);
     if (status == BNT_ERR_UNSUPPORTED)
         return status;
     status = bnt_session_open(model, &options, &c.session, err);
+    bnt_run_note(a, c.session);
     if (status == BNT_OK)
         status = converse(&c);
     bnt_session_close(c.session);

@@ -3,6 +3,7 @@
 // ids: so it needs no sorted list beyond the cut, and another device can do the same.
 #include <math.h>
 
+#include "runtime/exp.h"
 #include "runtime/session.h"
 
 static float clean(float logit)
@@ -53,7 +54,7 @@ static double random_number(uint64_t *state)
 
 static double weight(float logit, float max)
 {
-    return (double)expf(logit - max); // max keeps it from overflowing
+    return (double)bnt_exp(logit - max); // max keeps it from overflowing
 }
 
 // Moves the k most likely to the front, in any order (quickselect).

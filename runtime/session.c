@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/cuda/cuda.h"
+
 enum { ALIGNMENT = 64 };
 
 static unsigned processors(void)
@@ -109,6 +111,19 @@ static void fill_frequencies(struct bnt_session *s)
         s->frequency[i] = (float)scale_frequency(h, pow(h->rope_theta, -2.0 * i / h->head_dim));
 }
 
+bool bnt_device_from_name(const char *name, enum bnt_device *device)
+{
+    static const char *const names[] = {
+        [BNT_DEVICE_CPU] = "cpu", [BNT_DEVICE_CUDA] = "cuda", [BNT_DEVICE_AUTO] = "auto"};
+    for (int i = BNT_DEVICE_CPU; i <= BNT_DEVICE_AUTO; i++) {
+        if (strcmp(name, names[i]) == 0) {
+            *device = (enum bnt_device)i;
+            return true;
+        }
+    }
+    return false;
+}
+
 bool bnt_cache_from_name(const char *name, enum bnt_cache *cache)
 {
     if (strcmp(name, "f16") != 0 && strcmp(name, "f32") != 0)
@@ -117,37 +132,85 @@ bool bnt_cache_from_name(const char *name, enum bnt_cache *cache)
     return true;
 }
 
+static enum bnt_status check_options(const struct bnt_model *model,
+                                     const struct bnt_session_options *o, struct bnt_error *err)
+{
+    if (o->context > model->hyper.max_context)
+        return bnt_fail(err, BNT_ERR_ARGUMENT,
+                        "a context of %" PRIu32 " tokens is more than the model's %" PRIu32,
+                        o->context, model->hyper.max_context);
+    if (o->threads > BNT_MAX_PARTS)
+        return bnt_fail(err, BNT_ERR_ARGUMENT, "%" PRIu32 " threads are more than %d", o->threads,
+                        BNT_MAX_PARTS);
+    if (o->cache != BNT_CACHE_F16 && o->cache != BNT_CACHE_F32)
+        return bnt_fail(err, BNT_ERR_ARGUMENT, "unknown type of cache %d", (int)o->cache);
+    if (o->device != BNT_DEVICE_CPU && o->device != BNT_DEVICE_CUDA && o->device != BNT_DEVICE_AUTO)
+        return bnt_fail(err, BNT_ERR_ARGUMENT, "unknown device %d", (int)o->device);
+    return BNT_OK;
+}
+
+static enum bnt_status out_of_memory(const struct bnt_session *s, struct bnt_error *err)
+{
+    return bnt_fail(err, BNT_ERR_MEMORY, "out of memory for a session of %" PRIu32 " tokens",
+                    s->context);
+}
+
+static enum bnt_status open_on_cpu(struct bnt_session *s, unsigned threads, struct bnt_error *err)
+{
+    s->pool = bnt_pool_open(threads ? threads : processors());
+    if (!s->pool || !allocate_cache(s) || !allocate_work(s))
+        return out_of_memory(s, err);
+    fill_frequencies(s);
+    return BNT_OK;
+}
+
+static enum bnt_status open_on_gpu(struct bnt_session *s, struct bnt_error *err)
+{
+    const struct bnt_cuda_model *cuda;
+    enum bnt_status status = bnt_upload_get(s->model, &cuda, err);
+    if (status == BNT_OK)
+        status = bnt_cuda_session_open(cuda, s->context, s->full_output, &s->cuda, err);
+    if (status == BNT_OK)
+        s->candidates = allocate(s->model->hyper.vocab_size, sizeof s->candidates[0]);
+    return status == BNT_OK && !s->candidates ? out_of_memory(s, err) : status;
+}
+
+static enum bnt_status open_somewhere(struct bnt_session *s, const struct bnt_session_options *o,
+                                      struct bnt_error *err)
+{
+    if (o->device == BNT_DEVICE_CUDA)
+        return open_on_gpu(s, err);
+    if (o->device == BNT_DEVICE_AUTO && bnt_cuda_built()) {
+        if (open_on_gpu(s, &s->note) == BNT_OK)
+            return BNT_OK;
+        bnt_cuda_session_close(s->cuda);
+        s->cuda = NULL;
+    }
+    return open_on_cpu(s, o->threads, err);
+}
+
 enum bnt_status bnt_session_open(const struct bnt_model *model,
                                  const struct bnt_session_options *options,
                                  struct bnt_session **session, struct bnt_error *err)
 {
+    static const struct bnt_session_options defaults;
+    const struct bnt_session_options *o = options ? options : &defaults;
     *session = NULL;
-    uint32_t context = options ? options->context : 0;
-    uint32_t threads = options ? options->threads : 0;
-    if (context > model->hyper.max_context)
-        return bnt_fail(err, BNT_ERR_ARGUMENT,
-                        "a context of %" PRIu32 " tokens is more than the model's %" PRIu32,
-                        context, model->hyper.max_context);
-    if (threads > BNT_MAX_PARTS)
-        return bnt_fail(err, BNT_ERR_ARGUMENT, "%" PRIu32 " threads are more than %d", threads,
-                        BNT_MAX_PARTS);
-    if (options && options->cache != BNT_CACHE_F16 && options->cache != BNT_CACHE_F32)
-        return bnt_fail(err, BNT_ERR_ARGUMENT, "unknown type of cache %d", (int)options->cache);
+    enum bnt_status status = check_options(model, o, err);
+    if (status != BNT_OK)
+        return status;
     struct bnt_session *s = calloc(1, sizeof *s);
     if (!s)
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     s->model = model;
-    s->context = context ? context : model->hyper.max_context;
-    s->cache = options ? options->cache : BNT_CACHE_F16;
-    s->full_output = options && options->full_output;
-    s->pool = bnt_pool_open(threads ? threads : processors());
-    if (!s->pool || !allocate_cache(s) || !allocate_work(s)) {
-        context = s->context;
+    s->context = o->context ? o->context : model->hyper.max_context;
+    s->cache = o->cache;
+    s->full_output = o->full_output;
+    status = open_somewhere(s, o, err);
+    if (status != BNT_OK) {
         bnt_session_close(s);
-        return bnt_fail(err, BNT_ERR_MEMORY, "out of memory for a session of %" PRIu32 " tokens",
-                        context);
+        return status;
     }
-    fill_frequencies(s);
     *session = s;
     return BNT_OK;
 }
@@ -156,6 +219,7 @@ void bnt_session_close(struct bnt_session *s)
 {
     if (!s)
         return;
+    bnt_cuda_session_close(s->cuda);
     bnt_pool_close(s->pool);
     void *const buffers[] = {s->keys,   s->values, s->x,          s->h,      s->q,
                              s->k,      s->v,      s->att,        s->gate,   s->up,
@@ -164,6 +228,16 @@ void bnt_session_close(struct bnt_session *s)
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
         free(buffers[i]);
     free(s);
+}
+
+const char *bnt_session_device(const struct bnt_session *session)
+{
+    return session->cuda ? bnt_cuda_session_device(session->cuda) : "cpu";
+}
+
+const char *bnt_session_note(const struct bnt_session *session)
+{
+    return session->cuda ? "" : session->note.message;
 }
 
 uint32_t bnt_session_position(const struct bnt_session *session)
@@ -182,6 +256,9 @@ enum bnt_status bnt_session_rewind(struct bnt_session *session, uint32_t positio
     if (position > session->position)
         return bnt_fail(err, BNT_ERR_ARGUMENT, "cannot rewind from %" PRIu32 " to %" PRIu32,
                         session->position, position);
-    session->position = position;
-    return BNT_OK;
+    enum bnt_status status =
+        session->cuda ? bnt_cuda_session_rewind(session->cuda, position, err) : BNT_OK;
+    if (status == BNT_OK)
+        session->position = position;
+    return status;
 }

@@ -17,7 +17,10 @@ enum { BNT_ATTENTION_TOKENS = 4, BNT_SHORTLIST_MAX = 1024 };
 
 struct bnt_session {
     const struct bnt_model *model;
+    struct bnt_cuda_session *cuda; // or NULL: then nothing below but position, context, note and
+                                   // candidates is used
     struct bnt_pool *pool;
+    struct bnt_error note; // why AUTO is not CUDA
     uint32_t context;
     uint32_t position;
     bool full_output;
@@ -81,5 +84,17 @@ size_t bnt_shortlist(struct bnt_session *session, size_t k);
 // The next token after session->last. (sample.c)
 uint32_t bnt_next_token(struct bnt_session *session, const struct bnt_sampling *sampling,
                         uint64_t *state);
+
+// --- the steps of generation, on either device (evaluate.c) ---
+
+// Feeds the prompt and chooses what follows.
+enum bnt_status bnt_first_step(struct bnt_session *session, const uint32_t *prompt, size_t count,
+                               const struct bnt_sampling *sampling, uint64_t *state, uint32_t *next,
+                               struct bnt_error *err);
+
+// Feeds one token, for which there is room, and chooses what follows.
+enum bnt_status bnt_next_step(struct bnt_session *session, uint32_t token,
+                              const struct bnt_sampling *sampling, uint64_t *state, uint32_t *next,
+                              struct bnt_error *err);
 
 #endif

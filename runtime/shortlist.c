@@ -17,6 +17,8 @@
 //
 //   |logit − score| <= σ·((1/2 + 2^-16 + 127.01·γ)·Σ|x| + 127·n·0.51·s)
 //
+// as long as no partial sum overflows: below FLT_MAX / σ they cannot, others have no bound.
+//
 // Rounding of the score to a float, and of what is computed here, is covered by a share of 2^-21.
 #include <float.h>
 #include <math.h>
@@ -29,6 +31,7 @@ struct shortlist {
     float *scores; // (vocab)
     double step;   // s
     double margin; // the bound over σ
+    double reach;  // what the logit's partial sums stay below, over σ
     struct bnt_share rows;
     float threshold;                // of upper bounds
     uint32_t counts[BNT_MAX_PARTS]; // candidates of each part
@@ -36,6 +39,8 @@ struct shortlist {
 
 static double bound(const struct shortlist *list, float score, float scale)
 {
+    if (!((double)scale * list->reach < (double)FLT_MAX))
+        return INFINITY;
     return (double)scale * list->margin + fabs((double)score) * 0x1p-21 + 1e-30;
 }
 
@@ -62,6 +67,7 @@ static bool prepare(struct shortlist *list)
     list->step = (double)step;
     list->margin = (0.5 + 0x1p-16 + 127.01 * gamma) * sum + 127 * (double)n * 0.51 * list->step;
     list->margin *= 1 + 0x1p-21;
+    list->reach = 128 * sum;
     return true;
 }
 

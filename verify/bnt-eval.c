@@ -37,13 +37,14 @@ static const char help[] =
     "      --json              print the result as JSON (not for --logits)\n"
     "      --cache=TYPE        keep keys and values as f32 (default, unlike bnt-run) or f16\n"
     "  -t, --threads=N         use N threads (default: the processors of this machine)\n"
-    "      --device=DEVICE     auto or cpu (this version has no other)\n"
+    "      --device=DEVICE     cpu, cuda, or auto: a GPU where one is usable (default)\n"
     "      --kernel=NAME       use these kernels instead of the best ones (bnt-run --version)\n"
     "  -q, --quiet             no progress bar\n"
     "      --help              print this help\n"
     "      --version           print the version\n"
     "\n"
-    "BNT_KERNEL in the environment is used where --kernel is not given.\n"
+    "BNT_KERNEL in the environment is used where --kernel is not given. Kernels are the CPU's:\n"
+    "with one of them, --device is cpu unless it says otherwise.\n"
     "Exit status: 0 done, 1 failed, 2 usage.\n";
 
 enum { MAX_INPUT = 256 << 20, TOKENS_AT_ONCE = 32 };
@@ -55,6 +56,7 @@ struct arguments {
     const char *kernel;
     uint64_t window, threads;
     enum bnt_cache cache;
+    enum bnt_device device;
     bool json, quiet;
 };
 
@@ -87,8 +89,12 @@ static enum bnt_status open_session(struct evaluation *e, size_t context)
                         info->max_context);
     const struct bnt_session_options options = {.context = (uint32_t)context,
                                                 .threads = (uint32_t)e->arguments->threads,
-                                                .cache = e->arguments->cache};
-    return bnt_session_open(e->model, &options, &e->session, e->err);
+                                                .cache = e->arguments->cache,
+                                                .device = e->arguments->device};
+    enum bnt_status status = bnt_session_open(e->model, &options, &e->session, e->err);
+    if (status == BNT_OK && bnt_session_note(e->session)[0] && !e->arguments->quiet)
+        bnt_cli_note("on the CPU, since no GPU can be used: %s", bnt_session_note(e->session));
+    return status;
 }
 
 // --- perplexity ---
@@ -348,7 +354,6 @@ static const struct option options[] = {
 // Returns 0 to go on, or the exit code + 1 to end with.
 static int parse_option(struct arguments *a, int c, char **argv)
 {
-    int code;
     switch (c) {
     case OPTION_PERPLEXITY:
         a->perplexity = optarg;
@@ -388,8 +393,9 @@ static int parse_option(struct arguments *a, int c, char **argv)
         a->quiet = true;
         return 0;
     case OPTION_DEVICE:
-        code = bnt_cli_device(optarg);
-        return code ? 1 + code : 0;
+        if (!bnt_device_from_name(optarg, &a->device))
+            return 1 + bnt_cli_usage("--device must be auto, cpu or cuda, not '%s'", optarg);
+        return 0;
     case OPTION_HELP:
         return 1 + bnt_cli_print(help);
     case OPTION_VERSION:
@@ -404,6 +410,7 @@ int main(int argc, char **argv)
     const char *environment = getenv("BNT_KERNEL");
     struct arguments a = {.window = 256,
                           .cache = BNT_CACHE_F32,
+                          .device = BNT_DEVICE_AUTO,
                           .kernel = environment && *environment ? environment : NULL};
     int c;
     bnt_cli_init("bnt-eval");
@@ -418,6 +425,8 @@ int main(int argc, char **argv)
         return bnt_cli_usage("give one of --perplexity, --logits, --tokenize and --detokenize");
     if (!!a.logits != !!a.ids)
         return bnt_cli_usage("--logits and --token-ids go together");
+    if (a.device == BNT_DEVICE_AUTO && a.kernel)
+        a.device = BNT_DEVICE_CPU; // it was named
     a.model = argv[optind];
     return run(&a);
 }

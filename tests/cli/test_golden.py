@@ -120,6 +120,12 @@ class Perplexity(Case):
         self.assertLess(abs(out['perplexity'] - PERPLEXITY), PERPLEXITY_SHARE * PERPLEXITY)
         self.assertEqual((out['window'], out['windows'] * out['window']), (256, TOKENS))
 
+    def test_eval_text_with_a_cache_of_halves(self):
+        out = json.loads(self.ok('bnt-eval', packed(), '-t', '1', '--cache', 'f16', '--json', '--perplexity',
+                                 os.path.join(GOLDEN, 'eval.txt')))
+        self.assertEqual(out['tokens'], TOKENS)
+        self.assertLess(abs(out['perplexity'] - PERPLEXITY), PERPLEXITY_SHARE * PERPLEXITY)
+
     def test_standard_input_and_words(self):
         text = read(GOLDEN, 'eval.txt')[:2000]
         path = self.file('text', text)
@@ -292,6 +298,20 @@ class Greedy(Case):
                     out = self.ok('bnt-run', packed(checkpoint), '-q', '--cache', 'f32', '--temp', '0', '-n', '1', '--ignore-eos',
                                   '--token-ids', joined(ids))
                     self.assertEqual(int(out), top(logits, len(logits) // len(ids), len(ids) - 1))
+
+    def test_the_int8_copy_changes_no_text(self):
+        """Each token is chosen from the copy's short list, or from all logits where it has none."""
+        copied = self.path('int8.bnt')
+        self.ok('bnt-pack', '-q', '--embedding', 'int8', '-o', copied, input=tools.converted(FAIRY))
+        self.assertEqual(self.ok('bnt-verify', copied, '--source', FAIRY), b'')
+        text = read_json(GOLDEN, 'golden.json')
+        prompts = [text[name] for name in sorted(text) if name.endswith('.text')] + ['In a deep forest']
+        for prompt in prompts:
+            for way in (['--temp', '0'], ['--temp', '0', '--cache', 'f32'], ['--temp', '1', '--top-k', '40'],
+                        ['--temp', '0.8', '--top-k', '1000', '--top-p', '0.9'], ['--temp', '1', '--top-p', '0.9']):
+                with self.subTest(prompt=prompt, way=way):
+                    common = ('-q', '-t', '1', '-n', '60', '--seed', '7', '-p', prompt, *way)
+                    self.assertEqual(self.ok('bnt-run', copied, *common), self.ok('bnt-run', packed(), *common))
 
     def test_the_same_seed_gives_the_same_text(self):
         common = ('bnt-run', packed(), '-q', '-t', '1', '--temp', '0.9', '-n', '30', '-p', 'Once')

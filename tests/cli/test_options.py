@@ -15,14 +15,15 @@ OUT_OF_RANGE = {
     'jobs': ['0', '257', '1.5', '1e1'], 'threads': ['0', '257', '1.5', '1e1'], 'tokens': ['4294967296', '1.5', '1e1'],
     'context': ['0', '4294967296', '1.5'], 'window': ['0', '1e1'], 'seed': ['18446744073709551616', '1.5', '1e1'],
     'top-k': ['4294967296', '1.5'], 'temp': ['-0.1', '100.1', '1e999', '-nan', '1.5.5', '1e'],
-    'top-p': ['0', '-0.5', '1.1', '1e999', '.'], 'shards': ['0', '100000', '1.5'],
+    'top-p': ['0', '-0.5', '1.1', '1e999', '.'], 'shards': ['0', '100000', '1.5'], 'repeat': ['0', '51', '1.5', '1e1'],
 }
+OF_ONE_TOOL = {('bnt-bench', 'prompt'): ['16777217', '1.5', '1e1'], ('bnt-bench', 'tokens'): ['1', '16777217']}
 REAL = {'temp', 'top-p'}
 TEXTS = {'output', 'source', 'matrix', 'prompt', 'file', 'token-ids', 'stop', 'kernel', 'perplexity', 'logits', 'tokenize',
          'detokenize', 'like', 'revision', 'include', 'local-dir', 'system'}
-WORDS = {'device': ['', 'gpu', 'CPU', 'cpu '], 'embedding': ['', 'f32', 'INT8', 'int8,bf16'], 'form': ['', 'both'],
-         'dtype': ['', 'f64']}
-NEVER_MISSING = {'bnt-convert', 'bnt-pack', 'bnt-verify', 'bnt-info', 'bnt-eval', 'bnt-run', 'bnt-synth'}
+WORDS = {'device': ['', 'gpu', 'CPU', 'cpu '], 'cache': ['', 'f8', 'F16', 'f16 ', 'f', 'f32,f16', 'bf16'],
+         'embedding': ['', 'f32', 'INT8', 'int8,bf16'], 'form': ['', 'both'], 'dtype': ['', 'f64']}
+NEVER_MISSING = {'bnt-bench', 'bnt-convert', 'bnt-pack', 'bnt-verify', 'bnt-info', 'bnt-eval', 'bnt-run', 'bnt-synth'}
 
 
 def sources():
@@ -44,10 +45,11 @@ TABLES = {tool: options_of(text) for tool, text in sources().items()}
 VERSION = re.search(r'project\(bnt VERSION (\S+)', tools.read(ROOT, 'CMakeLists.txt').decode()).group(1)
 
 
-def bad_values(option):
-    if option not in OUT_OF_RANGE:
+def bad_values(tool, option):
+    values = OF_ONE_TOOL.get((tool, option), []) + OUT_OF_RANGE.get(option, [])
+    if not values:
         return WORDS.get(option, [])
-    return [value for value in NO_NUMBER if option not in REAL or value != '+1'] + OUT_OF_RANGE[option]
+    return [value for value in NO_NUMBER if option not in REAL or value != '+1'] + values
 
 
 class Everywhere(Case):
@@ -139,7 +141,7 @@ class Everywhere(Case):
     def test_bad_number_or_word(self):
         def check(tool, table):
             for name in table:
-                for value in bad_values(name):
+                for value in bad_values(tool, name):
                     with self.subTest(tool, option=name, value=value):
                         self.usage(tool, '--%s=%s' % (name, value), names='--' + name)
                         self.usage(tool, '--' + name, value, names='--' + name)
@@ -149,7 +151,7 @@ class Everywhere(Case):
     def test_every_number_is_tried(self):
         """So that a new option with a number does not slip past."""
         def check(tool, table):
-            untried = {name for name, (takes, _) in table.items() if takes and not bad_values(name)}
+            untried = {name for name, (takes, _) in table.items() if takes and not bad_values(tool, name)}
             self.assertEqual(untried - TEXTS, set())
 
         self.each(check)
@@ -161,7 +163,7 @@ class Everywhere(Case):
                 return  # serves tests alone, and getopt_long words its messages
             self.usage(tool, '--two\nlines\x1b[31m')
             for name in table:
-                if bad_values(name):
+                if bad_values(tool, name):
                     with self.subTest(tool, option=name):
                         self.usage(tool, '--%s=two\nlines\x1b[31m' % name, names=name)
 
@@ -178,6 +180,7 @@ class Operands(Case):
         self.least = {
             'bnt-convert': [FAIRY], 'bnt-pack': [self.stream], 'bnt-verify': [self.model], 'bnt-info': [self.model],
             'bnt-eval': ['--tokenize', 'x', self.model], 'bnt-run': ['-p', 'x', '-n', '1', '-q', self.model],
+            'bnt-bench': ['-p', '1', '-n', '0', '-r', '1', '-q', self.model],
         }
 
     def test_the_least_works(self):
@@ -247,6 +250,9 @@ class Operands(Case):
                      ['--device', 'auto'], ['-n', '007']):
             with self.subTest(args):
                 self.ok(*run, *args)
+        for cache in ('f16', 'f32'):
+            self.ok(*run, '--cache', cache)
+            self.ok('bnt-eval', self.model, '--cache', cache, '--tokenize', 'x')
         self.assertEqual(self.ok(*run, '-n', '0').strip(), b'')
         self.refused(*run, '-c', '1025', names='1024')
         self.refused(*run, '-c', '1')  # no room for the prompt
@@ -303,7 +309,29 @@ class Together(Case):
             self.one_line(done, args[0], done.code or 1)
         self.assertEqual(self.ok('bnt-eval', model, '--detokenize', ''), b'')
 
+    def test_bench(self):
+        model = packed()
+        self.usage('bnt-bench')
+        self.usage('bnt-bench', '-p', '0', '-n', '0', model)
+        self.usage('bnt-bench', '-n', '1', model)
+        self.usage('bnt-bench', '--gemv', model)
+        self.usage('bnt-bench', '--gemv', '-r', '0')
+        for args in ([model], ['--gemv']):
+            self.refused('bnt-bench', *args, '--device', 'cuda', names='cuda')
+
+    def test_bench_edges(self):
+        common = ('bnt-bench', packed(), '-q', '-r', '1')
+        for args in (['-p', '0', '-n', '2'], ['-p', '1', '-n', '0'], ['-p', '2', '-n', '3', '--cache', 'f32', '--device', 'auto'],
+                     ['-p', '2', '-n', '0', '-t', '256'], ['-p', '1024', '-n', '0']):
+            with self.subTest(args):
+                self.ok(*common, *args)
+        for args in (['-p', '1025'], ['-n', '1025', '-p', '0'], ['-p', '16777216'], ['-n', '16777216']):
+            with self.subTest(args):
+                self.refused(*common, *args, names=['1024', '-p', '-n'])
+
     def test_kernel(self):
+        self.refused('bnt-bench', packed(), '--kernel', 'nonsense', names='nonsense')
+        self.refused('bnt-bench', '--gemv', '--kernel', 'nonsense', names='nonsense')
         self.refused('bnt-run', packed(), '-p', 'x', '--kernel', 'nonsense', names='nonsense')
         self.refused('bnt-eval', packed(), '--tokenize', 'x', '--kernel', '', names='kernel')
 

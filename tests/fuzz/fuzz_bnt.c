@@ -242,68 +242,107 @@ static void use_tokenizer(const struct bnt_model *model)
 
 // --- the forward pass ---
 
+enum { GENERATED = 4 };
+
+struct text {
+    const struct bnt_model *model;
+    size_t n;
+    uint32_t tokens[GENERATED];
+};
+
 static bool go_on(void *context, uint32_t token, const char *text, size_t size)
 {
-    FUZZ_ASSERT(token == UINT32_MAX || token < bnt_model_info(context)->vocab_size);
+    struct text *t = context;
     char *copy = (char *)fuzz_copy(text, size, sizeof(void *)); // reads all of it
     free(copy);
+    if (token == UINT32_MAX)
+        return true;
+    FUZZ_ASSERT(token < bnt_model_info(t->model)->vocab_size && t->n < GENERATED);
+    t->tokens[t->n++] = token;
     return true;
 }
 
-static void generate(struct bnt_session *session, const struct bnt_model *model,
-                     const float *logits)
+static const struct bnt_sampling ways[] = {
+    {.temperature = 0, .top_p = 1},
+    {.temperature = 0.7f, .top_k = 3, .top_p = 0.9f, .seed = 1},
+    {.temperature = 100, .top_k = 0, .top_p = 1e-9f, .seed = 2},
+    {.temperature = 1e-30f, .top_k = 1u << 30, .top_p = 1, .seed = 3},
+    {.temperature = 2, .top_k = 1024, .seed = 4},
+};
+enum { WAYS = sizeof ways / sizeof ways[0] };
+
+static struct text generate(struct bnt_session *session, const struct bnt_model *model, size_t way)
 {
     static const char *const stops[] = {"ab", "\n\n\n", "</s>"};
-    static const struct bnt_sampling ways[] = {
-        {.temperature = 0, .top_p = 1},
-        {.temperature = 0.7f, .top_k = 3, .top_p = 0.9f, .seed = 1},
-        {.temperature = 100, .top_k = 0, .top_p = 1e-9f, .seed = 2},
-        {.temperature = 1e-30f, .top_k = 1u << 30, .top_p = 1, .seed = 3},
+    struct text text = {.model = model};
+    const struct bnt_generation generation = {
+        .max_tokens = GENERATED,
+        .sampling = ways[way],
+        .stop_texts = stops,
+        .n_stop_texts = way % 4,
+        .ignore_eos = way & 1,
+        .callback = go_on,
+        .context = &text,
     };
-    uint32_t vocab = bnt_model_info(model)->vocab_size;
-    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
-        uint64_t state = ways[i].seed;
-        FUZZ_ASSERT(bnt_sample(session, logits, &ways[i], &state) < vocab);
-        if (bnt_session_rewind(session, 0, NULL) != BNT_OK)
-            abort();
-        const struct bnt_generation generation = {
-            .max_tokens = 4,
-            .sampling = ways[i],
-            .stop_texts = stops,
-            .n_stop_texts = i % 4,
-            .ignore_eos = i & 1,
-            .callback = go_on,
-            .context = (void *)(uintptr_t)model,
-        };
-        struct bnt_generation_result result;
-        const uint32_t prompt = vocab - 1;
-        FUZZ_ASSERT(bnt_generate(session, &prompt, 1, &generation, &result, NULL) == BNT_OK);
-        FUZZ_ASSERT(result.n_tokens <= 4);
-    }
+    struct bnt_generation_result result;
+    const uint32_t prompt = bnt_model_info(model)->vocab_size - 1;
+    FUZZ_ASSERT(bnt_session_rewind(session, 0, NULL) == BNT_OK);
+    FUZZ_ASSERT(bnt_generate(session, &prompt, 1, &generation, &result, NULL) == BNT_OK);
+    FUZZ_ASSERT(result.n_tokens == text.n);
+    return text;
 }
 
-// Evaluates up to 4 tokens. Returns their logits, malloc'd; *count: how many floats.
-static float *evaluate(const struct bnt_model *model, size_t *count)
+static struct bnt_session *open_session(const struct bnt_model *model, enum bnt_cache cache,
+                                        bool full_output)
 {
     const struct bnt_model_info *info = bnt_model_info(model);
     const struct bnt_session_options options = {
         .context = info->max_context < CONTEXT ? info->max_context : (uint32_t)CONTEXT,
-        .threads = 1};
+        .threads = 1,
+        .cache = cache,
+        .full_output = full_output};
     struct bnt_session *session;
+    FUZZ_ASSERT(bnt_session_open(model, &options, &session, NULL) == BNT_OK);
+    return session;
+}
+
+// Ways of choosing a token: from logits, and in bnt_generate, where the int8 copy of the output
+// matrix may stand in for them. good: bnt-verify says that it is a copy, so tokens are the same.
+static void choose(struct bnt_session *session, const struct bnt_model *model, enum bnt_cache cache,
+                   const float *logits, bool good)
+{
+    struct bnt_session *full = open_session(model, cache, true);
+    for (size_t i = 0; i < WAYS; i++) {
+        uint64_t state = ways[i].seed;
+        FUZZ_ASSERT(bnt_sample(session, logits, &ways[i], &state) <
+                    bnt_model_info(model)->vocab_size);
+        struct text a = generate(session, model, i), b = generate(full, model, i);
+        FUZZ_ASSERT(!good ||
+                    (a.n == b.n && memcmp(a.tokens, b.tokens, a.n * sizeof a.tokens[0]) == 0));
+    }
+    bnt_session_close(full);
+}
+
+// Evaluates up to 4 tokens. Returns their logits, malloc'd; *count: how many floats.
+static float *evaluate(const struct bnt_model *model, enum bnt_cache cache, bool good,
+                       size_t *count)
+{
+    struct bnt_session *session = open_session(model, cache, false);
+    const uint32_t context = bnt_session_context(session),
+                   vocab = bnt_model_info(model)->vocab_size;
     struct bnt_error err;
     uint32_t ids[5];
     for (uint32_t i = 0; i < 5; i++)
-        ids[i] = i * 7 % info->vocab_size;
-    size_t n = options.context < 4 ? options.context : 4;
-    FUZZ_ASSERT(bnt_session_open(model, &options, &session, &err) == BNT_OK);
-    *count = n * info->vocab_size;
+        ids[i] = i * 7 % vocab;
+    size_t n = context < 4 ? context : 4;
+    *count = n * vocab;
     float *logits = malloc(*count * sizeof logits[0]);
     FUZZ_ASSERT(logits);
     FUZZ_ASSERT(bnt_evaluate(session, ids, n, BNT_LOGITS_ALL, logits, &err) == BNT_OK);
     FUZZ_ASSERT(bnt_session_position(session) == n);
-    if (options.context < 5)
+    if (context < 5)
         FUZZ_ASSERT(bnt_evaluate(session, ids, 5, BNT_LOGITS_NONE, NULL, &err) == BNT_ERR_CONTEXT);
-    generate(session, model, logits);
+    choose(session, model, cache, logits, good);
     bnt_session_close(session);
     return logits;
 }
@@ -316,30 +355,34 @@ static void same_logits(const float *a, const float *b, size_t count)
                     (isnan(a[i]) && isnan(b[i])));
 }
 
-static void run(const char *path)
+// good: bnt-verify found nothing.
+static void run(const char *path, bool good)
 {
-    float *first = NULL;
+    float *first[2] = {NULL, NULL}; // with each cache
     const char *kernel;
     struct bnt_error err;
     for (size_t i = 0; (kernel = bnt_kernel_name(i)) != NULL; i++) {
         struct bnt_model *model;
         if (bnt_model_open(path, kernel, &model, &err) != BNT_OK) {
-            FUZZ_ASSERT(!model && err.message[0] && i == 0);
+            FUZZ_ASSERT(!model && err.message[0] && i == 0 && !good);
             return;
         }
         if (i == 0)
             use_tokenizer(model);
-        size_t count;
-        float *logits = evaluate(model, &count);
-        if (first)
-            same_logits(first, logits, count);
-        else
-            first = logits;
-        if (first != logits)
+        for (size_t c = 0; c < 2; c++) {
+            size_t count;
+            float *logits = evaluate(model, c ? BNT_CACHE_F32 : BNT_CACHE_F16, good, &count);
+            if (!first[c]) {
+                first[c] = logits;
+                continue;
+            }
+            same_logits(first[c], logits, count);
             free(logits);
+        }
         bnt_model_close(model);
     }
-    free(first);
+    free(first[0]);
+    free(first[1]);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -365,15 +408,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char path[64];
     int fd = fuzz_memory_file(file, file_size);
     (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    if (findings.total == 0) { // what bnt-verify calls good, the runtime must take
-        struct bnt_model *model;
-        struct bnt_error err;
-        FUZZ_ASSERT(bnt_model_open(path, NULL, &model, &err) == BNT_OK);
-        bnt_model_close(model);
-    }
+    bool good = findings.total == 0; // then the runtime must take it
     bnt_findings_free(&findings);
     free(file);
-    run(path);
+    run(path, good);
     (void)close(fd);
     return 0;
 }

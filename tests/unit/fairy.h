@@ -27,11 +27,11 @@ static inline void test_convert(const char *checkpoint_dir, const char *path)
     bnt_checkpoint_close(&checkpoint);
 }
 
-static inline void test_pack(const char *stream, const char *path)
+static inline void test_pack(const char *stream, const char *path, bool int8)
 {
     struct bnt_error err;
     struct bnt_output out;
-    const struct pack_options options = {.threads = 2, .quiet = true};
+    const struct pack_options options = {.threads = 2, .int8 = int8, .quiet = true};
     int fd = open(stream, O_RDONLY | O_CLOEXEC);
     assert_true(fd >= 0);
     test_ok(bnt_output_open_random(&out, path, &err), &err);
@@ -40,17 +40,24 @@ static inline void test_pack(const char *stream, const char *path)
     (void)close(fd);
 }
 
-// A checkpoint folder below tests/data, converted and packed: dir/name.
-static inline void test_make_model(const char *checkpoint, const char *dir, const char *name)
+// A checkpoint folder below tests/data, converted and packed: dir/name. int8: with the int8 copy of
+// the output matrix.
+static inline void test_make_model_int8(const char *checkpoint, const char *dir, const char *name,
+                                        bool int8)
 {
     char *from = test_join(BNT_TEST_DATA, checkpoint), *path = test_join(dir, name);
     char *stream = test_join(dir, "stream.safetensors");
     test_convert(from, stream);
-    test_pack(stream, path);
+    test_pack(stream, path, int8);
     (void)unlink(stream);
     free(from);
     free(path);
     free(stream);
+}
+
+static inline void test_make_model(const char *checkpoint, const char *dir, const char *name)
+{
+    test_make_model_int8(checkpoint, dir, name, false);
 }
 
 static inline struct bnt_model *test_open_model(const char *dir, const char *name,
@@ -64,14 +71,20 @@ static inline struct bnt_model *test_open_model(const char *dir, const char *nam
     return model;
 }
 
-static inline struct bnt_session *test_open_session(const struct bnt_model *model, uint32_t context,
-                                                    uint32_t threads)
+static inline struct bnt_session *test_open_session_as(const struct bnt_model *model,
+                                                       struct bnt_session_options options)
 {
     struct bnt_error err;
     struct bnt_session *session;
-    const struct bnt_session_options options = {.context = context, .threads = threads};
     test_ok(bnt_session_open(model, &options, &session, &err), &err);
     return session;
+}
+
+static inline struct bnt_session *test_open_session(const struct bnt_model *model, uint32_t context,
+                                                    uint32_t threads)
+{
+    const struct bnt_session_options options = {.context = context, .threads = threads};
+    return test_open_session_as(model, options);
 }
 
 #endif

@@ -23,7 +23,7 @@
 #define TEST_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 // Sanitizers take malloc's place, so that counting allocations means nothing, and time: the thread
-// sanitizer up to forty times as much.
+// sanitizer up to forty times as much. Emulators take time as well.
 #if defined(__has_feature)
 #define TEST_HAS(feature) __has_feature(feature)
 #else
@@ -35,7 +35,7 @@
 #define TEST_TSAN 0
 #endif
 #if TEST_TSAN || defined(__SANITIZE_ADDRESS__) || TEST_HAS(address_sanitizer) ||                   \
-    TEST_HAS(memory_sanitizer)
+    TEST_HAS(memory_sanitizer) || defined(BNT_EMULATED)
 #define TEST_SANITIZED 1
 #else
 #define TEST_SANITIZED 0

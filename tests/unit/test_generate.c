@@ -48,7 +48,7 @@ void *aligned_alloc(size_t alignment, size_t size)
 
 // --- the models ---
 
-static const char *const files[] = {"fairy.bnt", NULL};
+static const char *const files[] = {"fairy.bnt", "int8.bnt", NULL};
 static char *dir;
 static struct bnt_model *fairy;
 static struct bnt_model *bytes; // writes any byte, and parts of characters
@@ -71,6 +71,7 @@ static int open_models(void **state)
     (void)state;
     dir = test_make_dir();
     test_make_model("fairy-6m", dir, files[0]);
+    test_make_model_int8("fairy-6m", dir, files[1], true);
     fairy = test_open_model(dir, files[0], NULL);
     bytes = open_bytes();
     return 0;
@@ -126,6 +127,7 @@ struct request {
     size_t n_stops, n_stop_ids, stop_after;
     const uint32_t *stop_ids;
     uint32_t context, threads; // 0: 512 and 1
+    enum bnt_cache cache;
     bool ignore_eos;
 };
 
@@ -138,11 +140,14 @@ static struct run *generate(struct request r)
     size_t count;
     uint32_t *tokens = text_encode(r.model, prompt, strlen(prompt), true, &count);
     uint32_t most = bnt_model_info(r.model)->max_context;
-    struct bnt_session *session = test_open_session(r.model,
-                                                    r.context    ? r.context
-                                                    : most < 512 ? most
-                                                                 : 512,
-                                                    r.threads ? r.threads : 1);
+    struct bnt_session *session =
+        test_open_session_as(r.model, (struct bnt_session_options){
+                                          .context = r.context    ? r.context
+                                                     : most < 512 ? most
+                                                                  : 512,
+                                          .threads = r.threads ? r.threads : 1,
+                                          .cache = r.cache,
+                                      });
     const struct bnt_generation generation = {
         .max_tokens = r.max_tokens,
         .sampling = r.sampling,
@@ -198,7 +203,49 @@ static void greedy_text_is_the_same_on_all_kernels_and_threads(void **state)
                                                   .threads = threads});
         bnt_model_close(model);
     }
+    struct bnt_model *int8 = test_open_model(dir, files[1], NULL);
+    check_same(expected, (struct request){.model = int8, .max_tokens = SOME, .sampling = greedy});
+    bnt_model_close(int8);
     free(expected);
+}
+
+// A prompt of several batches, then the same continuation as when it is fed by hand, and with each
+// cache.
+static void a_long_prompt_goes_on_as_if_fed_by_hand(void **state)
+{
+    enum { PROMPT = 300, MORE = 5 };
+    uint32_t prompt[PROMPT];
+    uint64_t random = 4;
+    (void)state;
+    for (size_t i = 0; i < PROMPT; i++)
+        prompt[i] = test_random_below(&random, bnt_model_info(fairy)->vocab_size);
+    for (int i = 0; i < 2; i++) {
+        const struct bnt_session_options options = {.context = PROMPT + MORE,
+                                                    .threads = 1 + (uint32_t)i,
+                                                    .cache = i ? BNT_CACHE_F32 : BNT_CACHE_F16};
+        struct bnt_session *session = test_open_session_as(fairy, options);
+        struct run *run = test_alloc(sizeof *run);
+        const struct bnt_generation generation = {.max_tokens = MORE,
+                                                  .sampling = greedy,
+                                                  .ignore_eos = true,
+                                                  .callback = collect,
+                                                  .context = run};
+        float *logits = test_alloc(bnt_model_info(fairy)->vocab_size * sizeof *logits);
+        test_ok(bnt_generate(session, prompt, PROMPT, &generation, &run->result, NULL), NULL);
+        assert_int_equal(run->n_tokens, MORE);
+        test_ok(bnt_session_rewind(session, 0, NULL), NULL);
+        for (size_t t = 0; t < PROMPT; t++)
+            test_ok(bnt_evaluate(session, &prompt[t], 1, BNT_LOGITS_LAST, logits, NULL), NULL);
+        for (size_t t = 0; t < MORE; t++) {
+            uint64_t generator = 0;
+            uint32_t token = bnt_sample(session, logits, &greedy, &generator);
+            assert_int_equal(token, run->tokens[t]);
+            test_ok(bnt_evaluate(session, &token, 1, BNT_LOGITS_LAST, logits, NULL), NULL);
+        }
+        free(logits);
+        free(run);
+        bnt_session_close(session);
+    }
 }
 
 static void the_seed_decides_the_text(void **state)
@@ -539,23 +586,41 @@ static void a_stop_text_is_found_in_what_ends_the_text(void **state)
 
 // --- no allocation ---
 
+#if COUNTS_ALLOCATIONS
+static void check_allocations(struct request request)
+{
+    struct run *run = generate(request);
+    assert_int_equal(run->n_tokens, request.max_tokens);
+    assert_true(run->counts[0] > 0); // counting works
+    assert_int_equal(run->counts[run->n_tokens - 1], run->counts[0]);
+    free(run);
+}
+#endif
+
+// Every way of choosing, beside the int8 copy of the output matrix and without it.
 static void no_memory_is_allocated_between_tokens(void **state)
 {
     (void)state;
 #if COUNTS_ALLOCATIONS
-    for (uint32_t threads = 1; threads <= 2; threads++) {
-        struct run *run = generate((struct request){.model = fairy,
-                                                    .max_tokens = 120,
-                                                    .sampling = {0.8f, 50, 0.95f, 1},
-                                                    .stops = {"never ever", "~"},
-                                                    .n_stops = 2,
-                                                    .threads = threads,
-                                                    .ignore_eos = true});
-        assert_int_equal(run->n_tokens, 120);
-        assert_true(run->counts[0] > 0); // counting works
-        assert_int_equal(run->counts[119], run->counts[0]);
-        free(run);
-    }
+    static const struct bnt_sampling ways[] = {
+        {0},
+        {.temperature = 0.8f, .top_k = 50, .top_p = 0.95f, .seed = 1},
+        {.temperature = 0.8f, .top_k = 40, .seed = 1},
+        {.temperature = 0.8f, .top_p = 0.9f, .seed = 1},
+        {.temperature = 100, .top_k = 2000, .top_p = 0.99f, .seed = 1},
+        {.temperature = 1, .seed = 1},
+    };
+    struct bnt_model *int8 = test_open_model(dir, files[1], NULL);
+    for (size_t i = 0; i < 4 * TEST_COUNT(ways); i++)
+        check_allocations((struct request){.model = i & 1 ? int8 : fairy,
+                                           .max_tokens = i < 2 ? 120 : 40,
+                                           .sampling = ways[i / 4],
+                                           .stops = {"never ever", "~"},
+                                           .n_stops = 2,
+                                           .threads = i & 2 ? 2 : 1,
+                                           .cache = i & 1 ? BNT_CACHE_F32 : BNT_CACHE_F16,
+                                           .ignore_eos = true});
+    bnt_model_close(int8);
 #else
     skip();
 #endif
@@ -565,6 +630,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(greedy_text_is_the_same_on_all_kernels_and_threads),
+        cmocka_unit_test(a_long_prompt_goes_on_as_if_fed_by_hand),
         cmocka_unit_test(the_seed_decides_the_text),
         cmocka_unit_test(one_candidate_is_greedy),
         cmocka_unit_test(it_ends_at_the_asked_for_length),
