@@ -14,7 +14,8 @@
     X(BNT_ERR_ARGUMENT, 5, "an argument is out of its range")                                      \
     X(BNT_ERR_TEXT, 6, "the text is not valid UTF-8")                                              \
     X(BNT_ERR_NO_TOKENIZER, 7, "the model file has no tokenizer")                                  \
-    X(BNT_ERR_CONTEXT, 8, "the context is full")
+    X(BNT_ERR_CONTEXT, 8, "the context is full")                                                   \
+    X(BNT_ERR_DEVICE, 9, "the GPU cannot be used or failed")
 
 #ifndef BNT_STATUS_DEFINED
 #define BNT_STATUS_DEFINED

@@ -45,7 +45,8 @@ enum bnt_status {
     BNT_ERR_ARGUMENT = 5,     /* an argument is out of its range */
     BNT_ERR_TEXT = 6,         /* the text is not valid UTF-8 */
     BNT_ERR_NO_TOKENIZER = 7, /* the file has no tokenizer: only token ids can be used */
-    BNT_ERR_CONTEXT = 8       /* the context is full */
+    BNT_ERR_CONTEXT = 8,      /* the context is full */
+    BNT_ERR_DEVICE = 9        /* the GPU cannot be used or failed */
 };
 
 enum { BNT_ERROR_SIZE = 512 };
