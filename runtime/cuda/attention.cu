@@ -33,11 +33,11 @@ __device__ float block_sum(float v, float *partial)
     return v;
 }
 
-__device__ float dot(const float *q, const __half *k, uint32_t dim)
+__device__ float dot(const float *q, const float *k, uint32_t dim)
 {
     float sum = 0;
     for (uint32_t i = 0; i < dim; i += 2) {
-        float2 pair = __half22float2(*reinterpret_cast<const __half2 *>(k + i));
+        float2 pair = *reinterpret_cast<const float2 *>(k + i);
         sum += q[i] * pair.x + q[i + 1] * pair.y;
     }
     return sum;
@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(THREADS)
         for (uint32_t i = threadIdx.x; i < dim; i += THREADS) {
             float s = sum[i] * rescale;
             for (uint32_t j = 0; j < n; j++)
-                s += probability[j] * __half2float(cache.values[(kv + tile + j) * cache.row + i]);
+                s += probability[j] * cache.values[(kv + tile + j) * cache.row + i];
             sum[i] = s;
         }
     }

@@ -3,11 +3,11 @@
 //
 // A chunk is four blocks of a 16-row tile: 16 rows × 128 columns, 512 bytes as they lie, 16 a lane.
 // A 16-byte piece holds 4 rows × 16 columns. Lane (g, t) = (lane / 4, lane % 4) takes rows
-// 4·(g % 4) … + 3 at columns 16·(4·(g / 4) + t) … + 15 of the chunk. Its four words are rows of two
-// 16-row operands; lanes with g >= 4 hold the same rows as those with g < 4 at other columns, so
-// operand rows 4 … 7 (and 12 … 15) belong to the second half of the columns. Activations of the first
-// half stand in the even columns of the other operand and of the second half in the odd ones: each
-// lane finds its sum in one of its two.
+// 4·(g % 4) … + 3 of block 2·(t / 2) + g / 4, columns 16·(t % 2) … + 15. Its four words are rows of
+// two 16-row operands; lanes with g >= 4 hold the same rows as those with g < 4 of other blocks, so
+// operand rows 4 … 7 (and 12 … 15) belong to odd blocks. Activations of even blocks stand in the even
+// columns of the other operand and those of odd blocks in the odd ones: each lane finds its sum in one
+// of its two.
 //
 // Masks alone split a word and its copy shifted by 4 into four groups of columns: once as codes,
 // once as codes times 4, which are summed apart and divided at the end.
@@ -25,7 +25,7 @@ struct chunk_lane {
     uint32_t block;      // of the chunk's four, that this lane reads
     uint32_t offset;     // in bytes, from the chunk's start
     uint32_t x_offset;   // in bytes, from the chunk's first activation
-    bool second;         // holds the second half of the columns
+    bool odd;            // holds an odd block
     uint32_t row;        // first of the lane's four rows
     uint32_t t;
 };
@@ -33,12 +33,11 @@ struct chunk_lane {
 static __device__ __forceinline__ chunk_lane find_chunk_lane()
 {
     const uint32_t lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
-    const uint32_t columns = g / 4 * 4 + t; // of 16
     chunk_lane at;
-    at.block = columns / 2;
-    at.offset = at.block * BLOCK_BYTES + (g % 4 / 2 * 4 + columns % 2 * 2 + g % 2) * 16;
-    at.x_offset = (g % 2 * 4 + t) * 16;
-    at.second = g >= 4;
+    at.odd = g >= 4;
+    at.block = t / 2 * 2 + at.odd;
+    at.offset = at.block * BLOCK_BYTES + (g % 4 / 2 * 4 + t % 2 * 2 + g % 2) * 16;
+    at.x_offset = (t / 2 * 2 + g % 2) * 32 + t % 2 * 16;
     at.row = g % 4 * 4;
     at.t = t;
     return at;
@@ -68,11 +67,11 @@ static __device__ __forceinline__ void add_chunk_sums(int *tile, const chunk_sum
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const int *once = &s.once[i / 2][i % 2 * 2], *four = &s.four[i / 2][i % 2 * 2];
-        row[i] = at.second ? once[1] + (four[1] >> 2) : once[0] + (four[0] >> 2);
+        row[i] = at.odd ? once[1] + (four[1] >> 2) : once[0] + (four[0] >> 2);
         row[i] += __shfl_xor_sync(FULL_WARP, row[i], 16);
     }
     int mine = at.t < 2 ? (at.t == 0 ? row[0] : row[1]) : (at.t == 2 ? row[2] : row[3]);
-    if (!at.second)
+    if (!at.odd)
         atomicAdd(&tile[at.row + at.t], mine);
 }
 

@@ -57,7 +57,7 @@ void bnt_cuda_model_close(struct bnt_cuda_model *model);
 struct bnt_cuda_session;
 
 // A place in a text. context: tokens to have room for, 1 … the model's max_context. Takes context *
-// n_layers * 2 * n_kv_heads * up(head_dim, 8) * 2 bytes of device memory for the keys and values,
+// n_layers * 2 * n_kv_heads * up(head_dim, 4) * 4 bytes of device memory for the keys and values,
 // and below 256 MB to work in.
 enum bnt_status bnt_cuda_session_open(const struct bnt_cuda_model *model, uint32_t context,
                                       struct bnt_cuda_session **session, struct bnt_error *err);

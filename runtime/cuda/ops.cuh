@@ -4,7 +4,6 @@
 #ifndef BNT_RUNTIME_CUDA_OPS_CUH
 #define BNT_RUNTIME_CUDA_OPS_CUH
 
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -82,21 +81,20 @@ cudaError_t bnt_cuda_norm(float *out,          // (M, n)
                           const float *weight, // (n)
                           float eps, uint32_t n, uint32_t m, cudaStream_t stream);
 
-// The cache of one layer: 16-bit floats, each head's positions together, so that a tile of positions
-// is one run of memory.
+// The cache of one layer: each head's positions together, so that a tile of positions is one run of
+// memory.
 struct bnt_cuda_cache {
-    __half *keys;     // (n_kv_heads, context, row)
-    __half *values;   // (n_kv_heads, context, row)
+    float *keys;      // (n_kv_heads, context, row)
+    float *values;    // (n_kv_heads, context, row)
     uint32_t context; // positions
-    uint32_t row;     // head_dim rounded up to a multiple of 8; zero beyond head_dim
+    uint32_t row;     // head_dim rounded up to a multiple of 4; zero beyond head_dim
 };
 
 struct bnt_cuda_heads {
     uint32_t n_heads, n_kv_heads, head_dim;
 };
 
-// Rotates q in place and k on its way into the cache; v goes there as it is. Values beyond the range
-// of 16-bit floats become its ends. (rope.cu)
+// Rotates q in place and k on its way into the cache; v goes there as it is. (rope.cu)
 cudaError_t bnt_cuda_rope(float *q,                // (M, n_heads * head_dim)
                           const float *k,          // (M, n_kv_heads * head_dim)
                           const float *v,          // (M, n_kv_heads * head_dim)

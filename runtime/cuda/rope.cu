@@ -5,11 +5,6 @@
 
 namespace
 {
-__device__ __half to_cache(float v)
-{
-    return __float2half_rn(fminf(fmaxf(v, -65504.0f), 65504.0f));
-}
-
 struct pair {
     float a, b;
 };
@@ -41,10 +36,10 @@ __global__ void rope(float *q, const float *k, const float *v, const float *freq
         const uint32_t j = i / half, e = i % half;
         pair p = rotate(k + j * dim, e, half, frequency, position);
         size_t row = ((size_t)j * cache.context + first + t) * cache.row;
-        cache.keys[row + e] = to_cache(p.a);
-        cache.keys[row + half + e] = to_cache(p.b);
-        cache.values[row + e] = to_cache(v[j * dim + e]);
-        cache.values[row + half + e] = to_cache(v[j * dim + half + e]);
+        cache.keys[row + e] = p.a;
+        cache.keys[row + half + e] = p.b;
+        cache.values[row + e] = v[j * dim + e];
+        cache.values[row + half + e] = v[j * dim + half + e];
     }
 }
 } // namespace

@@ -163,7 +163,7 @@ enum bnt_status bnt_cuda_session_open(const struct bnt_cuda_model *model, uint32
     s->model = model;
     s->context = context;
     s->batch = choose_batch(&model->hyper);
-    s->cache_row = bnt_cuda_pad(model->hyper.head_dim, 8);
+    s->cache_row = bnt_cuda_pad(model->hyper.head_dim, 4);
     enum bnt_status status = prepare(s, err);
     if (status != BNT_OK) {
         bnt_cuda_session_close(s);

@@ -40,8 +40,8 @@ struct bnt_cuda_session {
     uint32_t context, position;
     uint32_t batch;     // tokens that a chunk of a prompt has at most
     uint32_t cache_row; // head_dim rounded up
-    __half *keys;   // (n_layers, n_kv_heads, context, cache_row)
-    __half *values; // (n_layers, n_kv_heads, context, cache_row)
+    float *keys;   // (n_layers, n_kv_heads, context, cache_row)
+    float *values; // (n_layers, n_kv_heads, context, cache_row)
     float *frequency;   // (head_dim / 2)
 
     uint32_t *tokens; // (batch)

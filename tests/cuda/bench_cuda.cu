@@ -406,6 +406,10 @@ static void make_model(struct synthetic *m, bool int8, unsigned threads)
     m->view.has_int8 = int8;
 }
 
+#ifdef BNT_PROFILE
+void bnt_cuda_profile(uint32_t blocks);
+#endif
+
 static double now_ms()
 {
     struct timespec t;
@@ -433,8 +437,10 @@ static double step_ms(struct bnt_cuda_session *s, const struct bnt_sampling &sam
     return median(ms);
 }
 
+extern int bnt_cuda_decode_force;
 static void bench_model(bool int8)
 {
+    bnt_cuda_decode_force = getenv("FORCE") ? atoi(getenv("FORCE")) : 0;
     struct synthetic m = {};
     struct bnt_error err = {};
     double from = now_ms();
@@ -451,6 +457,8 @@ static void bench_model(bool int8)
     check(cudaMemGetInfo(&free_after, &all));
     printf(", memory %.0f MB of which file %.0f, cache %.0f\n", (free_before - free_after) / 1e6,
            m.view.size / 1e6, 4096.0 * 30 * 2 * 640 * 2 / 1e6);
+    if (s->decoder)
+        printf("decoder variant %d\n", bnt_cuda_decode_force);
     std::vector<uint32_t> prompt(4096);
     for (size_t i = 0; i < prompt.size(); i++)
         prompt[i] = (uint32_t)(i * 7919 % 128256);
@@ -469,7 +477,8 @@ static void bench_model(bool int8)
     nucleus.top_p = 0.9f;
     nucleus.top_k = 50;
     for (uint32_t n : {1u, 64u, 512u, 1024u, 2000u}) {
-        check(bnt_cuda_session_rewind(s, std::min(n, bnt_cuda_session_position(s)), &err), err);
+        check(bnt_cuda_session_rewind(s, 0, &err), err);
+        check(bnt_cuda_evaluate(s, prompt.data(), n, BNT_LOGITS_NONE, NULL, &err), err);
         double wall = step_ms(s, greedy, 25);
         check(bnt_cuda_session_rewind(s, n, &err), err);
         double sampled = step_ms(s, nucleus, 25);
@@ -478,6 +487,9 @@ static void bench_model(bool int8)
         double us = s->decoder ? median_us(20, 1, [&] {
             check(bnt_cuda_decode(s->decoder, 5, n, s->logits, &s->sampler->device_choice->token));
         }) : 0;
+#ifdef BNT_PROFILE
+        bnt_cuda_profile(s->model->info.processors);
+#endif
         printf("context %u: kernel %.1f us; step, greedy %.3f ms, sampled %.3f ms\n", n, us, wall,
                sampled);
     }

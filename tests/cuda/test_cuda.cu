@@ -171,10 +171,12 @@ static void found(void *, const char *rule, const char *message)
     failures++;
 }
 
+extern int bnt_cuda_decode_force;
 static bool open_pair(struct pair *p, const char *path)
 {
     struct bnt_error err = {};
     struct bnt_report report = {found, NULL, 0};
+    bnt_cuda_decode_force = getenv("FORCE") ? atoi(getenv("FORCE")) : 0;
     bool ok = bnt_map_open(&p->map, path, &err) == BNT_OK &&
               bnt_view_open(&p->view, p->map.data, p->map.size, &report) &&
               bnt_model_open(path, NULL, &p->model, &err) == BNT_OK &&
@@ -352,6 +354,38 @@ static void test_generation(struct pair *p, float temperature, float top_p)
            cpu.n);
 }
 
+// FILE.golden beside FILE.bnt: u32 count, then for each prompt u32 n, ids (n), float32 logits (n, vocab).
+static void test_golden(struct pair *p, const char *path)
+{
+    char name[1024];
+    snprintf(name, sizeof name, "%.*s.golden", (int)strlen(path) - 4, path);
+    FILE *f = fopen(name, "rb");
+    uint32_t count = 0;
+    if (!f || fread(&count, 4, 1, f) != 1)
+        return;
+    for (uint32_t i = 0; i < count; i++) {
+        struct bnt_error err = {};
+        uint32_t n = 0;
+        expect(fread(&n, 4, 1, f) == 1, "golden file");
+        size_t size = (size_t)n * p->vocab;
+        uint32_t *ids = (uint32_t *)malloc(n * 4);
+        float *golden = (float *)malloc(size * 4), *got = (float *)malloc(size * 4);
+        expect(fread(ids, 4, n, f) == n && fread(golden, 4, size, f) == size, "golden file");
+        expect(bnt_session_rewind(p->session, 0, &err) == BNT_OK &&
+                   bnt_evaluate(p->session, ids, n, BNT_LOGITS_ALL, got, &err) == BNT_OK,
+               err.message);
+        judge("golden, CPU", compare(golden, got, n, p->vocab), n);
+        expect(bnt_cuda_session_rewind(p->cuda, 0, &err) == BNT_OK &&
+                   bnt_cuda_evaluate(p->cuda, ids, n, BNT_LOGITS_ALL, got, &err) == BNT_OK,
+               err.message);
+        judge("golden, GPU", compare(golden, got, n, p->vocab), n);
+        free(ids);
+        free(golden);
+        free(got);
+    }
+    fclose(f);
+}
+
 static void test_model(const char *path)
 {
     struct pair p = {};
@@ -361,6 +395,10 @@ static void test_model(const char *path)
         return;
     }
     uint32_t n = p.view.hyper.max_context < 200 ? p.view.hyper.max_context : 200;
+    test_golden(&p, path);
+    expect(bnt_session_rewind(p.session, 0, NULL) == BNT_OK &&
+               bnt_cuda_session_rewind(p.cuda, 0, NULL) == BNT_OK,
+           "rewind");
     test_logits(&p, n);
     test_choice(&p);
     test_generation(&p, 0, 0);
