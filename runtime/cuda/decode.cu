@@ -124,12 +124,19 @@ __device__ __forceinline__ float norm_factor(const decode_args &a, float sum, ui
     return 1.0f / sqrtf(sum / (float)n + a.eps);
 }
 
+// Activations 4 i … 4 i + 3. Each second run of 128 lies with its halves exchanged, so that lanes that
+// read at the same place of two runs meet different banks.
+__device__ __forceinline__ void store_quantized(int8_t *to, uint32_t i, uint32_t four)
+{
+    reinterpret_cast<uint32_t *>(to)[i ^ (i >> 5 & 1) << 4] = four;
+}
+
 // Quantizes y times factor. Returns s; which of the two sums it used is told by parity.
 __device__ __forceinline__ float quantize_vector(const block &b, totals t, float factor, uint32_t n,
                                                  uint32_t parity)
 {
     const float scale = 127.0f / fmaxf(t.max * factor, 1e-5f), both = factor * scale;
-    const uint32_t padded = bnt_cuda_pad(n, BNT_CUDA_CHUNK_COLS) / 4;
+    const uint32_t padded = bnt_cuda_pad(n, PIECE_COLS) / 4;
     int sum = 0;
     for (uint32_t i = threadIdx.x; i < padded; i += THREADS) {
         uint32_t q = 0;
@@ -138,7 +145,7 @@ __device__ __forceinline__ float quantize_vector(const block &b, totals t, float
             q = pack_bytes(quantize(v.x, both), quantize(v.y, both), quantize(v.z, both),
                            quantize(v.w, both));
         }
-        reinterpret_cast<uint32_t *>(b.quantized)[i] = q;
+        store_quantized(b.quantized, i, q);
         sum = __dp4a((int)q, 0x01010101, sum);
     }
     sum = warp_sum(sum);
@@ -152,28 +159,38 @@ __device__ __forceinline__ float quantize_vector(const block &b, totals t, float
 
 // --- products ---
 
+// Where in a piece's 256 activations the lane finds those of its first part; those of the second are
+// 64 bytes on, or back (see store_quantized).
+__device__ __forceinline__ uint32_t find_activations(const chunk_lane &at)
+{
+    return at.t / 2 * (128 + 64) + at.x_offset % 64;
+}
+
 // The block's tiles of a segment times the quantized vector; sums of row r of tile i (of the block's)
 // in tiles[16 i + r], without the correction.
 template <class Ring>
 __device__ __forceinline__ void multiply(Ring &ring, const block &b, segment segment)
 {
     const share &mine = b.small->shares[segment][b.warp];
-    const uint32_t chunks = b.a.segments[segment].chunks;
-    const uint32_t offset = slot_offset(b.at.offset);
-    uint32_t chunk = mine.chunk, left = mine.count;
+    const uint32_t pieces = b.a.segments[segment].pieces;
+    const lane_parts parts = ternary_parts(b.at);
+    const int8_t *x = b.quantized + find_activations(b.at);
+    const int second = b.at.t / 2 ? -64 : 64;
+    uint32_t piece = mine.piece, left = mine.count;
     int *tile = b.tiles + (mine.tile - b.small->first_tile[segment]) * TILE_ROWS;
     chunk_sums sums = {};
     while (left > 0) {
-        uint4 w = ring.take(offset);
-        uint4 x = *reinterpret_cast<const uint4 *>(b.quantized + chunk * BNT_CUDA_CHUNK_COLS +
-                                                   b.at.x_offset);
-        multiply_chunk(sums, w, x);
+        uint4 w[2];
+        ring.take(w, parts);
+        const int8_t *from = x + piece * PIECE_COLS;
+        multiply_chunk(sums, w[0], *reinterpret_cast<const uint4 *>(from));
+        multiply_chunk(sums, w[1], *reinterpret_cast<const uint4 *>(from + second));
         ring.release();
         left--;
-        if (++chunk == chunks || left == 0) {
+        if (++piece == pieces || left == 0) {
             add_chunk_sums(tile, sums, b.at);
             sums = {};
-            chunk = 0;
+            piece = 0;
             tile += TILE_ROWS;
         }
     }
@@ -211,12 +228,12 @@ __device__ __forceinline__ void publish_ffn(const block &b, uint32_t *to, uint32
 
 // --- the output layer ---
 
-// y as the lanes will read it: of each 512 bytes of a row, a lane has 16, which are 4 or 8 values.
+// y as the lanes will read it: of each 512 bytes of a row a lane has 16, which are 4 or 8 values.
 __device__ void arrange_output(const block &b, float factor)
 {
     const decode_args &a = b.a;
     const uint32_t per_lane = a.wide ? 1 : 2; // float4
-    const uint32_t padded = a.segments[OUTPUT_ROWS].chunks * WARP * per_lane;
+    const uint32_t padded = a.segments[OUTPUT_ROWS].pieces * 2 * WARP * per_lane;
     float4 *to = reinterpret_cast<float4 *>(b.y) + bnt_cuda_pad(a.hidden / 4, 4);
     for (uint32_t i = threadIdx.x; i < padded; i += THREADS) {
         float4 v = make_float4(0, 0, 0, 0);
@@ -248,29 +265,37 @@ __device__ __forceinline__ float dot_f32(uint4 w, float4 x, float sum)
                      fmaf(__uint_as_float(w.z), x.z, fmaf(__uint_as_float(w.w), x.w, sum))));
 }
 
+// 16 bytes of a row, the part-th 512 of it, times x.
+__device__ __forceinline__ float dot_part(const decode_args &a, uint4 w, const float4 *x,
+                                          uint32_t part, uint32_t lane, float sum)
+{
+    if (part * HALF_PIECE + lane * 16 >= a.segments[OUTPUT_ROWS].tile_bytes)
+        return sum;
+    if (a.wide)
+        return dot_f32(w, x[part * WARP + lane], sum);
+    return dot_bf16(w, x[part * 2 * WARP + lane], x[(part * 2 + 1) * WARP + lane], sum);
+}
+
 template <class Ring>
 __device__ unsigned long long output_rows(Ring &ring, const block &b)
 {
     const decode_args &a = b.a;
     const share &mine = b.small->shares[OUTPUT_ROWS][b.warp];
-    const uint32_t chunks = a.segments[OUTPUT_ROWS].chunks;
+    const uint32_t pieces = a.segments[OUTPUT_ROWS].pieces;
     const float4 *x = reinterpret_cast<const float4 *>(b.y) + bnt_cuda_pad(a.hidden / 4, 4);
-    const uint32_t offset = slot_offset(b.lane * 16);
+    const lane_parts parts = row_parts(b.lane);
     unsigned long long best = 0;
     uint32_t row = mine.tile;
-    for (uint32_t left = mine.count; left > 0; left -= chunks, row++) {
-        float sum = 0;
-        for (uint32_t c = 0; c < chunks; c++) {
-            uint4 w = ring.take(offset);
-            if (c * CHUNK_BYTES + b.lane * 16 >= a.segments[OUTPUT_ROWS].tile_bytes)
-                w = make_uint4(0, 0, 0, 0); // beyond the row's end
-            if (a.wide)
-                sum = dot_f32(w, x[c * WARP + b.lane], sum);
-            else
-                sum = dot_bf16(w, x[c * 2 * WARP + b.lane], x[(c * 2 + 1) * WARP + b.lane], sum);
+    for (uint32_t left = mine.count; left > 0; left -= pieces, row++) {
+        float sum0 = 0, sum1 = 0;
+        for (uint32_t p = 0; p < pieces; p++) {
+            uint4 w[2];
+            ring.take(w, parts);
+            sum0 = dot_part(a, w[0], x, 2 * p, b.lane, sum0);
+            sum1 = dot_part(a, w[1], x, 2 * p + 1, b.lane, sum1);
             ring.release();
         }
-        sum = warp_sum(sum);
+        const float sum = warp_sum(sum0 + sum1);
         if (b.lane == 0)
             a.logits[row] = sum;
         best = max(best, rank_of(sum, row));
@@ -309,7 +334,7 @@ __device__ void choose_best(const block &b, unsigned long long best)
 
 // --- the kernel ---
 
-// Which tiles of each segment are the block's, and which chunks of them each warp's.
+// Which tiles of each segment are the block's, and which pieces of them each warp's.
 __device__ void deal(const block &b)
 {
     if (threadIdx.x >= SEGMENTS * WARPS)
@@ -326,11 +351,11 @@ __device__ void deal(const block &b)
     b.small->n_tiles[segment] = n;
     if (segment == OUTPUT_ROWS) { // whole rows
         uint32_t from = n * warp / WARPS;
-        mine = {first + from, 0, (n * (warp + 1) / WARPS - from) * g.chunks};
+        mine = {first + from, 0, (n * (warp + 1) / WARPS - from) * g.pieces};
         return;
     }
-    uint32_t from = n * g.chunks * warp / WARPS;
-    mine = {first + from / g.chunks, from % g.chunks, n * g.chunks * (warp + 1) / WARPS - from};
+    uint32_t from = n * g.pieces * warp / WARPS;
+    mine = {first + from / g.pieces, from % g.pieces, n * g.pieces * (warp + 1) / WARPS - from};
 }
 
 __device__ void start(const block &b)
@@ -350,6 +375,7 @@ __device__ void start(const block &b)
         b.tiles[i] = 0;
     if (threadIdx.x < 2)
         b.small->x_sum[threadIdx.x] = 0;
+    PROFILE_START();
     sync();
 }
 
@@ -421,32 +447,31 @@ __device__ __forceinline__ float ffn_block(Ring &ring, const block &b, uint32_t 
     return gammas[2] / scale;
 }
 
-template <class Ring>
-__device__ void compute(Ring &ring, const block &b)
+template <class Ring> __device__ float all_layers(Ring &ring, const block &b)
 {
-    const decode_args &a = b.a;
-#ifdef BNT_PROFILE
-    if (threadIdx.x < 33) profile_at[threadIdx.x] = threadIdx.x == 32 ? clock64() : 0;
-    sync();
-#endif
     float factor = 0;
-    for (uint32_t layer = 0; layer < a.n_layers; layer++) {
+    for (uint32_t layer = 0; layer < b.a.n_layers; layer++) {
         factor = attention_block(ring, b, layer, factor);
         factor = ffn_block(ring, b, layer, factor);
     }
+    return factor;
+}
+
+template <class Ring> __device__ void output_block(Ring &ring, const block &b, float down_factor)
+{
+    const decode_args &a = b.a;
     const uint32_t use = a.use + a.n_layers - 1;
     totals t = gather(b, buffer_of(a.down, a.hidden_size, use), mark_of(use), a.hidden,
-                      a.final_norm, from_sums{b.x, factor});
+                      a.final_norm, from_sums{b.x, down_factor});
     arrange_output(b, norm_factor(a, t.squares, a.hidden));
     PROFILE(18);
     unsigned long long best = output_rows(ring, b);
     PROFILE(19);
     choose_best(b, best);
     PROFILE(20);
-#ifdef BNT_PROFILE
-    if (threadIdx.x < 32) profile_total[blockIdx.x * 32 + threadIdx.x] = profile_at[threadIdx.x];
-#endif
+    PROFILE_END();
 }
+
 __device__ block find_block(const decode_args &a, uint8_t *shared, small_shared *small)
 {
     return {a,
@@ -469,13 +494,13 @@ __global__ void __launch_bounds__(THREADS, 1) decode_async(const __grid_constant
     const block b = find_block(a, shared, &small);
     deal(b);
     __syncthreads();
-    async_ring<SLOTS> ring(b, shared);
+    async_ring<SLOTS> ring(b, shared, QKV_ROWS);
     start(b);
-    compute(ring, b);
+    output_block(ring, b, all_layers(ring, b));
 }
 
 template <int SLOTS>
-__global__ void __launch_bounds__(THREADS + WARP, 1)
+__global__ void __launch_bounds__(THREADS + PRODUCERS *WARP, 1)
     decode_bulk(const __grid_constant__ decode_args a)
 {
 #if __CUDA_ARCH__ >= 900
@@ -485,13 +510,15 @@ __global__ void __launch_bounds__(THREADS + WARP, 1)
     deal(b);
     bulk_ring<SLOTS>::open(shared);
     __syncthreads();
-    if (b.warp == WARPS) {
+    if (b.warp >= WARPS) {
         bulk_ring<SLOTS>::produce(a, small, shared);
         return;
     }
     bulk_ring<SLOTS> ring(b, shared);
     start(b);
-    compute(ring, b);
+    float factor = all_layers(ring, b);
+    async_ring<SLOTS> rows(b, shared, OUTPUT_ROWS);
+    output_block(rows, b, factor);
 #endif
 }
 } // namespace
@@ -520,7 +547,7 @@ static segment_args ternary_segment(const struct bnt_cuda_model *m, const bnt_cu
     if (m->hyper.n_layers > 1) // layers are alike, so their distances are (R16)
         g.layer_stride = (uint64_t)(m->layers[1].q.blocks - m->layers[0].q.blocks) * 4;
     g.tile_bytes = bnt_pad_cols(first->cols) / BNT_BLOCK_COLS * BLOCK_BYTES;
-    g.chunks = (g.tile_bytes + CHUNK_BYTES - 1) / CHUNK_BYTES;
+    g.pieces = (g.tile_bytes + PIECE_BYTES - 1) / PIECE_BYTES;
     g.units = n_tiles;
     return g;
 }
@@ -537,7 +564,7 @@ static void plan_segments(decode_args *a, const struct bnt_cuda_model *m, uint32
     g[DOWN_ROWS] = ternary_segment(m, &l->down, tiles(l->down.rows));
     g[OUTPUT_ROWS].base = static_cast<const uint8_t *>(m->output);
     g[OUTPUT_ROWS].tile_bytes = h->hidden_size * (m->wide ? 4 : 2);
-    g[OUTPUT_ROWS].chunks = (g[OUTPUT_ROWS].tile_bytes + CHUNK_BYTES - 1) / CHUNK_BYTES;
+    g[OUTPUT_ROWS].pieces = (g[OUTPUT_ROWS].tile_bytes + PIECE_BYTES - 1) / PIECE_BYTES;
     g[OUTPUT_ROWS].units = h->vocab_size;
     uint32_t shift = 0; // those that get one more than others in one segment do not in the next
     for (int i = 0; i < SEGMENTS; i++) {
@@ -590,7 +617,7 @@ static uint64_t plan_shared(decode_args *a, uint32_t ring_bytes, uint32_t blocks
 {
     uint64_t widest = max_u32(max_u32(a->hidden, a->q_size), a->ffn);
     uint64_t output = bnt_cuda_pad(a->hidden / 4, 4) * 4ull +
-                      (uint64_t)a->segments[OUTPUT_ROWS].chunks * WARP * (a->wide ? 4 : 8);
+                      (uint64_t)a->segments[OUTPUT_ROWS].pieces * 2 * WARP * (a->wide ? 4 : 8);
     uint64_t attention = HEADS * (a->cache_row + POSITIONS) + (uint64_t)WARPS * a->dim;
     uint64_t y = widest > output ? widest : output;
     y = y > attention ? y : attention;
@@ -603,7 +630,7 @@ static uint64_t plan_shared(decode_args *a, uint32_t ring_bytes, uint32_t blocks
     a->y_at = (uint32_t)at;
     at += (y + 3) / 4 * 16;
     a->quantized_at = (uint32_t)at;
-    at += (widest + BNT_CUDA_CHUNK_COLS) / BNT_CUDA_CHUNK_COLS * BNT_CUDA_CHUNK_COLS;
+    at += (widest + PIECE_COLS - 1) / PIECE_COLS * PIECE_COLS;
     a->tiles_at = (uint32_t)at;
     at += most * TILE_ROWS * sizeof(int);
     a->angles_at = (uint32_t)at;
@@ -623,23 +650,24 @@ static const struct variant {
     uint32_t slots, barrier_bytes, threads;
     void (*kernel)(decode_args);
 } variants[] = {
-#define BULK(slots) {9, slots, slots * WARPS * 16, THREADS + WARP, decode_bulk<slots>}
+#define BULK(slots) {9, slots, slots * WARPS * 16, THREADS + PRODUCERS * WARP, decode_bulk<slots>}
 #define ASYNC(slots) {8, slots, 0, THREADS, decode_async<slots>}
-    BULK(19), BULK(16), BULK(12), BULK(8), BULK(4), ASYNC(19), ASYNC(12), ASYNC(8), ASYNC(4),
+    BULK(10), BULK(9), BULK(8), BULK(6), BULK(4), ASYNC(10), ASYNC(9), ASYNC(6), ASYNC(4), ASYNC(2)
 #undef BULK
 #undef ASYNC
 };
 
-int bnt_cuda_decode_force = 0;
+int bnt_cuda_decode_force = 0, bnt_cuda_decode_pace = 2;
 static bool choose_kernel(struct bnt_cuda_decoder *d, const struct bnt_cuda_model *m)
 {
     for (size_t i = bnt_cuda_decode_force; i < sizeof variants / sizeof variants[0]; i++) {
         const struct variant *v = &variants[i];
         uint32_t ring = v->slots * WARPS * RING_SLOT + v->barrier_bytes;
         uint64_t bytes = plan_shared(&d->args, ring, d->blocks);
-        if (m->info.major < v->oldest || bytes + sizeof(small_shared) + 512 > m->info.shared_bytes)
+        if (m->info.major < v->oldest || bytes + sizeof(small_shared) + 768 > m->info.shared_bytes)
             continue;
         d->kernel = v->kernel;
+        d->args.pace = bnt_cuda_decode_pace;
         d->threads = v->threads;
         d->shared_bytes = (uint32_t)bytes;
         return true;

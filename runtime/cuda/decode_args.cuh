@@ -9,6 +9,9 @@
 enum {
     THREADS = 512,
     WARPS = THREADS / WARP,
+    PRODUCERS = 4, // warps beside them, where the bulk copy engine is used
+    PIECE_BYTES = 2 * CHUNK_BYTES,
+    PIECE_COLS = 256,
     HEADS = 4,                 // query heads that one attention item takes at most
     POSITIONS = 256,           // positions in a tile of attention
     MAX_DIM = 256,
@@ -26,7 +29,7 @@ struct segment_args {
     uint64_t layer_stride; // bytes
     uint64_t pair_offset;  // bytes from a gate tile to its up tile; 0 elsewhere
     uint32_t tile_bytes;
-    uint32_t chunks;  // of 512 bytes in a tile, the last perhaps in part
+    uint32_t pieces;  // in a tile, the last perhaps in part
     uint32_t units;   // tiles, pairs of tiles or rows, dealt to the blocks
     uint32_t shift;   // the block that gets the first of what does not divide evenly
 };
@@ -53,7 +56,7 @@ struct decode_args {
     uint32_t n_layers, hidden, q_size, ffn, vocab;
     uint32_t n_kv_heads, group, subgroups, dim, splits;
     uint32_t k_at, v_at; // where k and v begin in qkv
-    uint32_t relu2, wide;
+    uint32_t relu2, wide, pace;
     float eps;
     uint32_t token, position, use; // use: of the buffers in layer 0
     // Shared memory, in bytes from its start.
@@ -61,7 +64,7 @@ struct decode_args {
 };
 
 struct share {
-    uint32_t tile, chunk, count; // where a warp begins in a segment, and how many chunks it takes
+    uint32_t tile, piece, count; // where a warp begins in a segment, and how many pieces it takes
 };
 
 struct __align__(16) small_shared {
@@ -102,8 +105,17 @@ __shared__ long long profile_at[33];
             profile_at[32] = now;                                                                  \
         }                                                                                          \
     } while (0)
+#define PROFILE_START()                                                                            \
+    if (threadIdx.x < 33)                                                                          \
+    profile_at[threadIdx.x] = threadIdx.x == 32 ? clock64() : 0
+#define PROFILE_END()                                                                              \
+    if (threadIdx.x == 0)                                                                          \
+        for (int i = 0; i < 32; i++)                                                               \
+    profile_total[blockIdx.x * 32 + i] = profile_at[i]
 #else
 #define PROFILE(k)
+#define PROFILE_START()
+#define PROFILE_END()
 #endif
 
 #endif

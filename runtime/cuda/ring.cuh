@@ -1,37 +1,56 @@
 // SPDX-License-Identifier: MIT
 // A block's weights on their way from memory to its warps: each warp has a ring of slots in shared
-// memory, a chunk of 512 bytes in each, filled in the order of use and far ahead of it.
+// memory, a piece of 1024 bytes (eight blocks of a tile, or a part of a row) in each, filled in the
+// order of use and far ahead of it.
 //
-// A chunk lies in its slot as two halves with 64 bytes between them. Slots are 576 bytes apart. So the
-// eight lanes that read together, four pieces of either half, meet 32 different banks.
+// A piece lies in its slot as two halves with 64 bytes between them. Slots are 1088 bytes apart. So the
+// eight lanes that read together, four from either half, meet 32 different banks.
 //
-// bulk_ring (Hopper and later): a warp of its own asks the bulk copy engine for the chunks of all
-// others. The requests of the others (for results of other blocks, above all) do not queue up behind
-// those for weights. async_ring: each thread asks for the piece that it will read itself.
+// async_ring: each thread asks for what it will read itself. bulk_ring (Hopper and later): producer
+// warps ask the bulk copy engine for all others. They keep only as many pieces on their way as it takes
+// to use the bandwidth: whatever else the block asks memory for waits behind them.
 #ifndef BNT_RUNTIME_CUDA_RING_CUH
 #define BNT_RUNTIME_CUDA_RING_CUH
 
 #include "runtime/cuda/decode_args.cuh"
 
-enum { HALF_CHUNK = CHUNK_BYTES / 2, HALF_GAP = 64, RING_SLOT = CHUNK_BYTES + HALF_GAP };
+enum { HALF_PIECE = PIECE_BYTES / 2, HALF_GAP = 64, RING_SLOT = PIECE_BYTES + HALF_GAP };
 
-// Where byte i of a chunk lies in its slot.
-static __device__ __forceinline__ uint32_t slot_offset(uint32_t i)
+// The two parts of a piece that a lane reads, each 16 bytes, in bytes from the piece's start.
+struct lane_parts {
+    uint32_t first, second;
+};
+
+// Of a ternary piece: the lane's part of two chunks that are multiplied one after the other. Blocks
+// 0, 1, 4 and 5 of the piece make the first chunk, 2, 3, 6 and 7 the second.
+static __device__ __forceinline__ lane_parts ternary_parts(const chunk_lane &at)
 {
-    return i + (i >= HALF_CHUNK ? HALF_GAP : 0);
+    const uint32_t first = at.offset + (at.t >= 2 ? 2 * BLOCK_BYTES : 0);
+    return {first, first + 2 * BLOCK_BYTES};
 }
 
-// A warp's chunks in the order of use: its shares of the segments of every layer, then of the output.
+static __device__ __forceinline__ lane_parts row_parts(uint32_t lane)
+{
+    return {lane * 16, HALF_PIECE + lane * 16};
+}
+
+// Where byte i of a piece lies in its slot.
+static __device__ __forceinline__ uint32_t slot_offset(uint32_t i)
+{
+    return i + (i >= HALF_PIECE ? HALF_GAP : 0);
+}
+
+// A warp's pieces in the order of use: its shares of the segments of every layer, then of the output.
 struct stream {
     const decode_args &a;
     const small_shared &small;
     const uint32_t warp;
     const uint8_t *tile_data;
-    uint32_t layer, segment, left, tile, chunk;
+    uint32_t layer, segment, left, tile, piece;
 
     __device__ __forceinline__ stream(const decode_args &args, const small_shared &shared,
-                                      uint32_t of_warp)
-        : a(args), small(shared), warp(of_warp), tile_data(NULL), layer(0), segment(QKV_ROWS)
+                                      uint32_t of_warp, uint32_t from)
+        : a(args), small(shared), warp(of_warp), tile_data(NULL), layer(0), segment(from)
     {
         begin_segment();
     }
@@ -41,7 +60,7 @@ struct stream {
         const share &mine = small.shares[segment][warp];
         left = mine.count;
         tile = mine.tile;
-        chunk = mine.chunk;
+        piece = mine.piece;
         find_tile();
     }
 
@@ -74,15 +93,15 @@ struct stream {
         return segment < SEGMENTS;
     }
 
-    // After find_next: where the chunk lies and its size.
+    // After find_next: where the piece lies and its size.
     __device__ __forceinline__ const uint8_t *take(uint32_t *bytes)
     {
         const segment_args &g = a.segments[segment];
-        const uint8_t *from = tile_data + chunk * CHUNK_BYTES;
-        *bytes = min(g.tile_bytes - chunk * CHUNK_BYTES, (uint32_t)CHUNK_BYTES);
+        const uint8_t *from = tile_data + piece * PIECE_BYTES;
+        *bytes = min(g.tile_bytes - piece * PIECE_BYTES, (uint32_t)PIECE_BYTES);
         left--;
-        if (++chunk == g.chunks) {
-            chunk = 0;
+        if (++piece == g.pieces) {
+            piece = 0;
             tile++;
             if (left > 0)
                 find_tile();
@@ -94,38 +113,47 @@ struct stream {
 // --- copies by the threads themselves ---
 
 template <int SLOTS> struct async_ring {
-    enum { BLOCK_THREADS = THREADS, SIZE = SLOTS, BARRIER_BYTES = 0 };
     uint8_t *slots;
     stream ahead;
     const block &b;
     uint32_t slot;
 
-    __device__ __forceinline__ async_ring(const block &of, uint8_t *shared)
-        : slots(shared + of.warp * SLOTS * RING_SLOT), ahead(of.a, *of.small, of.warp), b(of),
-          slot(0)
+    // first: the segment to begin with.
+    __device__ __forceinline__ async_ring(const block &of, uint8_t *shared, uint32_t first)
+        : slots(shared + of.warp * SLOTS * RING_SLOT), ahead(of.a, *of.small, of.warp, first),
+          b(of), slot(0)
     {
         for (uint32_t i = 0; i < SLOTS; i++)
             fill(i);
     }
 
-    // A thread copies what it will read: its piece of a ternary chunk or of a row.
+    __device__ __forceinline__ void copy(uint32_t to, const uint8_t *from, uint32_t part,
+                                         uint32_t bytes)
+    {
+        const bool valid = part < bytes;
+        copy_async(slots + to * RING_SLOT + slot_offset(part), from + (valid ? part : 0), valid);
+    }
+
     __device__ __forceinline__ void fill(uint32_t to)
     {
         if (ahead.find_next()) {
-            uint32_t offset = ahead.segment == OUTPUT_ROWS ? b.lane * 16 : b.at.offset, bytes;
+            const lane_parts parts =
+                ahead.segment == OUTPUT_ROWS ? row_parts(b.lane) : ternary_parts(b.at);
+            uint32_t bytes;
             const uint8_t *from = ahead.take(&bytes);
-            bool valid = offset < bytes;
-            copy_async(slots + to * RING_SLOT + slot_offset(offset), from + (valid ? offset : 0),
-                       valid);
+            copy(to, from, parts.first, bytes);
+            copy(to, from, parts.second, bytes);
         }
         copy_commit();
     }
 
-    // This lane's piece of the next chunk.
-    __device__ __forceinline__ uint4 take(uint32_t offset)
+    // This lane's parts of the next piece.
+    __device__ __forceinline__ void take(uint4 (&w)[2], lane_parts parts)
     {
         copy_wait<SLOTS - 1>();
-        return *reinterpret_cast<const uint4 *>(slots + slot * RING_SLOT + offset);
+        const uint8_t *from = slots + slot * RING_SLOT;
+        w[0] = *reinterpret_cast<const uint4 *>(from + slot_offset(parts.first));
+        w[1] = *reinterpret_cast<const uint4 *>(from + slot_offset(parts.second));
     }
 
     // The piece has been used.
@@ -204,17 +232,14 @@ static __device__ __forceinline__ uint64_t evict_first()
     return policy;
 }
 
-// full: the chunk has come; empty: it has been read.
+// full: the piece has come; empty: it has been read.
 struct slot_barriers {
     uint64_t full, empty;
 };
 
+// Of ternary pieces only: the rows of the output layer come one after the other without a pause, which
+// the warps can see to themselves.
 template <int SLOTS> struct bulk_ring {
-    enum {
-        BLOCK_THREADS = THREADS + WARP,
-        SIZE = SLOTS,
-        BARRIER_BYTES = WARPS * SLOTS * (int)sizeof(slot_barriers),
-    };
     uint8_t *slots;
     slot_barriers *barriers;
     uint32_t lane, slot, parity;
@@ -234,19 +259,21 @@ template <int SLOTS> struct bulk_ring {
     // By all threads, before a barrier of the whole block.
     static __device__ __forceinline__ void open(uint8_t *shared)
     {
-        for (uint32_t i = threadIdx.x; i < WARPS * SLOTS; i += BLOCK_THREADS) {
-            slot_barriers *s = find_barriers(shared, 0) + i;
+        if (threadIdx.x < WARPS * SLOTS) {
+            slot_barriers *s = find_barriers(shared, 0) + threadIdx.x;
             barrier_open(&s->full);
             barrier_open(&s->empty);
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
 
-    __device__ __forceinline__ uint4 take(uint32_t offset)
+    __device__ __forceinline__ void take(uint4 (&w)[2], lane_parts parts)
     {
         while (!barrier_passed(&barriers[slot].full, parity))
             ;
-        return *reinterpret_cast<const uint4 *>(slots + slot * RING_SLOT + offset);
+        const uint8_t *from = slots + slot * RING_SLOT;
+        w[0] = *reinterpret_cast<const uint4 *>(from + slot_offset(parts.first));
+        w[1] = *reinterpret_cast<const uint4 *>(from + slot_offset(parts.second));
     }
 
     __device__ __forceinline__ void release()
@@ -260,19 +287,30 @@ template <int SLOTS> struct bulk_ring {
         }
     }
 
-    // Fills the rings of all warps: a lane of the extra warp for each.
+    // Fills the rings of all warps: each lane of some in each producer warp one of them.
     static __device__ void produce(const decode_args &a, const small_shared &small,
                                    uint8_t *shared)
     {
-        const uint32_t warp = threadIdx.x % WARP;
-        if (warp >= WARPS)
+        const uint32_t each = WARPS / PRODUCERS;
+        if (threadIdx.x % WARP >= each)
             return;
-        stream s(a, small, warp);
+        const uint32_t warp = (threadIdx.x - THREADS) / WARP * each + threadIdx.x % WARP;
+        stream s(a, small, warp, QKV_ROWS);
         uint8_t *slots = shared + warp * SLOTS * RING_SLOT;
         slot_barriers *barriers = find_barriers(shared, warp);
         const uint64_t policy = evict_first();
-        uint32_t slot = 0, parity = 1; // the first round finds its slots empty
-        while (s.find_next()) {
+        uint32_t slot = 0, parity = 1;  // the first round finds its slots empty
+        uint32_t behind = 0, behind_parity = 0, on_way = 0;
+        while (s.find_next() && s.segment != OUTPUT_ROWS) {
+            if (on_way == a.pace) {
+                if (!barrier_test(&barriers[behind].full, behind_parity))
+                    continue;
+                on_way--;
+                if (++behind == SLOTS) {
+                    behind = 0;
+                    behind_parity ^= 1;
+                }
+            }
             if (!barrier_test(&barriers[slot].empty, parity))
                 continue;
             uint32_t bytes;
@@ -280,10 +318,11 @@ template <int SLOTS> struct bulk_ring {
             uint8_t *to = slots + slot * RING_SLOT;
             uint64_t *full = &barriers[slot].full;
             barrier_expect(full, bytes);
-            copy_bulk(to, from, min(bytes, (uint32_t)HALF_CHUNK), full, policy);
-            if (bytes > HALF_CHUNK)
-                copy_bulk(to + HALF_CHUNK + HALF_GAP, from + HALF_CHUNK, bytes - HALF_CHUNK, full,
+            copy_bulk(to, from, min(bytes, (uint32_t)HALF_PIECE), full, policy);
+            if (bytes > HALF_PIECE)
+                copy_bulk(to + HALF_PIECE + HALF_GAP, from + HALF_PIECE, bytes - HALF_PIECE, full,
                           policy);
+            on_way++;
             if (++slot == SLOTS) {
                 slot = 0;
                 parity ^= 1;
