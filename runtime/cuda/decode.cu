@@ -41,28 +41,19 @@ __device__ __forceinline__ float largest(float4 v)
     return fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
 }
 
-// Where the four values of a piece come from: words of a vector, or the token's embedding.
-struct from_sums { // x += sum · factor
-    float *x;
-    float factor;
-    __device__ float4 operator()(uint32_t i, uint4 w) const
-    {
-        float4 v = reinterpret_cast<float4 *>(x)[i];
-        v.x += to_sum(w.x) * factor;
-        v.y += to_sum(w.y) * factor;
-        v.z += to_sum(w.z) * factor;
-        v.w += to_sum(w.w) * factor;
-        reinterpret_cast<float4 *>(x)[i] = v;
-        return v;
-    }
-};
-
-struct from_floats {
-    __device__ float4 operator()(uint32_t, uint4 w) const
-    {
+// The four values of a piece: x += sum · factor, which stays, or floats as they are.
+__device__ __forceinline__ float4 value_of(uint4 w, float4 *x, float factor, bool is_sum)
+{
+    if (!is_sum)
         return make_float4(to_float(w.x), to_float(w.y), to_float(w.z), to_float(w.w));
-    }
-};
+    float4 v = *x;
+    v.x += to_sum(w.x) * factor;
+    v.y += to_sum(w.y) * factor;
+    v.z += to_sum(w.z) * factor;
+    v.w += to_sum(w.w) * factor;
+    *x = v;
+    return v;
+}
 
 struct totals {
     float squares, max;
@@ -86,30 +77,40 @@ __device__ totals reduce_block(const block &b, float sum, float max)
     return t;
 }
 
-// Awaits a vector of n words, takes values from it and leaves them times weight (NULL: as they are)
-// in y. vector NULL: the values are those of x.
-template <class Source>
-__device__ __forceinline__ totals gather(const block &b, const uint32_t *vector, uint32_t mark,
-                                         uint32_t n, const float *weight, Source source)
+// A vector that is awaited.
+struct input {
+    const uint32_t *vector; // NULL: the values are those of x
+    uint32_t mark, n;
+    const float *norm; // (n), or NULL
+    bool is_sum;       // of a product, to be added to x
+    float factor;      // of the sums
+};
+
+// Awaits a vector, takes values from it and leaves them times the norm's weights in y.
+__device__ __forceinline__ totals gather(const block &b, const input &in)
 {
     float sum = 0, max = 0;
-    for (uint32_t first = threadIdx.x; first < n / 4; first += AT_ONCE * THREADS) {
+    const uint32_t pieces = in.n / 4;
+#pragma unroll 1
+    for (uint32_t first = threadIdx.x; first < pieces; first += AT_ONCE * THREADS) {
         float4 w[AT_ONCE];
         uint4 v[AT_ONCE];
 #pragma unroll
         for (uint32_t r = 0; r < AT_ONCE; r++) {
             w[r] = make_float4(1, 1, 1, 1);
-            if (weight && first + r * THREADS < n / 4)
-                w[r] = __ldg(reinterpret_cast<const float4 *>(weight) + first + r * THREADS);
+            if (in.norm && first + r * THREADS < pieces)
+                w[r] = __ldg(reinterpret_cast<const float4 *>(in.norm) + first + r * THREADS);
         }
-        if (vector)
-            await_pieces(v, vector, first, n / 4, mark);
+        if (in.vector)
+            await_pieces(v, in.vector, first, pieces, in.mark);
+        PROFILE(21);
 #pragma unroll
         for (uint32_t r = 0; r < AT_ONCE; r++) {
             const uint32_t i = first + r * THREADS;
-            if (i >= n / 4)
+            if (i >= pieces)
                 break;
-            float4 value = vector ? source(i, v[r]) : reinterpret_cast<const float4 *>(b.x)[i];
+            float4 *x = reinterpret_cast<float4 *>(b.x) + i;
+            float4 value = in.vector ? value_of(v[r], x, in.factor, in.is_sum) : *x;
             float4 scaled = times(w[r], value);
             sum += squares(value);
             max = fmaxf(max, largest(scaled));
@@ -121,7 +122,7 @@ __device__ __forceinline__ totals gather(const block &b, const uint32_t *vector,
 
 __device__ __forceinline__ float norm_factor(const decode_args &a, float sum, uint32_t n)
 {
-    return 1.0f / sqrtf(sum / (float)n + a.eps);
+    return rsqrtf(sum * (1.0f / (float)n) + a.eps);
 }
 
 // Activations 4 i … 4 i + 3. Each second run of 128 lies with its halves exchanged, so that lanes that
@@ -131,19 +132,26 @@ __device__ __forceinline__ void store_quantized(int8_t *to, uint32_t i, uint32_t
     reinterpret_cast<uint32_t *>(to)[i ^ (i >> 5 & 1) << 4] = four;
 }
 
+// round_half_even(v · s) in the lowest byte: 1.5 · 2^23 leaves no room for a fraction.
+__device__ __forceinline__ uint32_t quantize_bits(float v, float s)
+{
+    return __float_as_uint(fminf(fmaxf(v * s, -128.0f), 127.0f) + 12582912.0f);
+}
+
 // Quantizes y times factor. Returns s; which of the two sums it used is told by parity.
 __device__ __forceinline__ float quantize_vector(const block &b, totals t, float factor, uint32_t n,
                                                  uint32_t parity)
 {
-    const float scale = 127.0f / fmaxf(t.max * factor, 1e-5f), both = factor * scale;
+    const float scale = __fdividef(127.0f, fmaxf(t.max * factor, 1e-5f)), both = factor * scale;
     const uint32_t padded = bnt_cuda_pad(n, PIECE_COLS) / 4;
     int sum = 0;
+#pragma unroll 1
     for (uint32_t i = threadIdx.x; i < padded; i += THREADS) {
         uint32_t q = 0;
         if (i < n / 4) {
             float4 v = reinterpret_cast<const float4 *>(b.y)[i];
-            q = pack_bytes(quantize(v.x, both), quantize(v.y, both), quantize(v.z, both),
-                           quantize(v.w, both));
+            q = pack_bytes(quantize_bits(v.x, both), quantize_bits(v.y, both),
+                           quantize_bits(v.z, both), quantize_bits(v.w, both));
         }
         store_quantized(b.quantized, i, q);
         sum = __dp4a((int)q, 0x01010101, sum);
@@ -169,7 +177,7 @@ __device__ __forceinline__ uint32_t find_activations(const chunk_lane &at)
 // The block's tiles of a segment times the quantized vector; sums of row r of tile i (of the block's)
 // in tiles[16 i + r], without the correction.
 template <class Ring>
-__device__ __forceinline__ void multiply(Ring &ring, const block &b, segment segment)
+__device__ __forceinline__ void multiply(Ring &ring, const block &b, uint32_t segment)
 {
     const share &mine = b.small->shares[segment][b.warp];
     const uint32_t pieces = b.a.segments[segment].pieces;
@@ -179,6 +187,7 @@ __device__ __forceinline__ void multiply(Ring &ring, const block &b, segment seg
     uint32_t piece = mine.piece, left = mine.count;
     int *tile = b.tiles + (mine.tile - b.small->first_tile[segment]) * TILE_ROWS;
     chunk_sums sums = {};
+#pragma unroll 1
     while (left > 0) {
         uint4 w[2];
         ring.take(w, parts);
@@ -205,10 +214,11 @@ __device__ __forceinline__ int take_sum(const block &b, uint32_t i, uint32_t par
     return sum;
 }
 
-__device__ __forceinline__ void publish_rows(const block &b, segment segment, uint32_t *to,
+__device__ __forceinline__ void publish_rows(const block &b, uint32_t segment, uint32_t *to,
                                              uint32_t mark, uint32_t parity)
 {
     const uint32_t first = b.small->first_tile[segment] * TILE_ROWS;
+#pragma unroll 1
     for (uint32_t i = threadIdx.x; i < b.small->n_tiles[segment] * TILE_ROWS; i += THREADS)
         publish_sum(to + first + i, take_sum(b, i, parity), mark);
 }
@@ -218,11 +228,12 @@ __device__ __forceinline__ void publish_ffn(const block &b, uint32_t *to, uint32
                                             uint32_t parity, float gate_factor, float up_factor)
 {
     const uint32_t first = b.small->first_tile[FFN_ROWS] / 2 * TILE_ROWS;
+#pragma unroll 1
     for (uint32_t i = threadIdx.x; i < b.small->n_tiles[FFN_ROWS] / 2 * TILE_ROWS; i += THREADS) {
         uint32_t at = i / TILE_ROWS * 2 * TILE_ROWS + i % TILE_ROWS;
         float gate = (float)take_sum(b, at, parity) * gate_factor;
         float up = (float)take_sum(b, at + TILE_ROWS, parity) * up_factor;
-        publish_float(to + first + i, (b.a.relu2 ? relu2(gate) : silu(gate)) * up, mark);
+        publish_float(to + first + i, (b.a.relu2 ? relu2(gate) : __fdividef(gate, 1.0f + expf(-gate))) * up, mark);
     }
 }
 
@@ -235,6 +246,7 @@ __device__ void arrange_output(const block &b, float factor)
     const uint32_t per_lane = a.wide ? 1 : 2; // float4
     const uint32_t padded = a.segments[OUTPUT_ROWS].pieces * 2 * WARP * per_lane;
     float4 *to = reinterpret_cast<float4 *>(b.y) + bnt_cuda_pad(a.hidden / 4, 4);
+#pragma unroll 1
     for (uint32_t i = threadIdx.x; i < padded; i += THREADS) {
         float4 v = make_float4(0, 0, 0, 0);
         if (i < a.hidden / 4)
@@ -322,6 +334,7 @@ __device__ void choose_best(const block &b, unsigned long long best)
         return;
     __threadfence();
     best = 0;
+#pragma unroll 1
     for (uint32_t i = b.lane; i < gridDim.x; i += WARP)
         best = max(best, *(volatile unsigned long long *)&a.block_best[i]);
     for (int step = WARP / 2; step > 0; step /= 2)
@@ -361,8 +374,10 @@ __device__ void deal(const block &b)
 __device__ void start(const block &b)
 {
     const decode_args &a = b.a;
+#pragma unroll 1
     for (uint32_t i = threadIdx.x; i < a.dim / 2; i += THREADS)
         sincosf((float)a.position * a.frequency[i], &b.angles[a.dim / 2 + i], &b.angles[i]);
+#pragma unroll 1
     for (uint32_t i = threadIdx.x; i < a.hidden; i += THREADS) {
         size_t at = (size_t)a.token * a.hidden + i;
         b.x[i] = a.wide ? static_cast<const float *>(a.embedding)[at]
@@ -371,89 +386,110 @@ __device__ void start(const block &b)
     uint32_t most = 0;
     for (int i = 0; i < OUTPUT_ROWS; i++)
         most = max(most, a.segments[i].units / gridDim.x * 2 + 2);
+#pragma unroll 1
     for (uint32_t i = threadIdx.x; i < most * TILE_ROWS; i += THREADS)
         b.tiles[i] = 0;
     if (threadIdx.x < 2)
         b.small->x_sum[threadIdx.x] = 0;
+    if (threadIdx.x == 0)
+        b.small->first_item = find_item(a, blockIdx.x);
+    if (b.lane == 0)
+        b.small->first_combination[b.warp] =
+            find_combination(a, first_piece(a, blockIdx.x) + b.warp);
     PROFILE_START();
     sync();
 }
 
-template <class Ring>
-__device__ __forceinline__ float attention_block(Ring &ring, const block &b, uint32_t layer,
-                                                 float down_factor)
+// What the four products of a layer take in: the residual stream with the last product added (twice),
+// the attention's result, the activated values.
+__device__ __forceinline__ input find_input(const decode_args &a, uint32_t layer, uint32_t segment,
+                                            float factor)
+{
+    const uint32_t use = a.use + layer;
+    const float *norms = a.norms + layer * a.norm_stride;
+    input in = {NULL, mark_of(use), a.hidden, norms, true, factor};
+    if (segment == QKV_ROWS) {
+        in.vector = layer ? buffer_of(a.down, a.hidden_size, use - 1) : NULL;
+        in.mark = mark_of(use - 1);
+    } else if (segment == O_ROWS) {
+        in.vector = buffer_of(a.att, a.att_size, use);
+        in.n = a.q_size;
+        in.norm = a.attn_sub_norm ? norms + a.attn_sub_norm : NULL;
+        in.is_sum = false;
+    } else if (segment == FFN_ROWS) {
+        in.vector = buffer_of(a.o, a.hidden_size, use);
+        in.norm = norms + a.ffn_norm;
+    } else {
+        in.vector = buffer_of(a.activated, a.ffn_size, use);
+        in.n = a.ffn;
+        in.norm = a.ffn_sub_norm ? norms + a.ffn_sub_norm : NULL;
+        in.is_sum = false;
+    }
+    return in;
+}
+
+// After the first product: attention, up to the vector that the second takes in.
+__device__ __forceinline__ void attention_step(const block &b, uint32_t layer, const uint32_t *qkv,
+                                               const float *gamma, float scale)
 {
     const decode_args &a = b.a;
     const uint32_t use = a.use + layer, mark = mark_of(use);
-    const float *norms = a.norms + layer * a.norm_stride;
-    const float *gamma = a.scales + layer * SCALES;
-    uint32_t *qkv = buffer_of(a.qkv, a.qkv_size, use), *part = buffer_of(a.part, a.part_size, use);
-    uint32_t *att = buffer_of(a.att, a.att_size, use), *o = buffer_of(a.o, a.hidden_size, use);
-    float gammas[4] = {__ldg(gamma + Q), __ldg(gamma + K), __ldg(gamma + V), __ldg(gamma + O)};
-    prefetch_item(a, layer);
-    prefetch_norms(a, layer + 1);
-    const uint32_t *down = layer ? buffer_of(a.down, a.hidden_size, use - 1) : NULL;
-    totals t = gather(b, down, mark_of(use - 1), a.hidden, norms, from_sums{b.x, down_factor});
-    PROFILE(1);
-    float scale = quantize_vector(b, t, norm_factor(a, t.squares, a.hidden), a.hidden, 0);
-    PROFILE(2);
-    multiply(ring, b, QKV_ROWS);
-    PROFILE(3);
-    publish_rows(b, QKV_ROWS, qkv, mark, 0);
-    float factor[3] = {gammas[0] / scale, gammas[1] / scale, gammas[2] / scale};
+    const float factor[3] = {__fdividef(gamma[Q], scale), __fdividef(gamma[K], scale),
+                             __fdividef(gamma[V], scale)};
+    uint32_t *part = buffer_of(a.part, a.part_size, use);
     attend(b, qkv, part, mark, factor, layer);
     PROFILE(7);
-    combine(b, part, att, mark);
-    PROFILE(8);
-    const float *sub_norm = a.attn_sub_norm ? norms + a.attn_sub_norm : NULL;
+    combine(b, part, buffer_of(a.att, a.att_size, use), mark);
     sync();
-    t = gather(b, att, mark, a.q_size, sub_norm, from_floats{});
-    PROFILE(9);
-    scale = quantize_vector(b, t, sub_norm ? norm_factor(a, t.squares, a.q_size) : 1.0f, a.q_size,
-                            1);
-    multiply(ring, b, O_ROWS);
-    PROFILE(10);
-    publish_rows(b, O_ROWS, o, mark, 1);
-    return gammas[3] / scale;
+    PROFILE(8);
 }
 
+// One of the four products of a layer and what follows it. Returns what its sums are to be multiplied
+// with. All four go through the same code: together they would not fit in the instruction cache.
 template <class Ring>
-__device__ __forceinline__ float ffn_block(Ring &ring, const block &b, uint32_t layer,
-                                           float o_factor)
+__device__ __forceinline__ float product_step(Ring &ring, const block &b, uint32_t layer,
+                                              uint32_t segment, float factor)
 {
     const decode_args &a = b.a;
-    const uint32_t use = a.use + layer, mark = mark_of(use);
-    const float *norms = a.norms + layer * a.norm_stride;
-    const float *gamma = a.scales + layer * SCALES;
-    uint32_t *o = buffer_of(a.o, a.hidden_size, use);
-    uint32_t *activated = buffer_of(a.activated, a.ffn_size, use);
-    uint32_t *down = buffer_of(a.down, a.hidden_size, use);
-    float gammas[3] = {__ldg(gamma + GATE), __ldg(gamma + UP), __ldg(gamma + DOWN)};
-    totals t = gather(b, o, mark, a.hidden, norms + a.ffn_norm, from_sums{b.x, o_factor});
-    PROFILE(11);
-    float scale = quantize_vector(b, t, norm_factor(a, t.squares, a.hidden), a.hidden, 0);
-    multiply(ring, b, FFN_ROWS);
-    PROFILE(12);
-    publish_ffn(b, activated, mark, 0, gammas[0] / scale, gammas[1] / scale);
+    const uint32_t use = a.use + layer, mark = mark_of(use), parity = segment & 1;
+    const float *gammas = a.scales + layer * SCALES;
+    float gamma[SCALES];
+#pragma unroll
+    for (int i = 0; i < SCALES; i++)
+        gamma[i] = __ldg(gammas + i);
+    if (segment == QKV_ROWS) {
+        prefetch_item(b, layer);
+        prefetch_norms(a, layer + 1);
+    }
+    const input in = find_input(a, layer, segment, factor);
+    const totals t = gather(b, in);
+    PROFILE(9 + segment);
+    const float scale =
+        quantize_vector(b, t, in.norm ? norm_factor(a, t.squares, in.n) : 1.0f, in.n, parity);
     PROFILE(13);
-    const float *sub_norm = a.ffn_sub_norm ? norms + a.ffn_sub_norm : NULL;
-    t = gather(b, activated, mark, a.ffn, sub_norm, from_floats{});
-    PROFILE(14);
-    scale = quantize_vector(b, t, sub_norm ? norm_factor(a, t.squares, a.ffn) : 1.0f, a.ffn, 1);
-    multiply(ring, b, DOWN_ROWS);
-    PROFILE(16);
-    publish_rows(b, DOWN_ROWS, down, mark, 1);
-    PROFILE(17);
-    return gammas[2] / scale;
+    multiply(ring, b, segment);
+    PROFILE(14 + segment);
+    if (segment == FFN_ROWS) {
+        publish_ffn(b, buffer_of(a.activated, a.ffn_size, use), mark, parity,
+                    __fdividef(gamma[GATE], scale), __fdividef(gamma[UP], scale));
+        return 0;
+    }
+    uint32_t *to = segment == QKV_ROWS ? buffer_of(a.qkv, a.qkv_size, use)
+                   : segment == O_ROWS ? buffer_of(a.o, a.hidden_size, use)
+                                       : buffer_of(a.down, a.hidden_size, use);
+    publish_rows(b, segment, to, mark, parity);
+    PROFILE(3);
+    if (segment == QKV_ROWS)
+        attention_step(b, layer, to, gamma, scale);
+    return (segment == O_ROWS ? gamma[O] : gamma[DOWN]) / scale;
 }
 
-template <class Ring> __device__ float all_layers(Ring &ring, const block &b)
+template <class Ring> __device__ __forceinline__ float all_layers(Ring &ring, const block &b)
 {
     float factor = 0;
-    for (uint32_t layer = 0; layer < b.a.n_layers; layer++) {
-        factor = attention_block(ring, b, layer, factor);
-        factor = ffn_block(ring, b, layer, factor);
-    }
+#pragma unroll 1
+    for (uint32_t step = 0; step < b.a.n_layers * 4; step++)
+        factor = product_step(ring, b, step / 4, step % 4, factor);
     return factor;
 }
 
@@ -461,8 +497,9 @@ template <class Ring> __device__ void output_block(Ring &ring, const block &b, f
 {
     const decode_args &a = b.a;
     const uint32_t use = a.use + a.n_layers - 1;
-    totals t = gather(b, buffer_of(a.down, a.hidden_size, use), mark_of(use), a.hidden,
-                      a.final_norm, from_sums{b.x, down_factor});
+    const input in = {buffer_of(a.down, a.hidden_size, use), mark_of(use), a.hidden, a.final_norm,
+                      true, down_factor};
+    const totals t = gather(b, in);
     arrange_output(b, norm_factor(a, t.squares, a.hidden));
     PROFILE(18);
     unsigned long long best = output_rows(ring, b);
@@ -792,11 +829,11 @@ void bnt_cuda_profile(uint32_t blocks)
     static long long t[256 * 32];
     cudaDeviceSynchronize();
     cudaMemcpyFromSymbol(t, profile_total, sizeof t);
-    static const char *names[] = {"", "gather x(down)", "quantize", "qkv", "q wait", "attend", "publish item", "attend end", "combine", "gather att", "quant+o", "gather x(o)", "quant+ffn", "publish ffn", "gather ffn", "", "quant+down", "publish down", "final", "output", "choose"};
-    for (int k = 1; k < 21; k++) {
+    static const char *names[26] = {"", "", "", "publish", "q wait", "attend", "publish item", "attend end", "combine", "gather down", "gather att", "gather o", "gather ffn", "quantize", "mul qkv", "mul o", "mul ffn", "mul down", "final", "output", "choose", "gathers: poll"};
+    for (int k = 1; k < 26; k++) {
         double sum = 0, lo = 1e18, hi = 0;
         for (uint32_t b = 0; b < blocks; b++) { double v = (double)t[b * 32 + k]; sum += v; lo = v < lo ? v : lo; hi = v > hi ? v : hi; }
-        printf("  profile %-16s avg %9.0f min %9.0f max %9.0f cycles\n", names[k], sum / blocks, lo, hi);
+        printf("  profile %-16s avg %9.0f min %9.0f max %9.0f cycles\n", names[k] ? names[k] : "", sum / blocks, lo, hi);
     }
 }
 #endif

@@ -63,6 +63,18 @@ struct decode_args {
     uint32_t x_at, y_at, quantized_at, tiles_at, angles_at;
 };
 
+// Some query heads of one key/value head over one part of the positions.
+struct item {
+    uint32_t kv, head, heads; // the first query head, and how many
+    uint32_t from, to;        // positions
+    uint32_t index;
+};
+
+// Four elements of the attention's result and where the parts of them lie, in words.
+struct combination {
+    uint32_t piece, values, totals, head; // head: of the item's
+};
+
 struct share {
     uint32_t tile, piece, count; // where a warp begins in a segment, and how many pieces it takes
 };
@@ -73,6 +85,8 @@ struct __align__(16) small_shared {
     alignas(16) float2 totals[WARPS]; // sum of squares, largest
     int x_sum[2];
     float head_max[HEADS], head_sum[HEADS], head_rescale[HEADS];
+    item first_item;
+    combination first_combination[WARPS];
     unsigned long long best[WARPS];
     bool last;
 };

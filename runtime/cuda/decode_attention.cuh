@@ -6,14 +6,7 @@
 
 #include "runtime/cuda/decode_vectors.cuh"
 
-// Some query heads of one key/value head over one part of the positions.
-struct item {
-    uint32_t kv, head, heads; // the first query head, and how many
-    uint32_t from, to;        // positions
-    uint32_t index;
-};
-
-static __device__ item find_item(const decode_args &a, uint32_t index)
+static __device__ __noinline__ item find_item(const decode_args &a, uint32_t index)
 {
     item t;
     const uint32_t split = index % a.splits, sub = index / a.splits % a.subgroups;
@@ -51,6 +44,7 @@ static __device__ void prepare_item(const block &b, const item &t, const uint32_
     const float *cosine = b.angles, *sine = b.angles + half;
     const attention_room room = find_room(b);
     const float scale = 1.0f / sqrtf((float)a.dim);
+#pragma unroll 1
     for (uint32_t i = threadIdx.x; i < (t.heads + 2 * last) * half; i += THREADS) {
         const uint32_t head = i / half, e = i % half;
         const uint32_t what = head < t.heads ? Q : head == t.heads ? K : V;
@@ -87,6 +81,7 @@ static __device__ void score_positions(const block &b, const item &t, const floa
     const decode_args &a = b.a;
     const attention_room room = find_room(b);
     const uint32_t part = threadIdx.x % 8;
+#pragma unroll 1
     for (uint32_t p0 = 0; p0 < n; p0 += THREADS / 8) {
         const uint32_t p = p0 + threadIdx.x / 8;
         const float *key = keys + ((size_t)t.kv * a.context + from + min(p, n - 1)) * a.cache_row;
@@ -119,9 +114,11 @@ static __device__ void weigh_positions(const block &b, const item &t, uint32_t n
     if (b.warp < t.heads) {
         float *scores = find_room(b).scores + b.warp * POSITIONS;
         float old = b.small->head_max[b.warp], max = old, sum = 0;
+#pragma unroll 1
         for (uint32_t p = b.lane; p < n; p += WARP)
             max = fmaxf(max, scores[p]);
         max = warp_max(max);
+#pragma unroll 1
         for (uint32_t p = b.lane; p < n; p += WARP) {
             scores[p] = expf(scores[p] - max);
             sum += scores[p];
@@ -158,7 +155,7 @@ static __device__ void add_values(const block &b, const item &t, const float *va
             float4 s = sums.v[j];
             s = make_float4(s.x * rescale, s.y * rescale, s.z * rescale, s.w * rescale);
             const float *value = values + ((size_t)t.kv * a.context + from) * a.cache_row + e;
-#pragma unroll 8
+#pragma unroll 4
             for (uint32_t p = part; p < n; p += parts) {
                 const float4 v =
                     *reinterpret_cast<const float4 *>(value + (size_t)p * a.cache_row);
@@ -190,6 +187,7 @@ static __device__ void publish_item(const block &b, const item &t, const value_s
     }
     sync();
     to += (size_t)t.index * (HEADS * a.dim + 2 * HEADS);
+#pragma unroll 1
     for (uint32_t i = threadIdx.x; i < HEADS * a.dim; i += THREADS) {
         float sum = 0;
         for (uint32_t p = 0; i < t.heads * a.dim && p < parts; p++)
@@ -209,8 +207,9 @@ static __device__ void attend(const block &b, const uint32_t *qkv, uint32_t *par
 {
     const decode_args &a = b.a;
     float *keys = a.keys + layer * a.cache_layer, *values = a.values + layer * a.cache_layer;
+#pragma unroll 1
     for (uint32_t i = blockIdx.x; i < a.n_kv_heads * a.subgroups * a.splits; i += gridDim.x) {
-        const item t = find_item(a, i);
+        const item t = i == blockIdx.x ? b.small->first_item : find_item(a, i);
         if (threadIdx.x < HEADS) {
             b.small->head_max[threadIdx.x] = -1e30f; // finite: a mark would make −infinity NaN
             b.small->head_sum[threadIdx.x] = 0;
@@ -218,6 +217,7 @@ static __device__ void attend(const block &b, const uint32_t *qkv, uint32_t *par
         prepare_item(b, t, qkv, mark, factor, keys, values);
     PROFILE(4);
         value_sums sums = {};
+#pragma unroll 1
         for (uint32_t from = t.from; from < t.to; from += POSITIONS) {
             const uint32_t n = min(t.to - from, (uint32_t)POSITIONS);
             score_positions(b, t, keys, from, n);
@@ -231,17 +231,34 @@ static __device__ void attend(const block &b, const uint32_t *qkv, uint32_t *par
 }
 
 // Brings what the block will read of the cache near, while q is not there yet.
-static __device__ void prefetch_item(const decode_args &a, uint32_t layer)
+static __device__ __forceinline__ void prefetch_item(const block &b, uint32_t layer)
 {
+    const decode_args &a = b.a;
     if (blockIdx.x >= a.n_kv_heads * a.subgroups * a.splits)
         return;
-    const item t = find_item(a, blockIdx.x);
+    const item t = b.small->first_item;
     const size_t at = layer * a.cache_layer + ((size_t)t.kv * a.context + t.from) * a.cache_row;
     const size_t bytes = (size_t)(t.to - t.from) * a.cache_row * sizeof(float);
+#pragma unroll 1
     for (size_t i = threadIdx.x * 128; i < bytes; i += THREADS * 128) {
         asm volatile("prefetch.global.L2 [%0];" ::"l"((const char *)(a.keys + at) + i));
         asm volatile("prefetch.global.L2 [%0];" ::"l"((const char *)(a.values + at) + i));
     }
+}
+
+static __device__ __noinline__ combination find_combination(const decode_args &a, uint32_t piece)
+{
+    const uint32_t head = piece * 4 / a.dim, e = piece * 4 % a.dim;
+    const uint32_t in_group = head % a.group, sub = in_group / HEADS;
+    const uint32_t stride = HEADS * a.dim + 2 * HEADS;
+    const uint32_t item = (head / a.group * a.subgroups + sub) * a.splits * stride;
+    return {piece, item + in_group % HEADS * a.dim + e, item + HEADS * a.dim, in_group % HEADS};
+}
+
+// The pieces of the attention's result that the block puts together: from … end − 1.
+static __device__ __forceinline__ uint32_t first_piece(const decode_args &a, uint32_t of)
+{
+    return a.q_size / 4 * of / gridDim.x;
 }
 
 static __device__ __forceinline__ uint32_t word_of(uint4 v, uint32_t i)
@@ -250,55 +267,72 @@ static __device__ __forceinline__ uint32_t word_of(uint4 v, uint32_t i)
 }
 
 // The norms of the next layer, each block its share of the lines.
-static __device__ void prefetch_norms(const decode_args &a, uint32_t layer)
+static __device__ __forceinline__ void prefetch_norms(const decode_args &a, uint32_t layer)
 {
-    const uint64_t lines = a.norm_stride / 32;
     const uint64_t line = blockIdx.x + (uint64_t)threadIdx.x * gridDim.x;
-    if (layer < a.n_layers && line < lines)
+    if (layer < a.n_layers && line < a.norm_stride / 32)
         asm volatile("prefetch.global.L2 [%0];" ::"l"(a.norms + layer * a.norm_stride + line * 32));
 }
 
-// The parts of a head put together: a warp for four elements, a lane a part.
-static __device__ void combine(const block &b, const uint32_t *part, uint32_t *att, uint32_t mark)
+// Four elements by a warp, a lane a part.
+static __device__ __forceinline__ void combine_piece(const block &b, const combination &c,
+                                                     const uint32_t *part, uint32_t *att,
+                                                     uint32_t mark)
 {
     const decode_args &a = b.a;
-    const uint32_t pieces = a.q_size / 4;
-    const uint32_t first = pieces * blockIdx.x / gridDim.x;
-    const uint32_t end = pieces * (blockIdx.x + 1) / gridDim.x;
-    for (uint32_t i = first + b.warp; i < end; i += WARPS) {
-        const uint32_t head = i * 4 / a.dim, e = i * 4 % a.dim;
-        const uint32_t sub = head % a.group / HEADS, h = head % a.group % HEADS;
-        const uint32_t item = (head / a.group * a.subgroups + sub) * a.splits;
-        const uint32_t stride = HEADS * a.dim + 2 * HEADS;
-        float max = -1e30f, total = 0;
-        float4 sum = make_float4(0, 0, 0, 0);
-        for (uint32_t split = b.lane; split < bnt_cuda_pad(a.splits, WARP); split += WARP) {
-            float m = -1e30f, l = 0;
-            float4 v = make_float4(0, 0, 0, 0);
-            if (split < a.splits) {
-                const uint32_t *from = part + (size_t)(item + split) * stride;
-                const uint32_t *const pieces_at[3] = {
-                    from + h * a.dim + e, from + HEADS * a.dim, from + HEADS * a.dim + HEADS};
-                uint4 got[3];
-                await(got, pieces_at, mark);
-                const uint4 w = got[0];
-                m = to_float(word_of(got[1], h));
-                l = to_float(word_of(got[2], h));
-                v = make_float4(to_float(w.x), to_float(w.y), to_float(w.z), to_float(w.w));
-            }
-            float new_max = fmaxf(max, warp_max(m));
-            float old = expf(max - new_max), now = expf(m - new_max);
-            max = new_max;
-            total = total * old + warp_sum(l * now);
-            sum.x = sum.x * old + warp_sum(v.x * now);
-            sum.y = sum.y * old + warp_sum(v.y * now);
-            sum.z = sum.z * old + warp_sum(v.z * now);
-            sum.w = sum.w * old + warp_sum(v.w * now);
+    const uint32_t stride = HEADS * a.dim + 2 * HEADS;
+    float max = -1e30f, sum[5] = {};
+#pragma unroll 1
+    for (uint32_t first = 0; first < a.splits; first += WARP) {
+        float m = -1e30f, now[5] = {};
+        if (first + b.lane < a.splits) {
+            const uint32_t *from = part + (size_t)(first + b.lane) * stride;
+            const uint32_t *const pieces_at[3] = {from + c.values, from + c.totals,
+                                                  from + c.totals + HEADS};
+            uint4 got[3];
+            await(got, pieces_at, mark);
+            m = to_float(word_of(got[1], c.head));
+            now[0] = to_float(word_of(got[2], c.head));
+            now[1] = to_float(got[0].x);
+            now[2] = to_float(got[0].y);
+            now[3] = to_float(got[0].z);
+            now[4] = to_float(got[0].w);
         }
-        if (b.lane < 4) {
-            float v = b.lane == 0 ? sum.x : b.lane == 1 ? sum.y : b.lane == 2 ? sum.z : sum.w;
-            publish_float(att + i * 4 + b.lane, v / total, mark);
+        const float new_max = fmaxf(max, warp_max(m));
+        const float old = expf(max - new_max), factor = expf(m - new_max);
+        max = new_max;
+#pragma unroll
+        for (int j = 0; j < 5; j++)
+            now[j] *= factor;
+#pragma unroll
+        for (int step = WARP / 2; step > 0; step /= 2) {
+#pragma unroll
+            for (int j = 0; j < 5; j++)
+                now[j] += __shfl_xor_sync(FULL_WARP, now[j], step);
         }
+#pragma unroll
+        for (int j = 0; j < 5; j++)
+            sum[j] = sum[j] * old + now[j];
+    }
+    if (b.lane < 4) {
+        float v = b.lane == 0 ? sum[1] : b.lane == 1 ? sum[2] : b.lane == 2 ? sum[3] : sum[4];
+        publish_float(att + c.piece * 4 + b.lane, __fdividef(v, sum[0]), mark);
+    }
+}
+
+// The parts of all positions put together.
+static __device__ __forceinline__ void combine(const block &b, const uint32_t *part, uint32_t *att,
+                                               uint32_t mark)
+{
+    const decode_args &a = b.a;
+    combination c = b.small->first_combination[b.warp];
+    const uint32_t end = first_piece(a, blockIdx.x + 1);
+#pragma unroll 1
+    while (c.piece < end) {
+        combine_piece(b, c, part, att, mark);
+        if (c.piece + WARPS >= end)
+            break;
+        c = find_combination(a, c.piece + WARPS);
     }
 }
 

@@ -36,10 +36,10 @@ static __device__ __forceinline__ int quantize(float v, float s)
     return __float2int_rn(fminf(fmaxf(v * s, -128.0f), 127.0f));
 }
 
-static __device__ __forceinline__ uint32_t pack_bytes(int a, int b, int c, int d)
+static __device__ __forceinline__ uint32_t pack_bytes(uint32_t a, uint32_t b, uint32_t c,
+                                                        uint32_t d)
 {
-    return __byte_perm(__byte_perm((uint32_t)a, (uint32_t)b, 0x0040),
-                       __byte_perm((uint32_t)c, (uint32_t)d, 0x0040), 0x5410);
+    return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
 }
 
 static __device__ __forceinline__ float silu(float v)
