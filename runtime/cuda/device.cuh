@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT
+// What the kernels share: sums over a warp and a block, the tensor-core product, the launch order.
+#ifndef BNT_RUNTIME_CUDA_DEVICE_CUH
+#define BNT_RUNTIME_CUDA_DEVICE_CUH
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+enum { WARP = 32 };
+static const unsigned FULL_WARP = 0xFFFFFFFFu;
+
+static __device__ __forceinline__ float warp_sum(float v)
+{
+    for (int step = WARP / 2; step > 0; step /= 2)
+        v += __shfl_xor_sync(FULL_WARP, v, step);
+    return v;
+}
+
+static __device__ __forceinline__ float warp_max(float v)
+{
+    for (int step = WARP / 2; step > 0; step /= 2)
+        v = fmaxf(v, __shfl_xor_sync(FULL_WARP, v, step));
+    return v;
+}
+
+static __device__ __forceinline__ int warp_sum(int v)
+{
+    return __reduce_add_sync(FULL_WARP, v);
+}
+
+// round_half_even(v · s), held within int8; NaN becomes −128.
+static __device__ __forceinline__ int quantize(float v, float s)
+{
+    return __float2int_rn(fminf(fmaxf(v * s, -128.0f), 127.0f));
+}
+
+static __device__ __forceinline__ uint32_t pack_bytes(uint32_t a, uint32_t b, uint32_t c,
+                                                        uint32_t d)
+{
+    return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
+}
+
+static __device__ __forceinline__ float silu(float v)
+{
+    return v / (1.0f + expf(-v));
+}
+
+static __device__ __forceinline__ float relu2(float v)
+{
+    float r = v > 0 ? v : 0;
+    return r * r;
+}
+
+// d (16 × 8, int32) += a (16 × 32, unsigned codes) · b (32 × 8, int8).
+static __device__ __forceinline__ void mma_codes(int (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2,
+                                                 uint32_t a3, uint32_t b0, uint32_t b1)
+{
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+// Copies 16 bytes into shared memory without waiting, or writes zeros there when not valid.
+static __device__ __forceinline__ void copy_async(void *shared, const void *global, bool valid)
+{
+    unsigned to = (unsigned)__cvta_generic_to_shared(shared);
+    int size = valid ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(size)
+                 : "memory");
+}
+
+static __device__ __forceinline__ void copy_commit()
+{
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+// Waits until at most N of this thread's groups are on their way.
+template <int N> static __device__ __forceinline__ void copy_wait()
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+// Programmatic dependent launch: a kernel may start while the one before it in the stream still
+// runs. What comes before wait_for_previous must not depend on that one's results.
+static __device__ __forceinline__ void let_next_start()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+static __device__ __forceinline__ void wait_for_previous()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+#endif

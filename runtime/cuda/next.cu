@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+// A step of generation: a token in, the next one out.
+#include "runtime/cuda/decode.cuh"
+#include "runtime/cuda/sample.cuh"
+
+// splitmix64, as on the CPU: a number in [0, 1), and the state after it.
+static double random_number(uint64_t *state)
+{
+    uint64_t z = *state += 0x9E3779B97F4A7C15;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9;
+    z = (z ^ z >> 27) * 0x94D049BB133111EB;
+    return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
+}
+
+static bool is_greedy(const struct bnt_sampling *sampling)
+{
+    return !(sampling->temperature > 0);
+}
+
+// Waits for the choice and takes it.
+static enum bnt_status take_choice(struct bnt_cuda_session *s, uint64_t after, uint64_t *state,
+                                   uint32_t *token, struct bnt_error *err)
+{
+    cudaError_t error = cudaStreamSynchronize(s->stream);
+    if (error != cudaSuccess)
+        return bnt_cuda_fail(err, error, "choosing a token on the GPU");
+    *token = s->sampler->choice->token;
+    if (s->sampler->choice->drew)
+        *state = after;
+    return BNT_OK;
+}
+
+enum bnt_status bnt_cuda_sample(struct bnt_cuda_session *s, const struct bnt_sampling *sampling,
+                                uint64_t *state, uint32_t *token, struct bnt_error *err)
+{
+    if (!s->has_logits)
+        return bnt_fail(err, BNT_ERR_ARGUMENT, "there are no logits to choose from");
+    cudaError_t error = cudaSetDevice(s->model->device);
+    uint64_t after = *state;
+    double random = random_number(&after);
+    if (error == cudaSuccess)
+        error = bnt_cuda_choose(s->sampler, s->logits, s->model->hyper.vocab_size, sampling, random,
+                                s->stream);
+    if (error != cudaSuccess)
+        return bnt_cuda_fail(err, error, "choosing a token on the GPU");
+    return take_choice(s, after, state, token, err);
+}
+
+enum bnt_status bnt_cuda_next(struct bnt_cuda_session *s, uint32_t token,
+                              const struct bnt_sampling *sampling, uint64_t *state, uint32_t *next,
+                              struct bnt_error *err)
+{
+    enum bnt_status status;
+    if (!s->decoder) {
+        status = bnt_cuda_evaluate(s, &token, 1, BNT_LOGITS_LAST, NULL, err);
+        return status == BNT_OK ? bnt_cuda_sample(s, sampling, state, next, err) : status;
+    }
+    status = bnt_cuda_check_tokens(s, &token, 1, err);
+    if (status != BNT_OK)
+        return status;
+    cudaError_t error = cudaSetDevice(s->model->device);
+    if (error == cudaSuccess)
+        error = bnt_cuda_decode(s->decoder, token, s->position, s->logits,
+                                &s->sampler->device_choice->token);
+    if (error != cudaSuccess)
+        return bnt_cuda_fail(err, error, "evaluating a token on the GPU");
+    s->position++;
+    s->has_logits = true;
+    if (!is_greedy(sampling))
+        return bnt_cuda_sample(s, sampling, state, next, err);
+    s->sampler->choice->drew = 0;
+    return take_choice(s, *state, state, next, err);
+}

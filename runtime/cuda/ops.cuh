@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT
+// The operations, one a file: raw device pointers in, a status out. All work is put on the stream
+// and nothing waits for it. Shapes stand beside the arguments; M is the number of tokens.
+#ifndef BNT_RUNTIME_CUDA_OPS_CUH
+#define BNT_RUNTIME_CUDA_OPS_CUH
+
+#include <cuda_runtime.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// Rows of quantized activations are padded with zeros to a multiple of this many columns, so that a
+// warp can always load a chunk of four blocks.
+enum { BNT_CUDA_CHUNK_COLS = 128 };
+
+static inline __host__ __device__ uint32_t bnt_cuda_pad(uint32_t n, uint32_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+// One or several matrices that lie side by side in the file and share their input, as one stack of
+// 16-row tiles. Each keeps its own scale, and its own place for what comes out.
+struct bnt_cuda_part {
+    uint32_t first_tile; // in the stack
+    uint32_t rows;       // without padding
+    float scale;         // γ
+    float *out;          // (M, out_stride)
+    uint32_t out_stride; // in elements
+};
+enum { BNT_CUDA_MAX_PARTS = 3 };
+struct bnt_cuda_product {
+    const uint32_t *blocks; // (n_tiles, n_blocks) blocks of 32 words
+    uint32_t n_tiles;       // rows / 16 of the stack
+    uint32_t n_blocks;      // K' / 32
+    uint32_t n_parts;
+    struct bnt_cuda_part parts[BNT_CUDA_MAX_PARTS]; // ascending by first_tile, from 0 on
+    bool add; // out += instead of out =: the residual
+};
+
+// Quantized activations of M tokens.
+struct bnt_cuda_quantized {
+    int8_t *x;       // (M, stride), zero from K on
+    uint32_t stride; // a multiple of BNT_CUDA_CHUNK_COLS
+    float *scale;    // (M) s
+    int32_t *sum;    // (M) sum of x
+};
+
+// Integer sums of one token: sums[r] = sum over k of (code(r, k) − 2) · x[k], the rows of all tiles.
+// Or, when sums is NULL, the products y = sum · γ / s into the parts. (gemv.cu)
+cudaError_t bnt_cuda_gemv(const struct bnt_cuda_product *product,
+                          const struct bnt_cuda_quantized *x, int32_t *sums, cudaStream_t stream);
+
+// The same for M tokens by tensor cores; sums is (M, 16 * n_tiles). (gemm.cu)
+cudaError_t bnt_cuda_gemm(const struct bnt_cuda_product *product,
+                          const struct bnt_cuda_quantized *x, uint32_t m, int32_t *sums,
+                          cudaStream_t stream);
+
+// x[t] = row tokens[t] of the embedding. (embed.cu)
+cudaError_t bnt_cuda_embed(float *x,              // (M, hidden)
+                           const void *embedding, // (vocab, hidden) bf16, or f32 if wide
+                           bool wide,
+                           const uint32_t *tokens, // (M), below vocab
+                           uint32_t hidden, uint32_t m, cudaStream_t stream);
+
+// RMS norm (unless weight is NULL) and quantization. (norm_quantize.cu)
+cudaError_t bnt_cuda_norm_quantize(const struct bnt_cuda_quantized *out,
+                                   const float *x,      // (M, n)
+                                   const float *weight, // (n) or NULL
+                                   float eps, uint32_t n, uint32_t m, cudaStream_t stream);
+
+// act(gate) · up, then as above. (norm_quantize.cu)
+cudaError_t bnt_cuda_activate_quantize(const struct bnt_cuda_quantized *out,
+                                       const float *gate,   // (M, n)
+                                       const float *up,     // (M, n)
+                                       uint32_t activation, // bnt_activation
+                                       const float *weight, // (n) or NULL
+                                       float eps, uint32_t n, uint32_t m, cudaStream_t stream);
+
+// RMS norm alone. (norm_quantize.cu)
+cudaError_t bnt_cuda_norm(float *out,          // (M, n)
+                          const float *x,      // (M, n)
+                          const float *weight, // (n)
+                          float eps, uint32_t n, uint32_t m, cudaStream_t stream);
+
+// The cache of one layer: each head's positions together, so that a tile of positions is one run of
+// memory.
+struct bnt_cuda_cache {
+    float *keys;      // (n_kv_heads, context, row)
+    float *values;    // (n_kv_heads, context, row)
+    uint32_t context; // positions
+    uint32_t row;     // head_dim rounded up to a multiple of 4; zero beyond head_dim
+};
+
+struct bnt_cuda_heads {
+    uint32_t n_heads, n_kv_heads, head_dim;
+};
+
+// Rotates q in place and k on its way into the cache; v goes there as it is. (rope.cu)
+cudaError_t bnt_cuda_rope(float *q,                // (M, n_heads * head_dim)
+                          const float *k,          // (M, n_kv_heads * head_dim)
+                          const float *v,          // (M, n_kv_heads * head_dim)
+                          const float *frequency,  // (head_dim / 2)
+                          const struct bnt_cuda_cache *cache, struct bnt_cuda_heads heads,
+                          uint32_t position, // of the first token
+                          uint32_t m, cudaStream_t stream);
+
+// softmax(q·kᵀ / sqrt(head_dim)) v, causal. (attention.cu)
+cudaError_t bnt_cuda_attention(float *out,     // (M, n_heads * head_dim)
+                               const float *q, // (M, n_heads * head_dim)
+                               const struct bnt_cuda_cache *cache, struct bnt_cuda_heads heads,
+                               uint32_t position, uint32_t m, cudaStream_t stream);
+
+// logits[t][r] = output[r] · x[t]. (output.cu)
+cudaError_t bnt_cuda_output(float *logits,      // (M, vocab)
+                            const void *output, // (vocab, hidden) bf16, or f32 if wide
+                            bool wide,
+                            const float *x, // (M, hidden)
+                            uint32_t hidden, uint32_t vocab, uint32_t m, cudaStream_t stream);
+
+#endif

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: MIT
+// Sampling on the device, by the rules of runtime/sample.c. Both cuts, top_k and top_p, keep what
+// ranks at or above some token, and ranks are distinct 64-bit numbers: the token is found digit by
+// digit, from histograms of how many (or how much probability) have each digit. Weights are integers,
+// multiples of 2^-40 of the largest, so that sums do not depend on their order. Every block has its
+// own run of ids; blocks meet at barriers.
+#include <math.h>
+#include <stdlib.h>
+
+#include "runtime/cuda/device.cuh"
+#include "runtime/cuda/rank.cuh"
+#include "runtime/cuda/sample.cuh"
+
+namespace
+{
+enum {
+    THREADS = 512,
+    MAX_BLOCKS = 128,
+    BINS = 256,
+    DIGIT_BITS = 8,
+    MAX_PASSES = 16, // eight digits for each cut
+    WEIGHT_BITS = 40,
+};
+typedef unsigned long long u64;
+
+struct histogram {
+    u64 weight[BINS];
+    unsigned count[BINS];
+};
+
+struct scratch { // zero before each choice
+    u64 best;
+    unsigned arrived;
+    u64 weight[MAX_BLOCKS]; // that each block keeps
+    histogram passes[MAX_PASSES];
+};
+
+struct choose_args {
+    const float *logits;
+    uint32_t vocab, top_k;
+    float temperature, top_p;
+    double random;
+    scratch *room;
+    bnt_cuda_choice *choice;
+};
+
+// All blocks have come and see what the others wrote.
+__device__ void meet(scratch *room, unsigned &meetings)
+{
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        atomicAdd(&room->arrived, 1);
+        meetings++;
+        while (*(volatile unsigned *)&room->arrived < meetings * gridDim.x)
+            ;
+        __threadfence();
+    }
+    __syncthreads();
+}
+
+__device__ u64 block_sum(u64 v, u64 *partial)
+{
+    for (int step = WARP / 2; step > 0; step /= 2)
+        v += __shfl_xor_sync(FULL_WARP, v, step);
+    if (threadIdx.x % WARP == 0)
+        partial[threadIdx.x / WARP] = v;
+    __syncthreads();
+    v = 0;
+    for (int i = 0; i < THREADS / WARP; i++)
+        v += partial[i];
+    __syncthreads();
+    return v;
+}
+
+struct chooser {
+    const choose_args &a;
+    uint32_t from, to; // the block's ids
+    float max;         // the largest logit over the temperature
+    u64 threshold;     // ranks from it on are kept
+    unsigned meetings;
+    int passes;
+    u64 *partial; // (THREADS / WARP) shared
+
+    __device__ float scaled(uint32_t id) const
+    {
+        float v = a.logits[id];
+        return (isnan(v) ? -INFINITY : v) / a.temperature;
+    }
+    __device__ u64 weight(float z) const
+    {
+        return (u64)__double2ull_rn((double)expf(z - max) * (double)(1ull << WEIGHT_BITS));
+    }
+};
+
+// The likeliest token of all.
+__device__ u64 find_best(chooser &c)
+{
+    u64 best = 0;
+    for (uint32_t i = c.from + threadIdx.x; i < c.to; i += THREADS)
+        best = max(best, rank_of(c.a.logits[i], i));
+    for (int step = WARP / 2; step > 0; step /= 2)
+        best = max(best, __shfl_xor_sync(FULL_WARP, best, step));
+    if (threadIdx.x % WARP == 0)
+        atomicMax(&c.a.room->best, best);
+    meet(c.a.room, c.meetings);
+    return *(volatile u64 *)&c.a.room->best;
+}
+
+// Raises the threshold to the highest rank at which the tokens from it on amount to at least target:
+// their number, or their weight.
+__device__ void raise_threshold(chooser &c, u64 target, bool by_weight)
+{
+    __shared__ histogram h;
+    __shared__ u64 below; // what of the target is left for the digit found
+    __shared__ unsigned digit, count;
+    u64 prefix = 0;
+    for (int shift = 64 - DIGIT_BITS; shift >= 0; shift -= DIGIT_BITS) {
+        for (int i = threadIdx.x; i < BINS; i += THREADS) {
+            h.weight[i] = 0;
+            h.count[i] = 0;
+        }
+        __syncthreads();
+        for (uint32_t i = c.from + threadIdx.x; i < c.to; i += THREADS) {
+            float z = c.scaled(i);
+            u64 rank = rank_of(z, i);
+            bool here = shift == 64 - DIGIT_BITS || rank >> (shift + DIGIT_BITS) == prefix;
+            if (rank < c.threshold || !here)
+                continue;
+            int bin = (int)(rank >> shift & (BINS - 1));
+            atomicAdd(&h.weight[bin], by_weight ? c.weight(z) : 1);
+            atomicAdd(&h.count[bin], 1);
+        }
+        __syncthreads();
+        histogram *all = &c.a.room->passes[c.passes++];
+        for (int i = threadIdx.x; i < BINS; i += THREADS) {
+            if (h.count[i]) {
+                atomicAdd(&all->weight[i], h.weight[i]);
+                atomicAdd(&all->count[i], h.count[i]);
+            }
+        }
+        meet(c.a.room, c.meetings);
+        for (int i = threadIdx.x; i < BINS; i += THREADS) {
+            h.weight[i] = __ldcg(&all->weight[i]);
+            h.count[i] = __ldcg(&all->count[i]);
+        }
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            int i = BINS - 1;
+            while (i > 0 && h.weight[i] < target)
+                target -= h.weight[i--];
+            below = target;
+            digit = (unsigned)i;
+            count = h.count[i];
+        }
+        __syncthreads();
+        target = below;
+        prefix = prefix << DIGIT_BITS | digit;
+        if (count <= 1 || shift == 0) {
+            u64 found = prefix << shift;
+            c.threshold = max(c.threshold, found);
+            return;
+        }
+    }
+}
+
+// Weight of what the block keeps.
+__device__ u64 kept_weight(const chooser &c)
+{
+    u64 sum = 0;
+    for (uint32_t i = c.from + threadIdx.x; i < c.to; i += THREADS) {
+        float z = c.scaled(i);
+        if (rank_of(z, i) >= c.threshold)
+            sum += c.weight(z);
+    }
+    return block_sum(sum, c.partial);
+}
+
+// Every block learns the weights that all keep; returns their sum, and in before those of the blocks
+// before this one.
+__device__ u64 share_weights(chooser &c, u64 *before, u64 *mine)
+{
+    *mine = kept_weight(c);
+    if (threadIdx.x == 0)
+        c.a.room->weight[blockIdx.x] = *mine;
+    meet(c.a.room, c.meetings);
+    u64 total = 0;
+    *before = 0;
+    for (uint32_t i = 0; i < gridDim.x; i++) {
+        u64 w = __ldcg(&c.a.room->weight[i]);
+        total += w;
+        *before += i < blockIdx.x ? w : 0;
+    }
+    return total;
+}
+
+// The block in which the sum of weights passes the target finds the token: a warp goes through its
+// ids in order.
+__device__ void walk(const chooser &c, u64 target, u64 before, u64 mine)
+{
+    if (target < before || target >= before + mine || threadIdx.x >= WARP)
+        return;
+    for (uint32_t i = c.from; i < c.to; i += WARP) {
+        uint32_t id = i + threadIdx.x;
+        float z = id < c.to ? c.scaled(id) : 0;
+        u64 w = id < c.to && rank_of(z, id) >= c.threshold ? c.weight(z) : 0;
+        u64 sum = w;
+        for (int step = 1; step < WARP; step *= 2) {
+            u64 other = __shfl_up_sync(FULL_WARP, sum, step);
+            sum += (int)threadIdx.x >= step ? other : 0;
+        }
+        unsigned passed = __ballot_sync(FULL_WARP, before + sum > target);
+        if (passed) {
+            if ((int)threadIdx.x == __ffs(passed) - 1) {
+                c.a.choice->token = id;
+                c.a.choice->drew = 1;
+            }
+            return;
+        }
+        before += __shfl_sync(FULL_WARP, sum, WARP - 1);
+    }
+}
+
+__global__ void __launch_bounds__(THREADS) choose(const __grid_constant__ choose_args a)
+{
+    __shared__ u64 partial[THREADS / WARP];
+    chooser c = {a, (uint32_t)((u64)a.vocab * blockIdx.x / gridDim.x),
+                 (uint32_t)((u64)a.vocab * (blockIdx.x + 1) / gridDim.x), 0, 0, 0, 0, partial};
+    const u64 best = find_best(c);
+    c.max = logit_of(best) / a.temperature;
+    if (!(a.temperature > 0) || !isfinite(logit_of(best)) || !isfinite(c.max)) {
+        if (blockIdx.x == 0 && threadIdx.x == 0) {
+            a.choice->token = id_of(best);
+            a.choice->drew = 0;
+        }
+        return;
+    }
+    if (a.top_k > 0 && a.top_k < a.vocab)
+        raise_threshold(c, a.top_k, false);
+    u64 before, mine, total = share_weights(c, &before, &mine);
+    if (a.top_p > 0 && a.top_p < 1) {
+        u64 target = (u64)ceil((double)a.top_p * (double)total);
+        raise_threshold(c, max(target, 1ull), true);
+        meet(a.room, c.meetings); // all have read the weights
+        total = share_weights(c, &before, &mine);
+    }
+    walk(c, (u64)(a.random * (double)total), before, mine);
+}
+} // namespace
+
+enum bnt_status bnt_cuda_sampler_open(const struct bnt_cuda_session *session,
+                                      struct bnt_cuda_sampler **sampler, struct bnt_error *err)
+{
+    *sampler = NULL;
+    struct bnt_cuda_sampler *s = static_cast<struct bnt_cuda_sampler *>(calloc(1, sizeof *s));
+    if (!s)
+        return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+    const uint32_t processors = session->model->info.processors;
+    s->blocks = processors < MAX_BLOCKS ? processors : MAX_BLOCKS;
+    void *host = NULL, *device = NULL;
+    cudaError_t error = cudaHostAlloc(&host, sizeof *s->choice, cudaHostAllocMapped);
+    s->choice = static_cast<volatile struct bnt_cuda_choice *>(host);
+    if (error == cudaSuccess)
+        error = cudaHostGetDevicePointer(&device, host, 0);
+    s->device_choice = static_cast<struct bnt_cuda_choice *>(device);
+    if (error == cudaSuccess)
+        error = cudaMalloc(&s->scratch, sizeof(scratch));
+    if (error != cudaSuccess) {
+        bnt_cuda_sampler_close(s);
+        return bnt_cuda_fail(err, error, "preparing the GPU for sampling");
+    }
+    *sampler = s;
+    return BNT_OK;
+}
+
+void bnt_cuda_sampler_close(struct bnt_cuda_sampler *s)
+{
+    if (!s)
+        return;
+    (void)cudaFreeHost(const_cast<struct bnt_cuda_choice *>(s->choice));
+    (void)cudaFree(s->scratch);
+    free(s);
+}
+
+cudaError_t bnt_cuda_choose(const struct bnt_cuda_sampler *s, const float *logits, uint32_t vocab,
+                            const struct bnt_sampling *sampling, double random,
+                            cudaStream_t stream)
+{
+    choose_args args = {logits,
+                        vocab,
+                        sampling->top_k,
+                        sampling->temperature,
+                        sampling->top_p,
+                        random,
+                        static_cast<scratch *>(s->scratch),
+                        s->device_choice};
+    cudaError_t error = cudaMemsetAsync(s->scratch, 0, sizeof(scratch), stream);
+    if (error != cudaSuccess)
+        return error;
+    void *list[] = {&args};
+    return cudaLaunchCooperativeKernel((const void *)choose, dim3(s->blocks), dim3(THREADS), list,
+                                       0, stream);
+}
