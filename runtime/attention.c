@@ -171,7 +171,8 @@ static void part_of_prompt(void *context, unsigned part, unsigned parts)
     const size_t heads = s->model->hyper.n_kv_heads;
     float *rows = s->scores + part * BNT_ATTENTION_TOKENS * job->group * job->width;
     size_t from, to;
-    while (bnt_share_take(&job->units, parts, &from, &to)) {
+    for (bool more = bnt_share_first(&job->units, part, parts, &from, &to); more;
+         more = bnt_share_take(&job->units, parts, &from, &to)) {
         for (size_t i = from; i < to; i++) {
             size_t first = i / heads * BNT_ATTENTION_TOKENS;
             size_t n = job->n - first < BNT_ATTENTION_TOKENS ? job->n - first
@@ -195,8 +196,8 @@ static void part_of_scores(void *context, unsigned part, unsigned parts)
     struct attention_job *job = context;
     const size_t groups = groups_of(job->count), heads = job->session->model->hyper.n_kv_heads;
     size_t from, to;
-    (void)part;
-    while (bnt_share_take(&job->units, parts, &from, &to)) {
+    for (bool more = bnt_share_first(&job->units, part, parts, &from, &to); more;
+         more = bnt_share_take(&job->units, parts, &from, &to)) {
         for (size_t i = from; i < to; i++) {
             size_t head = i % heads, first = i / heads * UNIT_GROUPS;
             size_t n = groups - first < UNIT_GROUPS ? groups - first : UNIT_GROUPS;
@@ -209,8 +210,8 @@ static void part_of_softmax(void *context, unsigned part, unsigned parts)
 {
     struct attention_job *job = context;
     size_t from, to;
-    (void)part;
-    while (bnt_share_take(&job->units, parts, &from, &to)) {
+    for (bool more = bnt_share_first(&job->units, part, parts, &from, &to); more;
+         more = bnt_share_take(&job->units, parts, &from, &to)) {
         for (size_t i = from; i < to; i++)
             job->session->model->kernels->softmax(job->session->scores + i * job->width,
                                                   job->count);
@@ -222,8 +223,8 @@ static void part_of_mix(void *context, unsigned part, unsigned parts)
     struct attention_job *job = context;
     const struct bnt_hyper *h = &job->session->model->hyper;
     size_t from, to;
-    (void)part;
-    while (bnt_share_take(&job->units, parts, &from, &to)) {
+    for (bool more = bnt_share_first(&job->units, part, parts, &from, &to); more;
+         more = bnt_share_take(&job->units, parts, &from, &to)) {
         for (size_t i = from; i < to; i++) {
             size_t head = i % h->n_kv_heads, column = i / h->n_kv_heads * UNIT_COLUMNS;
             size_t width =
@@ -236,11 +237,13 @@ static void part_of_mix(void *context, unsigned part, unsigned parts)
 static void step(struct attention_job *job, size_t units, bool alone,
                  void (*body)(void *context, unsigned part, unsigned parts))
 {
-    bnt_share_init(&job->units, units, 1);
-    if (alone)
+    if (alone) {
+        bnt_share_init_alone(&job->units, units);
         body(job, 0, 1);
-    else
-        bnt_pool_run(job->session->pool, body, job);
+        return;
+    }
+    bnt_share_init(&job->units, job->session->pool, units, 1);
+    bnt_pool_run(job->session->pool, body, job);
 }
 
 static void one_token(struct attention_job *job)

@@ -65,9 +65,6 @@ json_t *bench_json(const struct bench_series *series)
 
 // --- reading ---
 
-// A floor is measured for so long: machines have their moments.
-#define LEAST_SECONDS 0.15
-
 struct read_job {
     const char *bytes;
     struct bnt_share lines; // of CHUNK bytes
@@ -117,8 +114,8 @@ static void part_of_read(void *context, unsigned part, unsigned parts)
 {
     struct read_job *job = context;
     size_t from, to;
-    (void)part;
-    while (bnt_share_take(&job->lines, parts, &from, &to)) {
+    for (bool more = bnt_share_first(&job->lines, part, parts, &from, &to); more;
+         more = bnt_share_take(&job->lines, parts, &from, &to)) {
         uint64_t sum = sum_bytes(job->bytes + from * CHUNK, (to - from) * CHUNK);
         __asm__ volatile("" : : "r"(sum)); // it is used, as far as the compiler knows
     }
@@ -127,14 +124,10 @@ static void part_of_read(void *context, unsigned part, unsigned parts)
 double bench_read(struct bnt_pool *pool, const void *bytes, size_t size)
 {
     struct read_job job = {.bytes = bytes};
-    double start = bench_now(), seconds, read = 0;
-    do {
-        bnt_share_init(&job.lines, size / CHUNK, 32);
-        bnt_pool_run(pool, part_of_read, &job);
-        read += (double)(size / CHUNK * CHUNK);
-        seconds = bench_now() - start;
-    } while (seconds < LEAST_SECONDS);
-    return read / seconds * 1e-9;
+    double start = bench_now();
+    bnt_share_init(&job.lines, pool, size / CHUNK, 32);
+    bnt_pool_run(pool, part_of_read, &job);
+    return (double)(size / CHUNK * CHUNK) / (bench_now() - start) * 1e-9;
 }
 
 // --- int8 multiply-adds ---
@@ -226,12 +219,10 @@ double bench_int8(struct bnt_pool *pool, const char *kernel)
     }
     if (!job.run)
         return 0;
-    double start = bench_now(), seconds;
-    do {
-        bnt_pool_run(pool, part_of_peak, &job);
-        for (unsigned i = 0; i < bnt_pool_threads(pool); i++)
-            sum += job.operations[i];
-        seconds = bench_now() - start;
-    } while (seconds < LEAST_SECONDS);
+    double start = bench_now();
+    bnt_pool_run(pool, part_of_peak, &job);
+    double seconds = bench_now() - start;
+    for (unsigned i = 0; i < bnt_pool_threads(pool); i++)
+        sum += job.operations[i];
     return sum / seconds * 1e-9;
 }

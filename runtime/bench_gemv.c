@@ -41,8 +41,8 @@ static void part_of_product(void *context, unsigned part, unsigned parts)
     struct product *p = context;
     int32_t out[BNT_MAX_BATCH * ROWS_AT_ONCE * BNT_BLOCK_ROWS];
     size_t from, to;
-    (void)part;
-    while (bnt_share_take(&p->block_rows, parts, &from, &to)) {
+    for (bool more = bnt_share_first(&p->block_rows, part, parts, &from, &to); more;
+         more = bnt_share_take(&p->block_rows, parts, &from, &to)) {
         for (; from < to; from += ROWS_AT_ONCE)
             p->kernels->ternary(out, ROWS_AT_ONCE * BNT_BLOCK_ROWS,
                                 p->matrix + from * p->n_blocks * BNT_BLOCK_WORDS,
@@ -57,7 +57,7 @@ static void multiply(struct product *p, size_t shape, size_t copy, size_t tokens
     p->matrix = p->weights + copy * words;
     p->n_blocks = shapes[shape].cols / BNT_BLOCK_COLS;
     p->tokens = tokens;
-    bnt_share_init(&p->block_rows, shapes[shape].rows / BNT_BLOCK_ROWS, 2);
+    bnt_share_init(&p->block_rows, p->pool, shapes[shape].rows / BNT_BLOCK_ROWS, 2);
     bnt_pool_run(p->pool, part_of_product, p);
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A model from end to end: each round measures the machine, then the prompt, then decoding, so that
-// each figure stands beside what was possible at that moment.
+// A model from end to end. The machine is measured in between: after each batch of a prompt, after
+// every few tokens, since what it can do changes from one moment to the next.
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,35 +94,28 @@ static enum bnt_status open_all(struct bench *b, struct bnt_error *err)
     return status;
 }
 
-static double measure_read(const struct bench *b)
-{
-    const struct bnt_model *m = b->model;
-    const struct bnt_section_record *s = bnt_view_section(&m->view, BNT_SECTION_TERN);
-    return bench_read(b->session->pool, m->map.data + s->offset, s->size);
-}
-
-static double measure_int8(const struct bench *b)
-{
-    return bench_int8(b->session->pool, b->model->kernels->name);
-}
-
 static enum bnt_status one_prompt(struct bench *b, struct bnt_error *err)
 {
     struct bnt_session *s = b->session;
     const size_t n = (size_t)b->options->prompt;
-    uint32_t *tokens = malloc(n * sizeof *tokens);
-    if (!tokens)
-        return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
-    for (size_t i = 0; i < n; i++)
-        tokens[i] = (uint32_t)((i * 2654435761u + 12345) % b->model->hyper.vocab_size);
+    enum bnt_status status = BNT_OK;
+    double seconds = 0, peak = 0;
+    size_t batches = 0;
     (void)bnt_session_rewind(s, 0, NULL);
-    double peak = measure_int8(b), start = bench_now();
-    enum bnt_status status = bnt_evaluate(s, tokens, n, BNT_LOGITS_NONE, NULL, err);
-    double rate = (double)n / (bench_now() - start);
-    peak = (peak + measure_int8(b)) / 2;
-    free(tokens);
+    for (size_t at = 0; at < n && status == BNT_OK; at += BNT_MAX_BATCH, batches++) {
+        uint32_t tokens[BNT_MAX_BATCH];
+        size_t count = n - at < BNT_MAX_BATCH ? n - at : (size_t)BNT_MAX_BATCH;
+        for (size_t i = 0; i < count; i++)
+            tokens[i] = (uint32_t)(((at + i) * 2654435761u + 12345) % b->model->hyper.vocab_size);
+        double start = bench_now();
+        status = bnt_evaluate(s, tokens, count, BNT_LOGITS_NONE, NULL, err);
+        seconds += bench_now() - start;
+        peak += bench_int8(s->pool, b->model->kernels->name);
+    }
+    double rate = (double)n / seconds;
     bench_add(&b->prompt, rate);
     if (peak > 0) {
+        peak /= (double)batches;
         bench_add(&b->int8, peak);
         bench_add(&b->prompt_share, rate * (double)b->operations * 1e-9 / peak);
     }
@@ -130,25 +123,40 @@ static enum bnt_status one_prompt(struct bench *b, struct bnt_error *err)
 }
 
 struct clock {
-    double first, last;
+    const struct bench *bench;
+    size_t tokens;
+    double first, last; // when the first and the last token came, as if nothing else was done
+    double other;       // seconds spent on reading
+    double read_rates;  // their sum
+    size_t reads;
 };
 
 static bool tick(void *context, uint32_t token, const char *text, size_t size)
 {
+    enum { TOKENS_BETWEEN = 8 };
     struct clock *clock = context;
+    const struct bnt_model *m = clock->bench->model;
+    const struct bnt_section_record *s = bnt_view_section(&m->view, BNT_SECTION_TERN);
     (void)token;
     (void)text;
     (void)size;
-    clock->last = bench_now();
-    if (clock->first == 0)
+    double now = bench_now();
+    clock->last = now - clock->other;
+    if (clock->tokens == 0)
         clock->first = clock->last;
+    if (clock->tokens++ % TOKENS_BETWEEN == 0) {
+        clock->read_rates +=
+            bench_read(clock->bench->session->pool, m->map.data + s->offset, s->size);
+        clock->reads++;
+        clock->other += bench_now() - now;
+    }
     return true;
 }
 
 static enum bnt_status one_decode(struct bench *b, struct decode *d, struct bnt_error *err)
 {
     struct bnt_session *s = b->session;
-    struct clock clock = {0};
+    struct clock clock = {.bench = b};
     const struct bnt_generation generation = {
         .max_tokens = (size_t)b->options->tokens,
         .ignore_eos = true,
@@ -159,12 +167,11 @@ static enum bnt_status one_decode(struct bench *b, struct decode *d, struct bnt_
     uint32_t token = 0;
     (void)bnt_session_rewind(s, 0, NULL);
     s->full_output = d->full_output;
-    double read = measure_read(b);
     enum bnt_status status = bnt_generate(s, &token, 1, &generation, &result, err);
     if (status != BNT_OK)
         return status;
     double rate = (double)(result.n_tokens - 1) / (clock.last - clock.first);
-    read = (read + measure_read(b)) / 2;
+    double read = clock.read_rates / (double)clock.reads;
     bench_add(&b->read, read);
     bench_add(&d->rate, rate);
     bench_add(&d->share, rate * (double)d->bytes * 1e-9 / read);

@@ -35,7 +35,7 @@ static const char help[] =
     "  -c, --context=N       room for N tokens (default: as many as needed, up to the model's)\n"
     "      --cache=TYPE      keep keys and values as f16 (default) or f32\n"
     "  -t, --threads=N       use N threads (default: the processors of this machine)\n"
-    "      --device=DEVICE   cpu, cuda, or auto: a GPU where one is usable (default)\n"
+    "      --device=DEVICE   cpu, cuda, or auto: the GPU if there is one (default)\n"
     "      --kernel=NAME     use these kernels instead of the best ones; --version lists them\n"
     "  -q, --quiet           no statistics on standard error\n"
     "      --help            print this help\n"
@@ -129,7 +129,7 @@ static double rate(size_t n, double seconds)
 void bnt_run_note(const struct run_arguments *a, const struct bnt_session *session)
 {
     if (session && bnt_session_note(session)[0] && !a->quiet)
-        bnt_cli_note("on the CPU, since no GPU can be used: %s", bnt_session_note(session));
+        bnt_cli_note("on the CPU, since the GPU cannot be used: %s", bnt_session_note(session));
 }
 
 struct bnt_sampling bnt_run_sampling(const struct run_arguments *a,

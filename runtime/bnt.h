@@ -197,8 +197,8 @@ void bnt_session_close(struct bnt_session *session);
 /* "cpu", or the name of the GPU. Valid as long as the session. */
 const char *bnt_session_device(const struct bnt_session *session);
 
-/* Why a session that was opened with AUTO is not on a GPU; "" if it is, if it was not asked for, or
- * if this library was built without GPU support. Valid as long as the session. */
+/* Why a session that was opened with AUTO is not on the machine's GPU; "" if it is, or if there is
+ * none. Valid as long as the session. */
 const char *bnt_session_note(const struct bnt_session *session);
 
 /* Tokens seen so far. */

@@ -8,7 +8,7 @@ static enum bnt_status none(struct bnt_error *err)
                     "this build has no GPU support (nvcc was not found when it was made)");
 }
 
-bool bnt_cuda_built(void)
+bool bnt_cuda_present(void)
 {
     return false;
 }

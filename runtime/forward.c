@@ -73,8 +73,8 @@ static void part_of_sweep(void *context, unsigned part, unsigned parts)
 {
     struct sweep *sweep = context;
     size_t from, to;
-    (void)part;
-    while (bnt_share_take(&sweep->block_rows, parts, &from, &to)) {
+    for (bool more = bnt_share_first(&sweep->block_rows, part, parts, &from, &to); more;
+         more = bnt_share_take(&sweep->block_rows, parts, &from, &to)) {
         size_t start = 0;
         for (size_t i = 0; i < sweep->n_products; i++) {
             part_of_product(sweep, &sweep->products[i], start, from, to);
@@ -83,14 +83,34 @@ static void part_of_sweep(void *context, unsigned part, unsigned parts)
     }
 }
 
-// Multiplies the quantized activations with all matrices of the sweep.
-static void multiply(struct sweep *sweep)
+static size_t block_rows_of(const struct sweep *sweep)
 {
     size_t total = 0;
     for (size_t i = 0; i < sweep->n_products; i++)
         total += block_rows(sweep->products[i].matrix);
-    bnt_share_init(&sweep->block_rows, total, 2);
+    return total;
+}
+
+// Multiplies the quantized activations with all matrices of the sweep.
+static void multiply(struct sweep *sweep)
+{
+    bnt_share_init(&sweep->block_rows, sweep->session->pool, block_rows_of(sweep), 2);
     bnt_pool_run(sweep->session->pool, part_of_sweep, sweep);
+}
+
+// One token leaves memory idle between two sweeps: n matrices, which lie side by side, come after
+// the next.
+static void look_ahead(const struct bnt_session *s, size_t tokens, const struct bnt_matrix *m,
+                       size_t n)
+{
+    size_t units = 0;
+    for (size_t i = 0; i < n; i++)
+        units += block_rows(&m[i]);
+    size_t bytes = units * bnt_pad_cols(m[0].cols) / BNT_BLOCK_COLS * BNT_BLOCK_BYTES;
+    if (tokens == 1)
+        bnt_pool_ahead(s->pool, m[0].blocks, bytes, units);
+    else
+        bnt_pool_ahead(s->pool, NULL, 0, 0);
 }
 
 // --- what lies between, token by token ---
@@ -106,8 +126,8 @@ static void part_of_tokens(void *context, unsigned part, unsigned parts)
 {
     struct token_step *job = context;
     size_t from, to;
-    (void)part;
-    while (bnt_share_take(&job->tokens, parts, &from, &to)) {
+    for (bool more = bnt_share_first(&job->tokens, part, parts, &from, &to); more;
+         more = bnt_share_take(&job->tokens, parts, &from, &to)) {
         for (size_t t = from; t < to; t++)
             job->step(job->session, job->layer, t);
     }
@@ -118,11 +138,13 @@ static void for_each_token(struct bnt_session *s, uint32_t layer, size_t n,
                            void (*step)(struct bnt_session *session, uint32_t layer, size_t t))
 {
     struct token_step job = {.session = s, .layer = layer, .step = step};
-    bnt_share_init(&job.tokens, n, 1);
-    if (n == 1)
+    if (n == 1) {
+        bnt_share_init_alone(&job.tokens, 1);
         part_of_tokens(&job, 0, 1);
-    else
-        bnt_pool_run(s->pool, part_of_tokens, &job);
+        return;
+    }
+    bnt_share_init(&job.tokens, s->pool, n, 1);
+    bnt_pool_run(s->pool, part_of_tokens, &job);
 }
 
 static void quantize(struct bnt_session *s, const float *x, size_t n, size_t t)
@@ -205,12 +227,14 @@ static void attention_half(struct bnt_session *s, uint32_t i, size_t n)
         .n = n,
         .n_products = 3,
         .products = {{&layer->q, s->q, q}, {&layer->k, s->k, kv}, {&layer->v, s->v, kv}}};
+    look_ahead(s, n, &layer->o, 1);
     multiply(&qkv);
     for_each_token(s, i, n, bnt_store_keys);
     bnt_attention(s, i, n);
     for_each_token(s, i, n, leave_attention);
     struct sweep out = {
         .session = s, .n = n, .n_products = 1, .products = {{&layer->o, s->h, h->hidden_size}}};
+    look_ahead(s, n, &layer->gate, 2);
     multiply(&out);
 }
 
@@ -223,10 +247,15 @@ static void ffn_half(struct bnt_session *s, uint32_t i, size_t n)
                        .n = n,
                        .n_products = 2,
                        .products = {{&layer->gate, s->gate, ffn}, {&layer->up, s->up, ffn}}};
+    look_ahead(s, n, &layer->down, 1);
     multiply(&in);
     for_each_token(s, i, n, leave_ffn);
     struct sweep out = {
         .session = s, .n = n, .n_products = 1, .products = {{&layer->down, s->h, hidden}}};
+    if (i + 1 < s->model->hyper.n_layers)
+        look_ahead(s, n, &layer[1].q, 3);
+    else
+        bnt_look_ahead_to_output(s);
     multiply(&out);
 }
 

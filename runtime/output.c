@@ -33,8 +33,8 @@ static void part_of_output(void *context, unsigned part, unsigned parts)
 {
     struct output_job *job = context;
     size_t from, to;
-    (void)part;
-    while (bnt_share_take(&job->rows, parts, &from, &to)) {
+    for (bool more = bnt_share_first(&job->rows, part, parts, &from, &to); more;
+         more = bnt_share_take(&job->rows, parts, &from, &to)) {
         for (; from < to; from += ROWS_AT_ONCE)
             some_rows(job, from, to - from < ROWS_AT_ONCE ? to : from + ROWS_AT_ONCE);
     }
@@ -43,8 +43,18 @@ static void part_of_output(void *context, unsigned part, unsigned parts)
 static void multiply(struct bnt_session *s, const float *x, size_t n, float *logits)
 {
     struct output_job job = {.session = s, .x = x, .logits = logits, .n = n};
-    bnt_share_init(&job.rows, s->model->hyper.vocab_size, ROWS_AT_ONCE);
+    bnt_share_init(&job.rows, s->pool, s->model->hyper.vocab_size, ROWS_AT_ONCE);
     bnt_pool_run(s->pool, part_of_output, &job);
+}
+
+void bnt_look_ahead_to_output(const struct bnt_session *s)
+{
+    const struct bnt_model *m = s->model;
+    const size_t vocab = m->hyper.vocab_size, values = vocab * m->hyper.hidden_size;
+    if (m->output_int8 && !s->full_output)
+        bnt_pool_ahead(s->pool, m->output_int8, values, vocab);
+    else
+        bnt_pool_ahead(s->pool, m->output, values * (m->wide ? 4 : 2), vocab);
 }
 
 static void final_norm(const struct bnt_session *s, float *out, size_t t)

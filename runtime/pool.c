@@ -8,6 +8,9 @@
 // sleeping.
 enum { SPINS_BEFORE_SLEEP = 4000 };
 
+// Bytes that a waiting thread fetches at most: a part of its second-level cache.
+enum { AHEAD_MAX = 128 << 10 };
+
 struct worker {
     struct bnt_pool *pool;
     unsigned part;
@@ -19,6 +22,8 @@ struct bnt_pool {
     struct worker *workers; // (threads − 1)
     void (*body)(void *context, unsigned part, unsigned parts);
     void *context;
+    const char *ahead;      // what the next step reads
+    size_t ahead_piece;     // bytes of a part's piece of it
     atomic_uint generation; // counts the steps; a change is the signal to start
     atomic_uint running;    // workers that have not finished the step
     atomic_uint sleeping;
@@ -38,15 +43,19 @@ static inline void relax(void)
 #endif
 }
 
-// Returns the new generation.
-static unsigned wait_for_step(struct bnt_pool *pool, unsigned seen)
+// Waits, fetching size bytes into the cache meanwhile. Returns the new generation.
+static unsigned wait_for_step(struct bnt_pool *pool, unsigned seen, const char *ahead, size_t size)
 {
+    enum { LINE = 64 };
     unsigned now;
     for (unsigned i = 0; i < SPINS_BEFORE_SLEEP; i++) {
         now = atomic_load_explicit(&pool->generation, memory_order_acquire);
         if (now != seen)
             return now;
-        relax();
+        if (i < size / LINE)
+            __builtin_prefetch(ahead + i * LINE, 0, 2); // second level
+        else
+            relax();
     }
     // The order matters: first sleeping, then generation; bnt_pool_run changes generation, then
     // reads sleeping.
@@ -85,10 +94,15 @@ static void *work(void *argument)
     struct worker *worker = argument;
     struct bnt_pool *pool = worker->pool;
     unsigned seen = 0;
+    const char *ahead = NULL;
+    size_t size = 0;
     for (;;) {
-        seen = wait_for_step(pool, seen);
+        seen = wait_for_step(pool, seen, ahead, size);
         if (pool->stopping)
             return NULL;
+        // Read now: the caller may set it anew as soon as this step is done.
+        size = pool->ahead_piece < AHEAD_MAX ? pool->ahead_piece : (size_t)AHEAD_MAX;
+        ahead = pool->ahead + worker->part * pool->ahead_piece;
         pool->body(pool->context, worker->part, pool->threads);
         end_step(pool);
     }
@@ -169,6 +183,44 @@ void bnt_pool_run(struct bnt_pool *pool, void (*body)(void *context, unsigned pa
     }
 }
 
+// Five eighths are dealt out.
+static size_t piece(size_t total, size_t parts)
+{
+    return total / 8 * 5 / parts;
+}
+
+void bnt_pool_ahead(struct bnt_pool *pool, const void *bytes, size_t size, size_t units)
+{
+    pool->ahead = bytes;
+    pool->ahead_piece = units > 0 ? size / units * piece(units, pool->threads) : 0;
+}
+
+void bnt_share_init(struct bnt_share *share, const struct bnt_pool *pool, size_t total,
+                    size_t least)
+{
+    share->total = total;
+    share->least = least;
+    share->first = pool->threads > 1 ? piece(total, pool->threads) : total;
+    atomic_init(&share->next, share->first * pool->threads);
+}
+
+void bnt_share_init_alone(struct bnt_share *share, size_t total)
+{
+    share->total = share->first = total;
+    share->least = 1;
+    atomic_init(&share->next, total);
+}
+
+bool bnt_share_first(struct bnt_share *share, unsigned part, unsigned parts, size_t *from,
+                     size_t *to)
+{
+    if (share->first == 0)
+        return bnt_share_take(share, parts, from, to);
+    *from = part * share->first;
+    *to = *from + share->first;
+    return true;
+}
+
 bool bnt_share_take(struct bnt_share *share, unsigned parts, size_t *from, size_t *to)
 {
     size_t next = atomic_load_explicit(&share->next, memory_order_relaxed);
@@ -177,10 +229,8 @@ bool bnt_share_take(struct bnt_share *share, unsigned parts, size_t *from, size_
         if (next >= share->total)
             return false;
         size_t left = share->total - next;
-        count = left / (4 * (size_t)parts);
-        if (parts == 1)
-            count = left;
-        else if (count < share->least)
+        count = left / (2 * (size_t)parts);
+        if (count < share->least)
             count = left < share->least ? left : share->least;
     } while (!atomic_compare_exchange_weak_explicit(&share->next, &next, next + count,
                                                     memory_order_relaxed, memory_order_relaxed));

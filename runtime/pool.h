@@ -23,22 +23,31 @@ unsigned bnt_pool_threads(const struct bnt_pool *pool);
 void bnt_pool_run(struct bnt_pool *pool, void (*body)(void *context, unsigned part, unsigned parts),
                   void *context);
 
-// Units of work that the parts of a step take from one another until none is left, so that a
-// thread that the system holds up holds up nobody else.
+// Units of work, most of them dealt out beforehand: each part begins with its own piece, which is
+// one stretch of memory, then takes from the rest until nothing is left, so that a thread that the
+// system holds up does not hold up the others.
 struct bnt_share {
     atomic_size_t next;
     size_t total;
     size_t least; // units worth taking at once
+    size_t first; // of each part's own piece
 };
 
-static inline void bnt_share_init(struct bnt_share *share, size_t total, size_t least)
-{
-    atomic_init(&share->next, 0);
-    share->total = total;
-    share->least = least;
-}
+void bnt_share_init(struct bnt_share *share, const struct bnt_pool *pool, size_t total,
+                    size_t least);
+// The same for a body that is called alone, as part 0 of 1.
+void bnt_share_init_alone(struct bnt_share *share, size_t total);
+
+// The part's own piece [*from, *to), or what bnt_share_take gives. false: nothing is left.
+bool bnt_share_first(struct bnt_share *share, unsigned part, unsigned parts, size_t *from,
+                     size_t *to);
 
 // Takes [*from, *to): much while much is left, little in the end. false: nothing is left.
 bool bnt_share_take(struct bnt_share *share, unsigned parts, size_t *from, size_t *to);
+
+// What the step after the present one reads: threads that have nothing to do until then fetch the
+// beginning of their own piece of it into the cache, so that memory does not idle. Call before
+// bnt_pool_run of the present step; it holds for that one. units: as its share will have.
+void bnt_pool_ahead(struct bnt_pool *pool, const void *bytes, size_t size, size_t units);
 
 #endif

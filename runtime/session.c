@@ -180,7 +180,7 @@ static enum bnt_status open_somewhere(struct bnt_session *s, const struct bnt_se
 {
     if (o->device == BNT_DEVICE_CUDA)
         return open_on_gpu(s, err);
-    if (o->device == BNT_DEVICE_AUTO && bnt_cuda_built()) {
+    if (o->device == BNT_DEVICE_AUTO && bnt_cuda_present()) {
         if (open_on_gpu(s, &s->note) == BNT_OK)
             return BNT_OK;
         bnt_cuda_session_close(s->cuda);

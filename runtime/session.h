@@ -67,6 +67,9 @@ void bnt_store_keys(struct bnt_session *session, uint32_t layer, size_t t);
 
 // --- the output layer (output.c) ---
 
+// The output layer comes after the next step of the pool: see bnt_pool_ahead.
+void bnt_look_ahead_to_output(const struct bnt_session *session);
+
 // logits (n, vocab) of the first n batch tokens.
 void bnt_all_logits(struct bnt_session *session, size_t n, float *logits);
 

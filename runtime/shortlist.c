@@ -103,7 +103,8 @@ static void score_rows(void *context, unsigned part, unsigned parts)
     size_t from, to;
     for (size_t i = 0; i < list->k; i++)
         heap[i] = -INFINITY;
-    while (bnt_share_take(&list->rows, parts, &from, &to)) {
+    for (bool more = bnt_share_first(&list->rows, part, parts, &from, &to); more;
+         more = bnt_share_take(&list->rows, parts, &from, &to)) {
         for (; from < to; from += ROWS_AT_ONCE) {
             size_t count = to - from < ROWS_AT_ONCE ? to - from : (size_t)ROWS_AT_ONCE;
             s->model->kernels->int8_rows(sums, s->model->output_int8 + from * n, count, n, s->x_16);
@@ -164,7 +165,7 @@ size_t bnt_shortlist(struct bnt_session *s, size_t k)
     struct shortlist list = {.session = s, .k = k, .scores = s->logits};
     if (s->full_output || !s->model->output_int8 || !prepare(&list))
         return 0;
-    bnt_share_init(&list.rows, s->model->hyper.vocab_size, 64);
+    bnt_share_init(&list.rows, s->pool, s->model->hyper.vocab_size, 64);
     bnt_pool_run(s->pool, score_rows, &list);
     // The threshold is a float below the exact bound or rounded to it; lower it by one step.
     list.threshold = nextafterf(threshold(&list), -INFINITY);

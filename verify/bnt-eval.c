@@ -37,7 +37,7 @@ static const char help[] =
     "      --json              print the result as JSON (not for --logits)\n"
     "      --cache=TYPE        keep keys and values as f32 (default, unlike bnt-run) or f16\n"
     "  -t, --threads=N         use N threads (default: the processors of this machine)\n"
-    "      --device=DEVICE     cpu, cuda, or auto: a GPU where one is usable (default)\n"
+    "      --device=DEVICE     cpu, cuda, or auto: the GPU if there is one (default)\n"
     "      --kernel=NAME       use these kernels instead of the best ones (bnt-run --version)\n"
     "  -q, --quiet             no progress bar\n"
     "      --help              print this help\n"
@@ -93,7 +93,7 @@ static enum bnt_status open_session(struct evaluation *e, size_t context)
                                                 .device = e->arguments->device};
     enum bnt_status status = bnt_session_open(e->model, &options, &e->session, e->err);
     if (status == BNT_OK && bnt_session_note(e->session)[0] && !e->arguments->quiet)
-        bnt_cli_note("on the CPU, since no GPU can be used: %s", bnt_session_note(e->session));
+        bnt_cli_note("on the CPU, since the GPU cannot be used: %s", bnt_session_note(e->session));
     return status;
 }
 

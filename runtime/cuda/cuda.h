@@ -37,8 +37,9 @@ struct bnt_cuda_device {
     unsigned shared_bytes; // shared memory that one block may have
 };
 
-// Whether the library was built with GPU support; without, all else here is BNT_ERR_DEVICE.
-bool bnt_cuda_built(void);
+// Whether this machine has an NVIDIA GPU, usable or not. false too where the library was built
+// without GPU support; then all else here is BNT_ERR_DEVICE.
+bool bnt_cuda_present(void);
 
 // The number of usable devices: compute capability 8.0 or later and a driver that is new enough. 0:
 // there is none, and err says why.

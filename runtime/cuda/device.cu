@@ -45,6 +45,15 @@ static int count_all(struct bnt_error *err)
     return 0;
 }
 
+bool bnt_cuda_present(void)
+{
+    int n = 0, driver = 0;
+    cudaError_t error = cudaGetDeviceCount(&n);
+    (void)cudaDriverGetVersion(&driver);
+    (void)cudaGetLastError();
+    return error == cudaSuccess ? n > 0 : driver > 0 && error != cudaErrorNoDevice;
+}
+
 int bnt_cuda_device_count(struct bnt_error *err)
 {
     int usable = 0, n = count_all(err);

@@ -38,6 +38,7 @@ struct bnt_cuda_session {
     const struct bnt_cuda_model *model;
     cudaStream_t stream;
     uint32_t context, position;
+    bool full_output;   // the int8 copy is not used
     uint32_t batch;     // tokens that a chunk of a prompt has at most
     uint32_t cache_row; // head_dim rounded up
     float *keys;   // (n_layers, n_kv_heads, context, cache_row)
