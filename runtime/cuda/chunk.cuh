@@ -64,6 +64,7 @@ static __device__ __forceinline__ void add_chunk_sums(int *tile, const chunk_sum
                                                       const chunk_lane &at)
 {
     int row[4];
+    __syncwarp();
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const int *once = &s.once[i / 2][i % 2 * 2], *four = &s.four[i / 2][i % 2 * 2];

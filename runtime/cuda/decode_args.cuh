@@ -9,7 +9,6 @@
 enum {
     THREADS = 512,
     WARPS = THREADS / WARP,
-    PRODUCERS = 4, // warps beside them, where the bulk copy engine is used
     PIECE_BYTES = 2 * CHUNK_BYTES,
     PIECE_COLS = 256,
     HEADS = 4,                 // query heads that one attention item takes at most
@@ -56,7 +55,7 @@ struct decode_args {
     uint32_t n_layers, hidden, q_size, ffn, vocab;
     uint32_t n_kv_heads, group, subgroups, dim, splits;
     uint32_t k_at, v_at; // where k and v begin in qkv
-    uint32_t relu2, wide, pace;
+    uint32_t relu2, wide;
     float eps;
     uint32_t token, position, use; // use: of the buffers in layer 0
     // Shared memory, in bytes from its start.
@@ -101,35 +100,5 @@ struct block {
     uint32_t warp, lane;
     chunk_lane at;
 };
-
-// A barrier of the warps that compute.
-static __device__ __forceinline__ void sync()
-{
-    asm volatile("bar.sync 1, %0;" ::"n"((int)THREADS) : "memory");
-}
-
-#ifdef BNT_PROFILE
-__device__ long long profile_total[256 * 32];
-__shared__ long long profile_at[33];
-#define PROFILE(k)                                                                                 \
-    do {                                                                                           \
-        if (threadIdx.x == 0) {                                                                    \
-            long long now = clock64();                                                             \
-            profile_at[k] += now - profile_at[32];                                                 \
-            profile_at[32] = now;                                                                  \
-        }                                                                                          \
-    } while (0)
-#define PROFILE_START()                                                                            \
-    if (threadIdx.x < 33)                                                                          \
-    profile_at[threadIdx.x] = threadIdx.x == 32 ? clock64() : 0
-#define PROFILE_END()                                                                              \
-    if (threadIdx.x == 0)                                                                          \
-        for (int i = 0; i < 32; i++)                                                               \
-    profile_total[blockIdx.x * 32 + i] = profile_at[i]
-#else
-#define PROFILE(k)
-#define PROFILE_START()
-#define PROFILE_END()
-#endif
 
 #endif

@@ -66,7 +66,7 @@ static __device__ void prepare_item(const block &b, const item &t, const uint32_
             values[row + half + e] = v1;
         }
     }
-    sync();
+    __syncthreads();
 }
 
 static __device__ __forceinline__ float dot4(float4 a, float4 b, float sum)
@@ -97,6 +97,7 @@ static __device__ void score_positions(const block &b, const item &t, const floa
                         sum[h]);
             }
         }
+        __syncwarp();
 #pragma unroll
         for (uint32_t h = 0; h < HEADS; h++) {
             for (int step = 1; step < 8; step *= 2)
@@ -105,7 +106,7 @@ static __device__ void score_positions(const block &b, const item &t, const floa
                 room.scores[h * POSITIONS + p] = sum[h];
         }
     }
-    sync();
+    __syncthreads();
 }
 
 // Scores become weights relative to the largest so far: a warp a head.
@@ -131,7 +132,7 @@ static __device__ void weigh_positions(const block &b, const item &t, uint32_t n
             b.small->head_sum[b.warp] = b.small->head_sum[b.warp] * rescale + sum;
         }
     }
-    sync();
+    __syncthreads();
 }
 
 struct value_sums {
@@ -167,7 +168,7 @@ static __device__ void add_values(const block &b, const item &t, const float *va
             sums.v[j] = s;
         }
     }
-    sync();
+    __syncthreads();
 }
 
 // An item's result: sums of values (HEADS, dim), the largest scores, the sums of weights.
@@ -185,7 +186,7 @@ static __device__ void publish_item(const block &b, const item &t, const value_s
                     sums.v[j];
         }
     }
-    sync();
+    __syncthreads();
     to += (size_t)t.index * (HEADS * a.dim + 2 * HEADS);
 #pragma unroll 1
     for (uint32_t i = threadIdx.x; i < HEADS * a.dim; i += THREADS) {
@@ -199,7 +200,7 @@ static __device__ void publish_item(const block &b, const item &t, const value_s
         publish_float(to + HEADS * a.dim + HEADS + threadIdx.x, b.small->head_sum[threadIdx.x],
                       mark);
     }
-    sync();
+    __syncthreads();
 }
 
 static __device__ void attend(const block &b, const uint32_t *qkv, uint32_t *part, uint32_t mark,
@@ -215,7 +216,6 @@ static __device__ void attend(const block &b, const uint32_t *qkv, uint32_t *par
             b.small->head_sum[threadIdx.x] = 0;
         }
         prepare_item(b, t, qkv, mark, factor, keys, values);
-    PROFILE(4);
         value_sums sums = {};
 #pragma unroll 1
         for (uint32_t from = t.from; from < t.to; from += POSITIONS) {
@@ -223,10 +223,8 @@ static __device__ void attend(const block &b, const uint32_t *qkv, uint32_t *par
             score_positions(b, t, keys, from, n);
             weigh_positions(b, t, n);
             add_values(b, t, values, from, n, sums);
-    PROFILE(5);
         }
         publish_item(b, t, sums, part, mark);
-    PROFILE(6);
     }
 }
 
@@ -298,9 +296,11 @@ static __device__ __forceinline__ void combine_piece(const block &b, const combi
             now[3] = to_float(got[0].z);
             now[4] = to_float(got[0].w);
         }
+        __syncwarp();
         const float new_max = fmaxf(max, warp_max(m));
         const float old = expf(max - new_max), factor = expf(m - new_max);
         max = new_max;
+        __syncwarp();
 #pragma unroll
         for (int j = 0; j < 5; j++)
             now[j] *= factor;

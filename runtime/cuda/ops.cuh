@@ -109,6 +109,14 @@ cudaError_t bnt_cuda_attention(float *out,     // (M, n_heads * head_dim)
                                const struct bnt_cuda_cache *cache, struct bnt_cuda_heads heads,
                                uint32_t position, uint32_t m, cudaStream_t stream);
 
+// The same on tensor cores, for head_dim divisible by 4 and at most 128. (attention_tiles.cu)
+bool bnt_cuda_attention_has_tiles(struct bnt_cuda_heads heads);
+cudaError_t bnt_cuda_attention_tiles(float *out,     // (M, n_heads * head_dim)
+                                     const float *q, // (M, n_heads * head_dim)
+                                     const struct bnt_cuda_cache *cache,
+                                     struct bnt_cuda_heads heads, uint32_t position, uint32_t m,
+                                     cudaStream_t stream);
+
 // logits[t][r] = output[r] · x[t]. (output.cu)
 cudaError_t bnt_cuda_output(float *logits,      // (M, vocab)
                             const void *output, // (vocab, hidden) bf16, or f32 if wide

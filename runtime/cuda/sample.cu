@@ -256,7 +256,7 @@ enum bnt_status bnt_cuda_sampler_open(const struct bnt_cuda_session *session,
     if (!s)
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     const uint32_t processors = session->model->info.processors;
-    s->blocks = processors < MAX_BLOCKS ? processors : MAX_BLOCKS;
+    s->blocks = processors < MAX_BLOCKS ? processors : (uint32_t)MAX_BLOCKS;
     void *host = NULL, *device = NULL;
     cudaError_t error = cudaHostAlloc(&host, sizeof *s->choice, cudaHostAllocMapped);
     s->choice = static_cast<volatile struct bnt_cuda_choice *>(host);

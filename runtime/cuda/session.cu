@@ -45,7 +45,7 @@ static uint32_t choose_batch(const struct bnt_hyper *h)
                     2 * (size_t)bnt_kv_size(h) + 2 * (size_t)h->ffn_size;
     size_t bytes = floats * sizeof(float) + bnt_cuda_pad(widest_input(h), BNT_CUDA_CHUNK_COLS);
     size_t n = WORK_BYTES / bytes;
-    return n < 1 ? 1 : n > MAX_BATCH ? MAX_BATCH : (uint32_t)n;
+    return n < 1 ? 1 : n > MAX_BATCH ? (uint32_t)MAX_BATCH : (uint32_t)n;
 }
 
 template <class T> static cudaError_t allocate(T **to, size_t count)

@@ -158,7 +158,6 @@ static void cublas_product(const struct cublas &c, const void *w, const void *x,
 
 static const uint32_t shapes[][2] = {{2560, 2560}, {3840, 2560}, {13824, 2560}, {2560, 6912},
                                      {3200, 3200}, {4800, 3200}, {3200, 10240}, {20480, 3200}};
-extern int bnt_cuda_gemv_tiles, bnt_cuda_gemv_warps, bnt_cuda_gemv_ahead;
 
 struct operands {
     uint8_t *pool; // of pool_bytes, random codes
@@ -208,37 +207,6 @@ static double cublas_us(const struct cublas &c, const struct operands &o, uint32
     });
 }
 
-// All settings of the kernel, cold.
-static void tune_products(const struct operands &o)
-{
-    const int warps[] = {4, 8, 16}, ahead[] = {2, 4, 6, 8};
-    for (auto &s : shapes) {
-        struct best {
-            double us;
-            int w, a, t;
-        };
-        std::vector<best> all;
-        for (int w : warps)
-            for (int a : ahead)
-                for (int t = 1; t <= 6; t++) {
-                    if (w == 16 && a == 8)
-                        continue;
-                    bnt_cuda_gemv_warps = w;
-                    bnt_cuda_gemv_ahead = a;
-                    bnt_cuda_gemv_tiles = t;
-                    all.push_back({product_us(o, s[0], s[1], true), w, a, t});
-                }
-        std::sort(all.begin(), all.end(), [](const best &a, const best &b) { return a.us < b.us; });
-        printf("tune %5ux%-5u", s[0], s[1]);
-        for (int i = 0; i < 8; i++)
-            printf("  %.2f(w%d a%d t%d)", all[i].us, all[i].w, all[i].a, all[i].t);
-        printf("\n");
-    }
-    bnt_cuda_gemv_warps = 8;
-    bnt_cuda_gemv_ahead = 4;
-    bnt_cuda_gemv_tiles = 0;
-}
-
 static void bench_products(const struct operands &o)
 {
     struct cublas c = open_cublas();
@@ -279,7 +247,8 @@ static void bench_gemm(const struct operands &o)
             p.parts[0].out_stride = s[0];
             struct bnt_cuda_quantized x = o.x;
             x.stride = bnt_cuda_pad(s[1], 128);
-            double us = graph_us(10, 10, [&](int) { check(bnt_cuda_gemm(&p, &x, m, NULL, stream)); });
+            double us =
+                graph_us(10, 10, [&](int) { check(bnt_cuda_gemm(&p, &x, m, NULL, stream)); });
             printf("gemm %5ux%-5u m %u: %.1f us, %.0f TOP/s\n", s[0], s[1], m, us,
                    2.0 * s[0] * s[1] * m / us / 1e6);
         }
@@ -406,9 +375,6 @@ static void make_model(struct synthetic *m, bool int8, unsigned threads)
     m->view.has_int8 = int8;
 }
 
-#ifdef BNT_PROFILE
-void bnt_cuda_profile(uint32_t blocks);
-#endif
 
 static double now_ms()
 {
@@ -437,11 +403,8 @@ static double step_ms(struct bnt_cuda_session *s, const struct bnt_sampling &sam
     return median(ms);
 }
 
-extern int bnt_cuda_decode_force, bnt_cuda_decode_pace;
 static void bench_model(bool int8)
 {
-    bnt_cuda_decode_force = getenv("FORCE") ? atoi(getenv("FORCE")) : 0;
-    bnt_cuda_decode_pace = getenv("PACE") ? atoi(getenv("PACE")) : 2;
     struct synthetic m = {};
     struct bnt_error err = {};
     double from = now_ms();
@@ -458,12 +421,10 @@ static void bench_model(bool int8)
     check(cudaMemGetInfo(&free_after, &all));
     printf(", memory %.0f MB of which file %.0f, cache %.0f\n", (free_before - free_after) / 1e6,
            m.view.size / 1e6, 4096.0 * 30 * 2 * 640 * 2 / 1e6);
-    if (s->decoder)
-        printf("decoder variant %d\n", bnt_cuda_decode_force);
     std::vector<uint32_t> prompt(4096);
     for (size_t i = 0; i < prompt.size(); i++)
         prompt[i] = (uint32_t)(i * 7919 % 128256);
-    if (!getenv("QUICK")) for (uint32_t n : {64u, 256u, 512u, 2048u}) {
+    for (uint32_t n : {64u, 256u, 512u, 2048u}) {
         std::vector<double> ms;
         for (int i = 0; i < 7; i++) {
             check(bnt_cuda_session_rewind(s, 0, &err), err);
@@ -485,24 +446,13 @@ static void bench_model(bool int8)
         double sampled = step_ms(s, nucleus, 25);
         check(bnt_cuda_session_rewind(s, n, &err), err);
         stream = s->stream;
-        for (int d : {0}) { (void)d;
-
-            double us = median_us(20, 1, [&] {
-                check(bnt_cuda_decode(s->decoder, 5, n, s->logits, &s->sampler->device_choice->token));
-            });
-(void)us;
-        }
-
         double us = s->decoder ? median_us(20, 1, [&] {
             check(bnt_cuda_decode(s->decoder, 5, n, s->logits, &s->sampler->device_choice->token));
         }) : 0;
-#ifdef BNT_PROFILE
-        bnt_cuda_profile(s->model->info.processors);
-#endif
         printf("context %u: kernel %.1f us; step, greedy %.3f ms, sampled %.3f ms\n", n, us, wall,
                sampled);
     }
-    if (!getenv("QUICK")) for (uint32_t in : {64u, 256u, 512u})
+    for (uint32_t in : {64u, 256u, 512u})
         for (uint32_t out : {16u, 32u, 64u}) {
             check(bnt_cuda_session_rewind(s, 0, &err), err);
             uint32_t token;
@@ -552,8 +502,6 @@ int main(int argc, char **argv)
     fill_codes<<<1, 256>>>((uint32_t *)o.x.sum, 1024, 4);
     check(cudaDeviceSynchronize());
     printf("read bandwidth %.0f GB/s\n", read_bandwidth(o.pool, o.pool_bytes, (uint32_t *)o.x.sum + 100));
-    if (wants("tune"))
-        tune_products(o);
     if (wants("gemv"))
         bench_products(o);
     if (wants("gemm"))
