@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-// softmax(q·kᵀ / sqrt(head_dim)) v for a prompt: 64 queries of one head against tiles of 32 positions,
-// on tensor cores. Each float32 operand is split into two tf32 numbers and three of the four products
-// are summed, which keeps 21 bits: enough that what is quantized afterwards rounds as it would from
-// float32.
+// softmax(q·kᵀ / sqrt(head_dim)) v for a prompt: 64 queries of one head against tiles of 32
+// positions, on tensor cores. Each float32 operand is split into two tf32 numbers and three of the
+// four products are summed, which keeps 21 bits: enough that what is quantized afterwards rounds as
+// it would from float32.
 #include "runtime/cuda/device.cuh"
 #include "runtime/cuda/ops.cuh"
 
@@ -106,8 +106,8 @@ __device__ __forceinline__ void weigh(float (&scores)[4][4], running &r, float (
     }
 }
 
-// out (16 × DIM) += weights (16 × 32) · values. Within eight positions the order is free: the one in
-// which the weights already lie is taken.
+// out (16 × DIM) += weights (16 × 32) · values. Within eight positions the order is free: the one
+// in which the weights already lie is taken.
 template <int DIM>
 __device__ __forceinline__ void add_values(float (&out)[DIM / 8][4], const float (&weights)[4][4],
                                            const float *values, uint32_t g, uint32_t t)
@@ -148,8 +148,8 @@ __global__ void __launch_bounds__(THREADS)
         __syncthreads();
         load_rows<DIM>(keys, cache.keys + (kv + p0) * cache.row, cache.row, POSITIONS, end - p0,
                        dim);
-        load_rows<DIM>(values, cache.values + (kv + p0) * cache.row, cache.row, POSITIONS,
-                       end - p0, dim);
+        load_rows<DIM>(values, cache.values + (kv + p0) * cache.row, cache.row, POSITIONS, end - p0,
+                       dim);
         __syncthreads();
         float scores[4][4] = {};
         score<DIM>(scores, queries + warp * 16 * (DIM + PAD), keys, g, t);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 // The forward pass and the sampling on an NVIDIA GPU, behind a C interface. What it computes is
-// section 10 of formats/bnt.md; the integer sums are those of the CPU kernels bit for bit, floats may
-// differ in their last bits.
+// section 10 of formats/bnt.md; the integer sums are those of the CPU kernels bit for bit, floats
+// may differ in their last bits.
 //
-// Nothing here prints, exits or reads the environment. What can fail returns a status and leaves one
-// line in err, which may be NULL. BNT_ERR_DEVICE: no usable GPU, or it failed; after a failure of the
-// GPU itself every later call of the process on it fails too. BNT_ERR_MEMORY: too little memory, of
-// the host or of the device; the message says which.
+// Nothing here prints, exits or reads the environment. What can fail returns a status and leaves
+// one line in err, which may be NULL. BNT_ERR_DEVICE: no usable GPU, or it failed; after a failure
+// of the GPU itself every later call of the process on it fails too. BNT_ERR_MEMORY: too little
+// memory, of the host or of the device; the message says which.
 //
 // Threads: a model is immutable once open and may be shared. A session belongs to one thread at a
 // time.
@@ -77,16 +77,15 @@ enum bnt_status bnt_cuda_evaluate(struct bnt_cuda_session *session, const uint32
                                   size_t count, enum bnt_logits which, float *logits,
                                   struct bnt_error *err);
 
-// Chooses a token from the last logits that an evaluation with LAST or a step left on the device, as
-// bnt_sample does. *state is the generator's, set to the seed before the first call.
+// Chooses a token from the last logits that an evaluation with LAST or a step left on the device,
+// as bnt_sample does. *state is the generator's, set to the seed before the first call.
 enum bnt_status bnt_cuda_sample(struct bnt_cuda_session *session,
                                 const struct bnt_sampling *sampling, uint64_t *state,
                                 uint32_t *token, struct bnt_error *err);
 
 // Feeds one token and chooses the next: evaluate and sample in one go, with nothing but the ids
-// crossing between host and device. Where the file has an int8 copy of the output matrix, it finds
-// the few rows whose exact logits can matter to a greedy or top-k choice; the choice is the same as
-// without.
+// crossing between host and device. The output layer is always the exact one: an int8 copy in the
+// file is not used yet.
 enum bnt_status bnt_cuda_next(struct bnt_cuda_session *session, uint32_t token,
                               const struct bnt_sampling *sampling, uint64_t *state, uint32_t *next,
                               struct bnt_error *err);

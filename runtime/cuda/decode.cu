@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT
 // One token through the whole model in one persistent kernel, a block on each multiprocessor.
 //
-// Weights. A warp's share of all matrices, in the order in which they are needed, is one long stream. It
-// runs through a ring in shared memory far ahead of its use (about a layer), so memory stays busy while
-// results are awaited. (ring.cuh)
+// Weights. A warp's share of all matrices, in the order in which they are needed, is one long
+// stream. It runs through a ring in shared memory far ahead of its use (about a layer), so memory
+// stays busy while results are awaited. (ring.cuh)
 //
-// Results. Blocks hand vectors to each other through memory without flags or barriers: the lowest bit
-// of every 32-bit word says whether it is new. A word is written at each use of its buffer and its
-// mark turns every second use, there being two buffers that take turns. Integer sums are handed on
-// exactly (they have bits to spare); floats lose their last bit. Each block waits for all of a vector,
-// and so for every block that had a part in it, before it goes on to the next: a buffer is written
-// again only after all have read it, since every block has a part in gate/up.
+// Results. Blocks hand vectors to each other through memory without flags or barriers: the lowest
+// bit of every 32-bit word says whether it is new. A word is written at each use of its buffer and
+// its mark turns every second use, there being two buffers that take turns. Integer sums are handed
+// on exactly (they have bits to spare); floats lose their last bit. Each block waits for all of a
+// vector, and so for every block that had a part in it, before it goes on to the next: a buffer is
+// written again only after all have read it, since every block has a part in gate/up.
 //
-// Norms, quantization and the residual stream are computed by every block for itself: that is cheaper
-// than to hand them on.
+// Norms, quantization and the residual stream are computed by every block for itself: that is
+// cheaper than to hand them on.
 #include <stdlib.h>
 #include <string.h>
 
@@ -126,8 +126,8 @@ __device__ __forceinline__ float norm_factor(const decode_args &a, float sum, ui
     return rsqrtf(sum * (1.0f / (float)n) + a.eps);
 }
 
-// Activations 4 i … 4 i + 3. Each second run of 128 lies with its halves exchanged, so that lanes that
-// read at the same place of two runs meet different banks.
+// Activations 4 i … 4 i + 3. Each second run of 128 lies with its halves exchanged, so that lanes
+// that read at the same place of two runs meet different banks.
 __device__ __forceinline__ void store_quantized(int8_t *to, uint32_t i, uint32_t four)
 {
     reinterpret_cast<uint32_t *>(to)[i ^ (i >> 5 & 1) << 4] = four;
@@ -168,15 +168,15 @@ __device__ __forceinline__ float quantize_vector(const block &b, totals t, float
 
 // --- products ---
 
-// Where in a piece's 256 activations the lane finds those of its first part; those of the second are
-// 64 bytes on, or back (see store_quantized).
+// Where in a piece's 256 activations the lane finds those of its first part; those of the second
+// are 64 bytes on, or back (see store_quantized).
 __device__ __forceinline__ uint32_t find_activations(const chunk_lane &at)
 {
     return at.t / 2 * (128 + 64) + at.x_offset % 64;
 }
 
-// The block's tiles of a segment times the quantized vector; sums of row r of tile i (of the block's)
-// in tiles[16 i + r], without the correction.
+// The block's tiles of a segment times the quantized vector; sums of row r of tile i (of the
+// block's) in tiles[16 i + r], without the correction.
 template <class Ring>
 __device__ __forceinline__ void multiply(Ring &ring, const block &b, uint32_t segment)
 {
@@ -235,7 +235,8 @@ __device__ __forceinline__ void publish_ffn(const block &b, uint32_t *to, uint32
         uint32_t at = i / TILE_ROWS * 2 * TILE_ROWS + i % TILE_ROWS;
         float gate = (float)take_sum(b, at, parity) * gate_factor;
         float up = (float)take_sum(b, at + TILE_ROWS, parity) * up_factor;
-        publish_float(to + first + i, (b.a.relu2 ? relu2(gate) : __fdividef(gate, 1.0f + expf(-gate))) * up, mark);
+        publish_float(to + first + i,
+                      (b.a.relu2 ? relu2(gate) : __fdividef(gate, 1.0f + expf(-gate))) * up, mark);
     }
 }
 
@@ -290,8 +291,7 @@ __device__ __forceinline__ float dot_part(const decode_args &a, uint4 w, const f
     return dot_bf16(w, x[part * 2 * WARP + lane], x[(part * 2 + 1) * WARP + lane], sum);
 }
 
-template <class Ring>
-__device__ unsigned long long output_rows(Ring &ring, const block &b)
+template <class Ring> __device__ unsigned long long output_rows(Ring &ring, const block &b)
 {
     const decode_args &a = b.a;
     const share &mine = b.small->shares[OUTPUT_ROWS][b.warp];
@@ -401,8 +401,8 @@ __device__ void start(const block &b)
     __syncthreads();
 }
 
-// What the four products of a layer take in: the residual stream with the last product added (twice),
-// the attention's result, the activated values.
+// What the four products of a layer take in: the residual stream with the last product added
+// (twice), the attention's result, the activated values.
 __device__ __forceinline__ input find_input(const decode_args &a, uint32_t layer, uint32_t segment,
                                             float factor)
 {
@@ -443,8 +443,9 @@ __device__ __forceinline__ void attention_step(const block &b, uint32_t layer, c
     __syncthreads();
 }
 
-// One of the four products of a layer and what follows it. Returns what its sums are to be multiplied
-// with. All four go through the same code: together they would not fit in the instruction cache.
+// One of the four products of a layer and what follows it. Returns what its sums are to be
+// multiplied with. All four go through the same code: together they would not fit in the
+// instruction cache.
 template <class Ring>
 __device__ __forceinline__ float product_step(Ring &ring, const block &b, uint32_t layer,
                                               uint32_t segment, float factor)
@@ -492,8 +493,12 @@ template <class Ring> __device__ void output_block(Ring &ring, const block &b, f
 {
     const decode_args &a = b.a;
     const uint32_t use = a.use + a.n_layers - 1;
-    const input in = {buffer_of(a.down, a.hidden_size, use), mark_of(use), a.hidden, a.final_norm,
-                      true, down_factor};
+    const input in = {buffer_of(a.down, a.hidden_size, use),
+                      mark_of(use),
+                      a.hidden,
+                      a.final_norm,
+                      true,
+                      down_factor};
     const totals t = gather(b, in);
     arrange_output(b, norm_factor(a, t.squares, a.hidden));
     unsigned long long best = output_rows(ring, b);
@@ -673,8 +678,8 @@ static cudaError_t allocate_vectors(struct bnt_cuda_decoder *d, const struct bnt
     decode_args *a = &d->args;
     const struct bnt_hyper *h = &s->model->hyper;
     a->qkv_size = a->v_at + bnt_pad_rows(bnt_kv_size(h));
-    a->part_size = bnt_cuda_pad(
-        a->n_kv_heads * a->subgroups * a->splits * (HEADS * a->dim + 2 * HEADS), 4);
+    a->part_size =
+        bnt_cuda_pad(a->n_kv_heads * a->subgroups * a->splits * (HEADS * a->dim + 2 * HEADS), 4);
     a->att_size = bnt_cuda_pad(a->q_size, 16);
     a->hidden_size = bnt_pad_rows(a->hidden);
     a->ffn_size = bnt_pad_rows(a->ffn);
@@ -738,8 +743,8 @@ enum bnt_status bnt_cuda_decoder_open(const struct bnt_cuda_session *s,
         free(d);
         return BNT_OK;
     }
-    cudaError_t error = cudaFuncSetAttribute(
-        d->kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)d->shared_bytes);
+    cudaError_t error = cudaFuncSetAttribute(d->kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                             (int)d->shared_bytes);
     if (error == cudaSuccess)
         error = allocate_vectors(d, s);
     if (error == cudaSuccess)
@@ -770,11 +775,9 @@ cudaError_t bnt_cuda_decode(struct bnt_cuda_decoder *d, uint32_t token, uint32_t
     args.logits = logits;
     args.best = best;
     void *list[] = {&args};
-    cudaError_t error = cudaLaunchCooperativeKernel((const void *)d->kernel, dim3(d->blocks),
-                                                    dim3(THREADS), list, d->shared_bytes,
-                                                    d->stream);
+    cudaError_t error = cudaLaunchCooperativeKernel(
+        (const void *)d->kernel, dim3(d->blocks), dim3(THREADS), list, d->shared_bytes, d->stream);
     if (error == cudaSuccess)
         d->args.use += args.n_layers;
     return error;
 }
-

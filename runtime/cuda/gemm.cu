@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 // Ternary products of many tokens on int8 tensor cores, straight from the 2-bit words.
 //
-// Each warp computes 64 rows × 64 tokens. Each step takes 64 columns. A lane's share of the weights of
-// 32 rows is one 16-byte piece of the layout as it lies: 4 rows × 16 columns, which are the four A
-// registers of two products each for two 16-row operands. The order of rows
-// within an operand, and of columns within a product, is free as long as the sums are put back where
-// they belong, so nothing is shuffled. Activations lie in shared memory as [token][64 columns]:
-// lane (g, t) takes the 16 bytes at token g, columns 16·t, which are its B registers of both products.
+// Each warp computes 64 rows × 64 tokens. Each step takes 64 columns. A lane's share of the weights
+// of 32 rows is one 16-byte piece of the layout as it lies: 4 rows × 16 columns, which are the four
+// A registers of two products each for two 16-row operands. The order of rows within an operand,
+// and of columns within a product, is free as long as the sums are put back where they belong, so
+// nothing is shuffled. Activations lie in shared memory as [token][64 columns]: lane (g, t) takes
+// the 16 bytes at token g, columns 16·t, which are its B registers of both products.
 #include "runtime/cuda/device.cuh"
 #include "runtime/cuda/ops.cuh"
 
@@ -165,8 +165,8 @@ __global__ void __launch_bounds__(ROW_WARPS *TOKEN_WARPS *WARP)
 #pragma unroll
         for (int j = 0; j < GROUPS * 2; j++) {
             const int i = j % 2, (&a)[4] = sums[2 * run][j / 2], (&b)[4] = sums[2 * run + 1][j / 2];
-            uint32_t token = blockIdx.x * own::TOKENS + at.token_warp * WARP_TOKENS + j / 2 * 8 +
-                             at.t * 2 + i;
+            uint32_t token =
+                blockIdx.x * own::TOKENS + at.token_warp * WARP_TOKENS + j / 2 * 8 + at.t * 2 + i;
             if (token < m)
                 store(product, x, tile, at.g % 4 * 4, token,
                       make_int4(a[i], a[2 + i], b[i], b[2 + i]), sums_out);
@@ -192,7 +192,8 @@ cudaError_t bnt_cuda_gemm(const struct bnt_cuda_product *product,
                           const struct bnt_cuda_quantized *x, uint32_t m, int32_t *sums,
                           cudaStream_t stream)
 {
-    // Where there are rows enough to fill the GPU, blocks of more tokens read the weights less often.
+    // Where there are rows enough to fill the GPU, blocks of more tokens read the weights less
+    // often.
     return product->n_tiles >= 480 ? launch<2, 2>(product, x, m, sums, stream)
                                    : launch<2, 1>(product, x, m, sums, stream);
 }

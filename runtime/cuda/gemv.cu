@@ -34,9 +34,9 @@ __device__ __forceinline__ uint4 load_weights(const void *p, bool valid)
 }
 
 struct range {
-    const uint8_t *blocks; // of the block's first tile
+    const uint8_t *blocks;     // of the block's first tile
     uint32_t n_blocks, chunks; // of a tile
-    uint32_t count; // of the warp's chunks
+    uint32_t count;            // of the warp's chunks
 };
 
 // Loads up to AHEAD chunks from c on.
@@ -52,9 +52,9 @@ __device__ __forceinline__ void load_batch(uint4 (&w)[AHEAD], const range &r, cu
     }
 }
 
-__device__ __forceinline__ void multiply_batch(int *tiles, chunk_sums &sums, const uint4 (&w)[AHEAD],
-                                               const range &r, cursor &c, uint32_t left,
-                                               const int8_t *x, const chunk_lane &at)
+__device__ __forceinline__ void multiply_batch(int *tiles, chunk_sums &sums,
+                                               const uint4 (&w)[AHEAD], const range &r, cursor &c,
+                                               uint32_t left, const int8_t *x, const chunk_lane &at)
 {
     uint4 in[AHEAD];
     cursor ahead = c;
@@ -132,12 +132,12 @@ __global__ void __launch_bounds__(THREADS)
         store(product, x, first + i / TILE_ROWS, i % TILE_ROWS, tiles[i] - 2 * x.sum[0], out);
 }
 
-
-// Tiles a block: two blocks a multiprocessor, which leaves room for those of the next kernel; or up to
-// two and a half of one tile each. And several chunks for each warp, where rows are short.
+// Tiles a block: two blocks a multiprocessor, which leaves room for those of the next kernel; or up
+// to two and a half of one tile each. And several chunks for each warp, where rows are short.
 uint32_t choose_tiles(uint32_t n_tiles, uint32_t chunks, uint32_t processors)
 {
-    uint32_t tiles = n_tiles <= processors * 5 / 2 ? 1 : (n_tiles + 2 * processors - 1) / (2 * processors);
+    uint32_t tiles =
+        n_tiles <= processors * 5 / 2 ? 1 : (n_tiles + 2 * processors - 1) / (2 * processors);
     while (tiles < MAX_TILES && tiles * chunks < WARPS)
         tiles++;
     return tiles < MAX_TILES ? tiles : (uint32_t)MAX_TILES;

@@ -3,8 +3,8 @@
 // memory, a piece of 1024 bytes (eight blocks of a tile, or a part of a row) in each, filled in the
 // order of use and far ahead of it.
 //
-// A piece lies in its slot as two halves with 64 bytes between them. Slots are 1088 bytes apart. So the
-// eight lanes that read together, four from either half, meet 32 different banks.
+// A piece lies in its slot as two halves with 64 bytes between them. Slots are 1088 bytes apart. So
+// the eight lanes that read together, four from either half, meet 32 different banks.
 //
 // Each thread asks for what it will read itself, so that no barrier guards the ring.
 #ifndef BNT_RUNTIME_CUDA_RING_CUH
@@ -38,7 +38,8 @@ static __device__ __forceinline__ uint32_t slot_offset(uint32_t i)
     return i + (i >= HALF_PIECE ? HALF_GAP : 0);
 }
 
-// A warp's pieces in the order of use: its shares of the segments of every layer, then of the output.
+// A warp's pieces in the order of use: its shares of the segments of every layer, then of the
+// output.
 struct stream {
     const decode_args &a;
     const small_shared &small;

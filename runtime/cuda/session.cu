@@ -179,10 +179,22 @@ void bnt_cuda_session_close(struct bnt_cuda_session *s)
         return;
     bnt_cuda_sampler_close(s->sampler);
     bnt_cuda_decoder_close(s->decoder);
-    void *const buffers[] = {s->keys, s->values, s->frequency, s->tokens, s->x,
-                             s->q,    s->k,      s->v,         s->att,    s->gate,
-                             s->up,   s->normed, s->logits,    s->quantized.x,
-                             s->quantized.scale, s->quantized.sum};
+    void *const buffers[] = {s->keys,
+                             s->values,
+                             s->frequency,
+                             s->tokens,
+                             s->x,
+                             s->q,
+                             s->k,
+                             s->v,
+                             s->att,
+                             s->gate,
+                             s->up,
+                             s->normed,
+                             s->logits,
+                             s->quantized.x,
+                             s->quantized.scale,
+                             s->quantized.sum};
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
         (void)cudaFree(buffers[i]);
     if (s->stream)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// How fast the GPU is: the ternary products beside cuBLAS in bf16, and a whole model of the 2B-4T shape
-// with random weights.
+// How fast the GPU is: the ternary products beside cuBLAS in bf16, and a whole model of the 2B-4T
+// shape with random weights.
 #include <dlfcn.h>
 #include <math.h>
 #include <stdio.h>
@@ -217,7 +217,8 @@ static void bench_products(const struct operands &o)
         double bf_cold = cublas_us(c, o, s[0], s[1], true);
         double bf_warm = cublas_us(c, o, s[0], s[1], false);
         printf("%5ux%-5u %8.2f %8.2f %8.2f %8.2f %8.2f %8.2f %8.0f\n", s[0], s[1], cold, warm,
-               bf_cold, bf_warm, bf_cold / cold, bf_warm / warm, s[0] * (double)s[1] / 4 / cold / 1e3);
+               bf_cold, bf_warm, bf_cold / cold, bf_warm / warm,
+               s[0] * (double)s[1] / 4 / cold / 1e3);
     }
     const uint32_t layer[4][2] = {{3840, 2560}, {2560, 2560}, {13824, 2560}, {2560, 6912}};
     size_t at = 0;
@@ -228,8 +229,7 @@ static void bench_products(const struct operands &o)
     }
     double us = graph_us(20, 1, [&](int) {
         for (int i = 0; i < 120; i++) {
-            struct bnt_cuda_product p =
-                product_at(o, offsets[i], layer[i % 4][0], layer[i % 4][1]);
+            struct bnt_cuda_product p = product_at(o, offsets[i], layer[i % 4][0], layer[i % 4][1]);
             struct bnt_cuda_quantized x = o.x;
             x.stride = bnt_cuda_pad(layer[i % 4][1], 128);
             check(bnt_cuda_gemv(&p, &x, NULL, stream));
@@ -281,7 +281,8 @@ static void fill_tensor(uint8_t *to, const struct bnt_tensor_place &p, uint64_t 
         for (uint64_t i = 0; i < p.size / 2; i++) {
             uint64_t z = next();
             float v = ((float)(z & 0xFFFF) + (float)(z >> 16 & 0xFFFF) + (float)(z >> 32 & 0xFFFF) +
-                       (float)(z >> 48) - 131070) / 40000 * 0.02f;
+                       (float)(z >> 48) - 131070) /
+                      40000 * 0.02f;
             uint32_t bits;
             memcpy(&bits, &v, 4);
             ((uint16_t *)to)[i] = (uint16_t)(bits >> 16);
@@ -375,7 +376,6 @@ static void make_model(struct synthetic *m, bool int8, unsigned threads)
     m->view.has_int8 = int8;
 }
 
-
 static double now_ms()
 {
     struct timespec t;
@@ -420,7 +420,7 @@ static void bench_model(bool int8)
     check(bnt_cuda_session_open(model, 4096, &s, &err), err);
     check(cudaMemGetInfo(&free_after, &all));
     printf(", memory %.0f MB of which file %.0f, cache %.0f\n", (free_before - free_after) / 1e6,
-           m.view.size / 1e6, 4096.0 * 30 * 2 * 640 * 2 / 1e6);
+           m.view.size / 1e6, 4096.0 * 30 * 2 * 640 * 4 / 1e6);
     std::vector<uint32_t> prompt(4096);
     for (size_t i = 0; i < prompt.size(); i++)
         prompt[i] = (uint32_t)(i * 7919 % 128256);
@@ -446,9 +446,13 @@ static void bench_model(bool int8)
         double sampled = step_ms(s, nucleus, 25);
         check(bnt_cuda_session_rewind(s, n, &err), err);
         stream = s->stream;
-        double us = s->decoder ? median_us(20, 1, [&] {
-            check(bnt_cuda_decode(s->decoder, 5, n, s->logits, &s->sampler->device_choice->token));
-        }) : 0;
+        double us = s->decoder
+                        ? median_us(20, 1,
+                                    [&] {
+                                        check(bnt_cuda_decode(s->decoder, 5, n, s->logits,
+                                                              &s->sampler->device_choice->token));
+                                    })
+                        : 0;
         printf("context %u: kernel %.1f us; step, greedy %.3f ms, sampled %.3f ms\n", n, us, wall,
                sampled);
     }
@@ -501,7 +505,8 @@ int main(int argc, char **argv)
     fill_codes<<<1, 256>>>((uint32_t *)o.x.scale, 1024, 3);
     fill_codes<<<1, 256>>>((uint32_t *)o.x.sum, 1024, 4);
     check(cudaDeviceSynchronize());
-    printf("read bandwidth %.0f GB/s\n", read_bandwidth(o.pool, o.pool_bytes, (uint32_t *)o.x.sum + 100));
+    printf("read bandwidth %.0f GB/s\n",
+           read_bandwidth(o.pool, o.pool_bytes, (uint32_t *)o.x.sum + 100));
     if (wants("gemv"))
         bench_products(o);
     if (wants("gemm"))

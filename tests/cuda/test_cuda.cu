@@ -4,8 +4,8 @@
 //
 //     test_cuda [--small] [MODEL.bnt[:GOLDEN.safetensors]]...
 //
-// --small leaves out what would take too long under compute-sanitizer. Exit code 77 and a word where
-// there is no GPU.
+// --small leaves out what would take too long under compute-sanitizer. Exit code 77 and a word
+// where there is no GPU.
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -139,7 +139,7 @@ static void test_products(bool small)
 {
     static const uint32_t large[][2] = {{2560, 2560}, {3840, 2560}, {13824, 2560}, {2560, 6912},
                                         {3200, 3200}, {4800, 3200}, {3200, 10240}, {20480, 3200}};
-    static const uint32_t odd[][2] = {{16, 32},   {16, 96},  {48, 352},  {80, 8640}, {16, 8640},
+    static const uint32_t odd[][2] = {{16, 32},   {16, 96},  {48, 352},   {80, 8640}, {16, 8640},
                                       {2576, 96}, {112, 64}, {1040, 160}, {48, 128},  {16, 32768}};
     for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++) {
         for (int fill = 0; fill < FILLS; fill++) {
@@ -179,13 +179,13 @@ static bool open_pair(struct pair *p, const char *path)
 {
     struct bnt_error err = {};
     struct bnt_report report = {found, NULL, 0};
-    bool ok = bnt_map_open(&p->map, path, &err) == BNT_OK &&
-              bnt_view_open(&p->view, p->map.data, p->map.size, &report) &&
-              bnt_model_open(path, NULL, &p->model, &err) == BNT_OK &&
-              bnt_session_open(p->model, NULL, &p->session, &err) == BNT_OK &&
-              bnt_cuda_model_open(&p->view, 0, &p->cuda_model, &err) == BNT_OK &&
-              bnt_cuda_session_open(p->cuda_model, p->view.hyper.max_context, &p->cuda, &err) ==
-                  BNT_OK;
+    bool ok =
+        bnt_map_open(&p->map, path, &err) == BNT_OK &&
+        bnt_view_open(&p->view, p->map.data, p->map.size, &report) &&
+        bnt_model_open(path, NULL, &p->model, &err) == BNT_OK &&
+        bnt_session_open(p->model, NULL, &p->session, &err) == BNT_OK &&
+        bnt_cuda_model_open(&p->view, 0, &p->cuda_model, &err) == BNT_OK &&
+        bnt_cuda_session_open(p->cuda_model, p->view.hyper.max_context, &p->cuda, &err) == BNT_OK;
     if (!ok)
         printf("%s: %s\n", path, err.message);
     p->vocab = p->view.hyper.vocab_size;
@@ -224,12 +224,13 @@ static struct difference compare(const float *a, const float *b, uint32_t n, uin
             d.max = delta;
     }
     for (uint32_t t = 0; t < n; t++)
-        d.same_best += best_of(a + (size_t)t * vocab, vocab) == best_of(b + (size_t)t * vocab, vocab);
+        d.same_best +=
+            best_of(a + (size_t)t * vocab, vocab) == best_of(b + (size_t)t * vocab, vocab);
     return d;
 }
 
-// One activation that rounds to the other side, because floats were added in another order, moves all
-// logits by some 1e-2 in models as small as these: so the mean may be that much, and no more.
+// One activation that rounds to the other side, because floats were added in another order, moves
+// all logits by some 1e-2 in models as small as these: so the mean may be that much, and no more.
 static void judge(const char *what, struct difference d, uint32_t n)
 {
     printf("  %s: mean |difference| %.2e, max %.2e, same best %u of %u\n", what, d.mean, d.max,
@@ -281,17 +282,17 @@ static void test_logits(struct pair *p, uint32_t n)
 static void test_choice(struct pair *p)
 {
     static const struct bnt_sampling samplings[] = {
-        {0, 0, 0, 0},       {1, 0, 0, 0},      {0.7f, 40, 0, 0},   {0.8f, 0, 0.9f, 0},
-        {1.5f, 50, 0.95f, 0}, {1, 1, 0, 0},    {0.5f, 7, 0.3f, 0}, {1e-30f, 0, 0.5f, 0},
-        {2, 0, 0.999f, 0},  {1, 100000, 1, 0}, {1, 3, 1e-6f, 0}};
+        {0, 0, 0, 0},         {1, 0, 0, 0},      {0.7f, 40, 0, 0},   {0.8f, 0, 0.9f, 0},
+        {1.5f, 50, 0.95f, 0}, {1, 1, 0, 0},      {0.5f, 7, 0.3f, 0}, {1e-30f, 0, 0.5f, 0},
+        {2, 0, 0.999f, 0},    {1, 100000, 1, 0}, {1, 3, 1e-6f, 0}};
     float *logits = (float *)malloc(p->vocab * 4);
     uint32_t wrong = 0, tried = 0;
     for (int kind = 0; kind < 12; kind++) {
         for (uint32_t i = 0; i < p->vocab; i++)
-            logits[i] = kind < 6    ? (float)(random_u32() & 0xFFFF) / 4096.0f - 8
-                        : kind < 10 ? (float)(random_u32() % 5) // ties
+            logits[i] = kind < 6     ? (float)(random_u32() & 0xFFFF) / 4096.0f - 8
+                        : kind < 10  ? (float)(random_u32() % 5) // ties
                         : kind == 10 ? NAN
-                                    : (i % 3 ? -INFINITY : 1.0f);
+                                     : (i % 3 ? -INFINITY : 1.0f);
         check(cudaMemcpy(p->cuda->logits, logits, p->vocab * 4, cudaMemcpyHostToDevice));
         for (size_t i = 0; i < sizeof samplings / sizeof samplings[0]; i++) {
             struct bnt_error err = {};
