@@ -5,9 +5,9 @@
 // A 16-byte piece holds 4 rows × 16 columns. Lane (g, t) = (lane / 4, lane % 4) takes rows
 // 4·(g % 4) … + 3 of block 2·(t / 2) + g / 4, columns 16·(t % 2) … + 15. Its four words are rows of
 // two 16-row operands; lanes with g >= 4 hold the same rows as those with g < 4 of other blocks, so
-// operand rows 4 … 7 (and 12 … 15) belong to odd blocks. Activations of even blocks stand in the even
-// columns of the other operand and those of odd blocks in the odd ones: each lane finds its sum in one
-// of its two.
+// operand rows 4 … 7 (and 12 … 15) belong to odd blocks. Activations of even blocks stand in the
+// even columns of the other operand and those of odd blocks in the odd ones: each lane finds its
+// sum in one of its two.
 //
 // Masks alone split a word and its copy shifted by 4 into four groups of columns: once as codes,
 // once as codes times 4, which are summed apart and divided at the end.
@@ -22,11 +22,11 @@ enum { CHUNK_BLOCKS = 4, CHUNK_BYTES = 512, BLOCK_BYTES = 128, TILE_ROWS = 16 };
 static_assert(12ll * 128 * (1 << 19) <= INT32_MAX, "integer sums fit in int32");
 
 struct chunk_lane {
-    uint32_t block;      // of the chunk's four, that this lane reads
-    uint32_t offset;     // in bytes, from the chunk's start
-    uint32_t x_offset;   // in bytes, from the chunk's first activation
-    bool odd;            // holds an odd block
-    uint32_t row;        // first of the lane's four rows
+    uint32_t block;    // of the chunk's four, that this lane reads
+    uint32_t offset;   // in bytes, from the chunk's start
+    uint32_t x_offset; // in bytes, from the chunk's first activation
+    bool odd;          // holds an odd block
+    uint32_t row;      // first of the lane's four rows
     uint32_t t;
 };
 
@@ -64,6 +64,7 @@ static __device__ __forceinline__ void add_chunk_sums(int *tile, const chunk_sum
                                                       const chunk_lane &at)
 {
     int row[4];
+    __syncwarp();
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const int *once = &s.once[i / 2][i % 2 * 2], *four = &s.four[i / 2][i % 2 * 2];

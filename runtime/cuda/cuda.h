@@ -60,12 +60,11 @@ void bnt_cuda_model_close(struct bnt_cuda_model *model);
 
 struct bnt_cuda_session;
 
-// A place in a text. full_output: do not use the int8 copy. context: tokens to have room for, 1 …
+// A place in a text. context: tokens to have room for, 1 …
 // the model's max_context. Takes context * n_layers * 2 * n_kv_heads * up(head_dim, 4) * 4 bytes of
 // device memory for the keys and values, and below 256 MB to work in.
 enum bnt_status bnt_cuda_session_open(const struct bnt_cuda_model *model, uint32_t context,
-                                      bool full_output, struct bnt_cuda_session **session,
-                                      struct bnt_error *err);
+                                      struct bnt_cuda_session **session, struct bnt_error *err);
 void bnt_cuda_session_close(struct bnt_cuda_session *session);
 
 // The name of its device, valid as long as the model.
@@ -92,9 +91,8 @@ enum bnt_status bnt_cuda_sample(struct bnt_cuda_session *session,
                                 uint32_t *token, struct bnt_error *err);
 
 // Feeds one token and chooses the next: evaluate and sample in one go, with nothing but the ids
-// crossing between host and device. Where the file has an int8 copy of the output matrix, it finds
-// the few rows whose exact logits can matter to a greedy or top-k choice; the choice is the same as
-// without.
+// crossing between host and device. The output layer is always the exact one: an int8 copy in the
+// file is not used yet.
 enum bnt_status bnt_cuda_next(struct bnt_cuda_session *session, uint32_t token,
                               const struct bnt_sampling *sampling, uint64_t *state, uint32_t *next,
                               struct bnt_error *err);

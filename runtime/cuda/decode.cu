@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT
 // One token through the whole model in one persistent kernel, a block on each multiprocessor.
 //
-// Weights. A warp's share of all matrices, in the order in which they are needed, is one long stream. It
-// runs through a ring in shared memory far ahead of its use (about a layer), so memory stays busy while
-// results are awaited. (ring.cuh)
+// Weights. A warp's share of all matrices, in the order in which they are needed, is one long
+// stream. It runs through a ring in shared memory far ahead of its use (about a layer), so memory
+// stays busy while results are awaited. (ring.cuh)
 //
-// Results. Blocks hand vectors to each other through memory without flags or barriers: the lowest bit
-// of every 32-bit word says whether it is new. A word is written at each use of its buffer and its
-// mark turns every second use, there being two buffers that take turns. Integer sums are handed on
-// exactly (they have bits to spare); floats lose their last bit. Each block waits for all of a vector,
-// and so for every block that had a part in it, before it goes on to the next: a buffer is written
-// again only after all have read it, since every block has a part in gate/up.
+// Results. Blocks hand vectors to each other through memory without flags or barriers: the lowest
+// bit of every 32-bit word says whether it is new. A word is written at each use of its buffer and
+// its mark turns every second use, there being two buffers that take turns. Integer sums are handed
+// on exactly (they have bits to spare); floats lose their last bit. Each block waits for all of a
+// vector, and so for every block that had a part in it, before it goes on to the next: a buffer is
+// written again only after all have read it, since every block has a part in gate/up.
 //
-// Norms, quantization and the residual stream are computed by every block for itself: that is cheaper
-// than to hand them on.
+// Norms, quantization and the residual stream are computed by every block for itself: that is
+// cheaper than to hand them on.
 #include <stdlib.h>
 #include <string.h>
 
@@ -66,7 +66,7 @@ __device__ totals reduce_block(const block &b, float sum, float max)
     max = __uint_as_float(__reduce_max_sync(FULL_WARP, __float_as_uint(max)));
     if (b.lane == 0)
         b.small->totals[b.warp] = make_float2(sum, max);
-    sync();
+    __syncthreads();
     totals t = {0, 0};
 #pragma unroll
     for (int i = 0; i < WARPS / 2; i++) {
@@ -92,7 +92,8 @@ __device__ __forceinline__ totals gather(const block &b, const input &in)
     float sum = 0, max = 0;
     const uint32_t pieces = in.n / 4;
 #pragma unroll 1
-    for (uint32_t first = threadIdx.x; first < pieces; first += AT_ONCE * THREADS) {
+    for (uint32_t base = b.warp * WARP; base < pieces; base += AT_ONCE * THREADS) {
+        const uint32_t first = base + b.lane; // a warp stays together, some lanes perhaps idle
         float4 w[AT_ONCE];
         uint4 v[AT_ONCE];
 #pragma unroll
@@ -103,7 +104,7 @@ __device__ __forceinline__ totals gather(const block &b, const input &in)
         }
         if (in.vector)
             await_pieces(v, in.vector, first, pieces, in.mark);
-        PROFILE(21);
+        __syncwarp();
 #pragma unroll
         for (uint32_t r = 0; r < AT_ONCE; r++) {
             const uint32_t i = first + r * THREADS;
@@ -125,8 +126,8 @@ __device__ __forceinline__ float norm_factor(const decode_args &a, float sum, ui
     return rsqrtf(sum * (1.0f / (float)n) + a.eps);
 }
 
-// Activations 4 i … 4 i + 3. Each second run of 128 lies with its halves exchanged, so that lanes that
-// read at the same place of two runs meet different banks.
+// Activations 4 i … 4 i + 3. Each second run of 128 lies with its halves exchanged, so that lanes
+// that read at the same place of two runs meet different banks.
 __device__ __forceinline__ void store_quantized(int8_t *to, uint32_t i, uint32_t four)
 {
     reinterpret_cast<uint32_t *>(to)[i ^ (i >> 5 & 1) << 4] = four;
@@ -159,7 +160,7 @@ __device__ __forceinline__ float quantize_vector(const block &b, totals t, float
     sum = warp_sum(sum);
     if (b.lane == 0)
         atomicAdd(&b.small->x_sum[parity], sum);
-    sync();
+    __syncthreads();
     if (threadIdx.x == 0)
         b.small->x_sum[parity ^ 1] = 0;
     return scale;
@@ -167,15 +168,15 @@ __device__ __forceinline__ float quantize_vector(const block &b, totals t, float
 
 // --- products ---
 
-// Where in a piece's 256 activations the lane finds those of its first part; those of the second are
-// 64 bytes on, or back (see store_quantized).
+// Where in a piece's 256 activations the lane finds those of its first part; those of the second
+// are 64 bytes on, or back (see store_quantized).
 __device__ __forceinline__ uint32_t find_activations(const chunk_lane &at)
 {
     return at.t / 2 * (128 + 64) + at.x_offset % 64;
 }
 
-// The block's tiles of a segment times the quantized vector; sums of row r of tile i (of the block's)
-// in tiles[16 i + r], without the correction.
+// The block's tiles of a segment times the quantized vector; sums of row r of tile i (of the
+// block's) in tiles[16 i + r], without the correction.
 template <class Ring>
 __device__ __forceinline__ void multiply(Ring &ring, const block &b, uint32_t segment)
 {
@@ -192,6 +193,7 @@ __device__ __forceinline__ void multiply(Ring &ring, const block &b, uint32_t se
         uint4 w[2];
         ring.take(w, parts);
         const int8_t *from = x + piece * PIECE_COLS;
+        __syncwarp();
         multiply_chunk(sums, w[0], *reinterpret_cast<const uint4 *>(from));
         multiply_chunk(sums, w[1], *reinterpret_cast<const uint4 *>(from + second));
         ring.release();
@@ -203,7 +205,7 @@ __device__ __forceinline__ void multiply(Ring &ring, const block &b, uint32_t se
             tile += TILE_ROWS;
         }
     }
-    sync();
+    __syncthreads();
 }
 
 // The sum of one of the block's rows, which is zero again afterwards.
@@ -233,7 +235,8 @@ __device__ __forceinline__ void publish_ffn(const block &b, uint32_t *to, uint32
         uint32_t at = i / TILE_ROWS * 2 * TILE_ROWS + i % TILE_ROWS;
         float gate = (float)take_sum(b, at, parity) * gate_factor;
         float up = (float)take_sum(b, at + TILE_ROWS, parity) * up_factor;
-        publish_float(to + first + i, (b.a.relu2 ? relu2(gate) : __fdividef(gate, 1.0f + expf(-gate))) * up, mark);
+        publish_float(to + first + i,
+                      (b.a.relu2 ? relu2(gate) : __fdividef(gate, 1.0f + expf(-gate))) * up, mark);
     }
 }
 
@@ -255,7 +258,7 @@ __device__ void arrange_output(const block &b, float factor)
         uint32_t chunk = i / (WARP * per_lane), in = i % (WARP * per_lane);
         to[chunk * WARP * per_lane + in % per_lane * WARP + in / per_lane] = v;
     }
-    sync();
+    __syncthreads();
 }
 
 __device__ __forceinline__ float2 bf16_pair(uint32_t word)
@@ -288,8 +291,7 @@ __device__ __forceinline__ float dot_part(const decode_args &a, uint4 w, const f
     return dot_bf16(w, x[part * 2 * WARP + lane], x[(part * 2 + 1) * WARP + lane], sum);
 }
 
-template <class Ring>
-__device__ unsigned long long output_rows(Ring &ring, const block &b)
+template <class Ring> __device__ unsigned long long output_rows(Ring &ring, const block &b)
 {
     const decode_args &a = b.a;
     const share &mine = b.small->shares[OUTPUT_ROWS][b.warp];
@@ -321,7 +323,7 @@ __device__ void choose_best(const block &b, unsigned long long best)
     const decode_args &a = b.a;
     if (b.lane == 0)
         b.small->best[b.warp] = best;
-    sync();
+    __syncthreads();
     if (threadIdx.x == 0) {
         for (int i = 0; i < WARPS; i++)
             best = max(best, b.small->best[i]);
@@ -329,7 +331,7 @@ __device__ void choose_best(const block &b, unsigned long long best)
         __threadfence();
         b.small->last = atomicAdd(a.arrived, 1) == gridDim.x - 1;
     }
-    sync();
+    __syncthreads();
     if (!b.small->last || b.warp > 0)
         return;
     __threadfence();
@@ -396,12 +398,11 @@ __device__ void start(const block &b)
     if (b.lane == 0)
         b.small->first_combination[b.warp] =
             find_combination(a, first_piece(a, blockIdx.x) + b.warp);
-    PROFILE_START();
-    sync();
+    __syncthreads();
 }
 
-// What the four products of a layer take in: the residual stream with the last product added (twice),
-// the attention's result, the activated values.
+// What the four products of a layer take in: the residual stream with the last product added
+// (twice), the attention's result, the activated values.
 __device__ __forceinline__ input find_input(const decode_args &a, uint32_t layer, uint32_t segment,
                                             float factor)
 {
@@ -438,14 +439,13 @@ __device__ __forceinline__ void attention_step(const block &b, uint32_t layer, c
                              __fdividef(gamma[V], scale)};
     uint32_t *part = buffer_of(a.part, a.part_size, use);
     attend(b, qkv, part, mark, factor, layer);
-    PROFILE(7);
     combine(b, part, buffer_of(a.att, a.att_size, use), mark);
-    sync();
-    PROFILE(8);
+    __syncthreads();
 }
 
-// One of the four products of a layer and what follows it. Returns what its sums are to be multiplied
-// with. All four go through the same code: together they would not fit in the instruction cache.
+// One of the four products of a layer and what follows it. Returns what its sums are to be
+// multiplied with. All four go through the same code: together they would not fit in the
+// instruction cache.
 template <class Ring>
 __device__ __forceinline__ float product_step(Ring &ring, const block &b, uint32_t layer,
                                               uint32_t segment, float factor)
@@ -463,12 +463,9 @@ __device__ __forceinline__ float product_step(Ring &ring, const block &b, uint32
     }
     const input in = find_input(a, layer, segment, factor);
     const totals t = gather(b, in);
-    PROFILE(9 + segment);
     const float scale =
         quantize_vector(b, t, in.norm ? norm_factor(a, t.squares, in.n) : 1.0f, in.n, parity);
-    PROFILE(13);
     multiply(ring, b, segment);
-    PROFILE(14 + segment);
     if (segment == FFN_ROWS) {
         publish_ffn(b, buffer_of(a.activated, a.ffn_size, use), mark, parity,
                     __fdividef(gamma[GATE], scale), __fdividef(gamma[UP], scale));
@@ -478,7 +475,6 @@ __device__ __forceinline__ float product_step(Ring &ring, const block &b, uint32
                    : segment == O_ROWS ? buffer_of(a.o, a.hidden_size, use)
                                        : buffer_of(a.down, a.hidden_size, use);
     publish_rows(b, segment, to, mark, parity);
-    PROFILE(3);
     if (segment == QKV_ROWS)
         attention_step(b, layer, to, gamma, scale);
     return (segment == O_ROWS ? gamma[O] : gamma[DOWN]) / scale;
@@ -497,16 +493,16 @@ template <class Ring> __device__ void output_block(Ring &ring, const block &b, f
 {
     const decode_args &a = b.a;
     const uint32_t use = a.use + a.n_layers - 1;
-    const input in = {buffer_of(a.down, a.hidden_size, use), mark_of(use), a.hidden, a.final_norm,
-                      true, down_factor};
+    const input in = {buffer_of(a.down, a.hidden_size, use),
+                      mark_of(use),
+                      a.hidden,
+                      a.final_norm,
+                      true,
+                      down_factor};
     const totals t = gather(b, in);
     arrange_output(b, norm_factor(a, t.squares, a.hidden));
-    PROFILE(18);
     unsigned long long best = output_rows(ring, b);
-    PROFILE(19);
     choose_best(b, best);
-    PROFILE(20);
-    PROFILE_END();
 }
 
 __device__ block find_block(const decode_args &a, uint8_t *shared, small_shared *small)
@@ -524,39 +520,16 @@ __device__ block find_block(const decode_args &a, uint8_t *shared, small_shared 
 }
 
 template <int SLOTS>
-__global__ void __launch_bounds__(THREADS, 1) decode_async(const __grid_constant__ decode_args a)
+__global__ void __launch_bounds__(THREADS, 1) decode(const __grid_constant__ decode_args a)
 {
     extern __shared__ __align__(128) uint8_t shared[];
     __shared__ small_shared small;
     const block b = find_block(a, shared, &small);
     deal(b);
     __syncthreads();
-    async_ring<SLOTS> ring(b, shared, QKV_ROWS);
+    weight_ring<SLOTS> ring(b, shared);
     start(b);
     output_block(ring, b, all_layers(ring, b));
-}
-
-template <int SLOTS>
-__global__ void __launch_bounds__(THREADS + PRODUCERS *WARP, 1)
-    decode_bulk(const __grid_constant__ decode_args a)
-{
-#if __CUDA_ARCH__ >= 900
-    extern __shared__ __align__(128) uint8_t shared[];
-    __shared__ small_shared small;
-    const block b = find_block(a, shared, &small);
-    deal(b);
-    bulk_ring<SLOTS>::open(shared);
-    __syncthreads();
-    if (b.warp >= WARPS) {
-        bulk_ring<SLOTS>::produce(a, small, shared);
-        return;
-    }
-    bulk_ring<SLOTS> ring(b, shared);
-    start(b);
-    float factor = all_layers(ring, b);
-    async_ring<SLOTS> rows(b, shared, OUTPUT_ROWS);
-    output_block(rows, b, factor);
-#endif
 }
 } // namespace
 
@@ -565,7 +538,7 @@ __global__ void __launch_bounds__(THREADS + PRODUCERS *WARP, 1)
 struct bnt_cuda_decoder {
     decode_args args;
     void (*kernel)(decode_args);
-    uint32_t blocks, threads, shared_bytes;
+    uint32_t blocks, shared_bytes;
     cudaStream_t stream;
     void *memory; // all buffers between blocks
     float *scales;
@@ -681,31 +654,19 @@ static bool are_shapes_fit(const struct bnt_hyper *h)
            bnt_q_size(h) <= 1 << 16;
 }
 
-// Kernels by preference: the bulk copy engine where there is one, and the longest ring that fits.
 static const struct variant {
-    int oldest; // compute capability, major
-    uint32_t slots, barrier_bytes, threads;
+    uint32_t slots;
     void (*kernel)(decode_args);
-} variants[] = {
-#define BULK(slots) {9, slots, slots * WARPS * 16, THREADS + PRODUCERS * WARP, decode_bulk<slots>}
-#define ASYNC(slots) {8, slots, 0, THREADS, decode_async<slots>}
-    BULK(10), BULK(9), BULK(8), BULK(6), BULK(4), ASYNC(10), ASYNC(9), ASYNC(6), ASYNC(4), ASYNC(2)
-#undef BULK
-#undef ASYNC
-};
+} variants[] = {{10, decode<10>}, {8, decode<8>}, {6, decode<6>}, {4, decode<4>}, {2, decode<2>}};
 
-int bnt_cuda_decode_force = 0, bnt_cuda_decode_pace = 2;
+// The longest ring that fits.
 static bool choose_kernel(struct bnt_cuda_decoder *d, const struct bnt_cuda_model *m)
 {
-    for (size_t i = bnt_cuda_decode_force; i < sizeof variants / sizeof variants[0]; i++) {
-        const struct variant *v = &variants[i];
-        uint32_t ring = v->slots * WARPS * RING_SLOT + v->barrier_bytes;
-        uint64_t bytes = plan_shared(&d->args, ring, d->blocks);
-        if (m->info.major < v->oldest || bytes + sizeof(small_shared) + 768 > m->info.shared_bytes)
+    for (size_t i = 0; i < sizeof variants / sizeof variants[0]; i++) {
+        uint64_t bytes = plan_shared(&d->args, variants[i].slots * WARPS * RING_SLOT, d->blocks);
+        if (bytes + sizeof(small_shared) > m->info.shared_bytes)
             continue;
-        d->kernel = v->kernel;
-        d->args.pace = bnt_cuda_decode_pace;
-        d->threads = v->threads;
+        d->kernel = variants[i].kernel;
         d->shared_bytes = (uint32_t)bytes;
         return true;
     }
@@ -717,8 +678,8 @@ static cudaError_t allocate_vectors(struct bnt_cuda_decoder *d, const struct bnt
     decode_args *a = &d->args;
     const struct bnt_hyper *h = &s->model->hyper;
     a->qkv_size = a->v_at + bnt_pad_rows(bnt_kv_size(h));
-    a->part_size = bnt_cuda_pad(
-        a->n_kv_heads * a->subgroups * a->splits * (HEADS * a->dim + 2 * HEADS), 4);
+    a->part_size =
+        bnt_cuda_pad(a->n_kv_heads * a->subgroups * a->splits * (HEADS * a->dim + 2 * HEADS), 4);
     a->att_size = bnt_cuda_pad(a->q_size, 16);
     a->hidden_size = bnt_pad_rows(a->hidden);
     a->ffn_size = bnt_pad_rows(a->ffn);
@@ -782,8 +743,8 @@ enum bnt_status bnt_cuda_decoder_open(const struct bnt_cuda_session *s,
         free(d);
         return BNT_OK;
     }
-    cudaError_t error = cudaFuncSetAttribute(
-        d->kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)d->shared_bytes);
+    cudaError_t error = cudaFuncSetAttribute(d->kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                             (int)d->shared_bytes);
     if (error == cudaSuccess)
         error = allocate_vectors(d, s);
     if (error == cudaSuccess)
@@ -814,26 +775,9 @@ cudaError_t bnt_cuda_decode(struct bnt_cuda_decoder *d, uint32_t token, uint32_t
     args.logits = logits;
     args.best = best;
     void *list[] = {&args};
-    cudaError_t error = cudaLaunchCooperativeKernel((const void *)d->kernel, dim3(d->blocks),
-                                                    dim3(d->threads), list, d->shared_bytes,
-                                                    d->stream);
+    cudaError_t error = cudaLaunchCooperativeKernel(
+        (const void *)d->kernel, dim3(d->blocks), dim3(THREADS), list, d->shared_bytes, d->stream);
     if (error == cudaSuccess)
         d->args.use += args.n_layers;
     return error;
 }
-
-#ifdef BNT_PROFILE
-#include <stdio.h>
-void bnt_cuda_profile(uint32_t blocks)
-{
-    static long long t[256 * 32];
-    cudaDeviceSynchronize();
-    cudaMemcpyFromSymbol(t, profile_total, sizeof t);
-    static const char *names[26] = {"", "", "", "publish", "q wait", "attend", "publish item", "attend end", "combine", "gather down", "gather att", "gather o", "gather ffn", "quantize", "mul qkv", "mul o", "mul ffn", "mul down", "final", "output", "choose", "gathers: poll"};
-    for (int k = 1; k < 26; k++) {
-        double sum = 0, lo = 1e18, hi = 0;
-        for (uint32_t b = 0; b < blocks; b++) { double v = (double)t[b * 32 + k]; sum += v; lo = v < lo ? v : lo; hi = v > hi ? v : hi; }
-        printf("  profile %-16s avg %9.0f min %9.0f max %9.0f cycles\n", names[k] ? names[k] : "", sum / blocks, lo, hi);
-    }
-}
-#endif

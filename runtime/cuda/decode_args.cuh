@@ -9,14 +9,13 @@
 enum {
     THREADS = 512,
     WARPS = THREADS / WARP,
-    PRODUCERS = 4, // warps beside them, where the bulk copy engine is used
     PIECE_BYTES = 2 * CHUNK_BYTES,
     PIECE_COLS = 256,
-    HEADS = 4,                 // query heads that one attention item takes at most
-    POSITIONS = 256,           // positions in a tile of attention
+    HEADS = 4,       // query heads that one attention item takes at most
+    POSITIONS = 256, // positions in a tile of attention
     MAX_DIM = 256,
-    AT_ONCE = 4, // 16-byte pieces of a vector that a thread awaits together
-    SCALES = 7,  // of a layer's matrices
+    AT_ONCE = 4,          // 16-byte pieces of a vector that a thread awaits together
+    SCALES = 7,           // of a layer's matrices
     SPIN_LIMIT = 1 << 24, // polls, some ten seconds: then something is broken
 };
 
@@ -29,14 +28,14 @@ struct segment_args {
     uint64_t layer_stride; // bytes
     uint64_t pair_offset;  // bytes from a gate tile to its up tile; 0 elsewhere
     uint32_t tile_bytes;
-    uint32_t pieces;  // in a tile, the last perhaps in part
-    uint32_t units;   // tiles, pairs of tiles or rows, dealt to the blocks
-    uint32_t shift;   // the block that gets the first of what does not divide evenly
+    uint32_t pieces; // in a tile, the last perhaps in part
+    uint32_t units;  // tiles, pairs of tiles or rows, dealt to the blocks
+    uint32_t shift;  // the block that gets the first of what does not divide evenly
 };
 
 struct decode_args {
     segment_args segments[SEGMENTS];
-    const float *norms;     // of layer 0; the offsets of its weights and of a layer are in floats
+    const float *norms; // of layer 0; the offsets of its weights and of a layer are in floats
     uint64_t norm_stride;
     uint64_t attn_sub_norm, ffn_norm, ffn_sub_norm; // 0: none
     const float *final_norm;
@@ -44,19 +43,19 @@ struct decode_args {
     const void *embedding;
     const float *frequency; // (dim / 2)
     float *keys, *values;
-    float *logits;   // (vocab)
-    uint32_t *best;  // the likeliest token
+    float *logits;                  // (vocab)
+    uint32_t *best;                 // the likeliest token
     unsigned long long *block_best; // (blocks)
     unsigned *arrived;
     // Vectors on their way between blocks, two of each.
     uint32_t *qkv, *part, *att, *o, *activated, *down;
     uint32_t qkv_size, part_size, att_size, hidden_size, ffn_size; // in words, padded
-    uint64_t cache_layer; // elements
+    uint64_t cache_layer;                                          // elements
     uint32_t context, cache_row;
     uint32_t n_layers, hidden, q_size, ffn, vocab;
     uint32_t n_kv_heads, group, subgroups, dim, splits;
     uint32_t k_at, v_at; // where k and v begin in qkv
-    uint32_t relu2, wide, pace;
+    uint32_t relu2, wide;
     float eps;
     uint32_t token, position, use; // use: of the buffers in layer 0
     // Shared memory, in bytes from its start.
@@ -79,7 +78,8 @@ struct share {
     uint32_t tile, piece, count; // where a warp begins in a segment, and how many pieces it takes
 };
 
-struct __align__(16) small_shared {
+struct __align__(16) small_shared
+{
     share shares[SEGMENTS][WARPS];
     uint32_t first_tile[SEGMENTS], n_tiles[SEGMENTS];
     alignas(16) float2 totals[WARPS]; // sum of squares, largest
@@ -101,35 +101,5 @@ struct block {
     uint32_t warp, lane;
     chunk_lane at;
 };
-
-// A barrier of the warps that compute.
-static __device__ __forceinline__ void sync()
-{
-    asm volatile("bar.sync 1, %0;" ::"n"((int)THREADS) : "memory");
-}
-
-#ifdef BNT_PROFILE
-__device__ long long profile_total[256 * 32];
-__shared__ long long profile_at[33];
-#define PROFILE(k)                                                                                 \
-    do {                                                                                           \
-        if (threadIdx.x == 0) {                                                                    \
-            long long now = clock64();                                                             \
-            profile_at[k] += now - profile_at[32];                                                 \
-            profile_at[32] = now;                                                                  \
-        }                                                                                          \
-    } while (0)
-#define PROFILE_START()                                                                            \
-    if (threadIdx.x < 33)                                                                          \
-    profile_at[threadIdx.x] = threadIdx.x == 32 ? clock64() : 0
-#define PROFILE_END()                                                                              \
-    if (threadIdx.x == 0)                                                                          \
-        for (int i = 0; i < 32; i++)                                                               \
-    profile_total[blockIdx.x * 32 + i] = profile_at[i]
-#else
-#define PROFILE(k)
-#define PROFILE_START()
-#define PROFILE_END()
-#endif
 
 #endif

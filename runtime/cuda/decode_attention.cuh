@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Attention of one token within the decoding kernel: parts of the positions by different blocks, then
-// the parts put together.
+// Attention of one token within the decoding kernel: parts of the positions by different blocks,
+// then the parts put together.
 #ifndef BNT_RUNTIME_CUDA_DECODE_ATTENTION_CUH
 #define BNT_RUNTIME_CUDA_DECODE_ATTENTION_CUH
 
@@ -36,8 +36,8 @@ static __device__ attention_room find_room(const block &b)
 }
 
 // Rotated queries into shared memory; the new key and value into the cache.
-static __device__ void prepare_item(const block &b, const item &t, const uint32_t *qkv, uint32_t mark,
-                             const float *factor, float *keys, float *values)
+static __device__ void prepare_item(const block &b, const item &t, const uint32_t *qkv,
+                                    uint32_t mark, const float *factor, float *keys, float *values)
 {
     const decode_args &a = b.a;
     const uint32_t half = a.dim / 2, last = t.to == a.position + 1 && t.from < t.to;
@@ -66,7 +66,7 @@ static __device__ void prepare_item(const block &b, const item &t, const uint32_
             values[row + half + e] = v1;
         }
     }
-    sync();
+    __syncthreads();
 }
 
 static __device__ __forceinline__ float dot4(float4 a, float4 b, float sum)
@@ -92,11 +92,12 @@ static __device__ void score_positions(const block &b, const item &t, const floa
 #pragma unroll
             for (uint32_t h = 0; h < HEADS; h++) {
                 if (h < t.heads)
-                    sum[h] = dot4(
-                        k, *reinterpret_cast<const float4 *>(room.q + h * a.cache_row + c * 4),
-                        sum[h]);
+                    sum[h] =
+                        dot4(k, *reinterpret_cast<const float4 *>(room.q + h * a.cache_row + c * 4),
+                             sum[h]);
             }
         }
+        __syncwarp();
 #pragma unroll
         for (uint32_t h = 0; h < HEADS; h++) {
             for (int step = 1; step < 8; step *= 2)
@@ -105,7 +106,7 @@ static __device__ void score_positions(const block &b, const item &t, const floa
                 room.scores[h * POSITIONS + p] = sum[h];
         }
     }
-    sync();
+    __syncthreads();
 }
 
 // Scores become weights relative to the largest so far: a warp a head.
@@ -131,7 +132,7 @@ static __device__ void weigh_positions(const block &b, const item &t, uint32_t n
             b.small->head_sum[b.warp] = b.small->head_sum[b.warp] * rescale + sum;
         }
     }
-    sync();
+    __syncthreads();
 }
 
 struct value_sums {
@@ -140,7 +141,7 @@ struct value_sums {
 
 // A warp takes one head and every parts-th position; lane l the elements 4 l … 4 l + 3 of each 128.
 static __device__ void add_values(const block &b, const item &t, const float *values, uint32_t from,
-                           uint32_t n, value_sums &sums)
+                                  uint32_t n, value_sums &sums)
 {
     const decode_args &a = b.a;
     const uint32_t head = b.warp % t.heads, parts = WARPS / t.heads, part = b.warp / t.heads;
@@ -157,8 +158,7 @@ static __device__ void add_values(const block &b, const item &t, const float *va
             const float *value = values + ((size_t)t.kv * a.context + from) * a.cache_row + e;
 #pragma unroll 4
             for (uint32_t p = part; p < n; p += parts) {
-                const float4 v =
-                    *reinterpret_cast<const float4 *>(value + (size_t)p * a.cache_row);
+                const float4 v = *reinterpret_cast<const float4 *>(value + (size_t)p * a.cache_row);
                 s.x = fmaf(weights[p], v.x, s.x);
                 s.y = fmaf(weights[p], v.y, s.y);
                 s.z = fmaf(weights[p], v.z, s.z);
@@ -167,12 +167,12 @@ static __device__ void add_values(const block &b, const item &t, const float *va
             sums.v[j] = s;
         }
     }
-    sync();
+    __syncthreads();
 }
 
 // An item's result: sums of values (HEADS, dim), the largest scores, the sums of weights.
-static __device__ void publish_item(const block &b, const item &t, const value_sums &sums, uint32_t *to,
-                             uint32_t mark)
+static __device__ void publish_item(const block &b, const item &t, const value_sums &sums,
+                                    uint32_t *to, uint32_t mark)
 {
     const decode_args &a = b.a;
     float *room = find_room(b).sums;
@@ -181,11 +181,10 @@ static __device__ void publish_item(const block &b, const item &t, const value_s
         for (uint32_t j = 0; j < MAX_DIM / 128; j++) {
             const uint32_t e = j * 128 + b.lane * 4;
             if (e < a.dim)
-                *reinterpret_cast<float4 *>(room + (part * t.heads + head) * a.dim + e) =
-                    sums.v[j];
+                *reinterpret_cast<float4 *>(room + (part * t.heads + head) * a.dim + e) = sums.v[j];
         }
     }
-    sync();
+    __syncthreads();
     to += (size_t)t.index * (HEADS * a.dim + 2 * HEADS);
 #pragma unroll 1
     for (uint32_t i = threadIdx.x; i < HEADS * a.dim; i += THREADS) {
@@ -199,11 +198,11 @@ static __device__ void publish_item(const block &b, const item &t, const value_s
         publish_float(to + HEADS * a.dim + HEADS + threadIdx.x, b.small->head_sum[threadIdx.x],
                       mark);
     }
-    sync();
+    __syncthreads();
 }
 
 static __device__ void attend(const block &b, const uint32_t *qkv, uint32_t *part, uint32_t mark,
-                       const float *factor, uint32_t layer)
+                              const float *factor, uint32_t layer)
 {
     const decode_args &a = b.a;
     float *keys = a.keys + layer * a.cache_layer, *values = a.values + layer * a.cache_layer;
@@ -215,7 +214,6 @@ static __device__ void attend(const block &b, const uint32_t *qkv, uint32_t *par
             b.small->head_sum[threadIdx.x] = 0;
         }
         prepare_item(b, t, qkv, mark, factor, keys, values);
-    PROFILE(4);
         value_sums sums = {};
 #pragma unroll 1
         for (uint32_t from = t.from; from < t.to; from += POSITIONS) {
@@ -223,10 +221,8 @@ static __device__ void attend(const block &b, const uint32_t *qkv, uint32_t *par
             score_positions(b, t, keys, from, n);
             weigh_positions(b, t, n);
             add_values(b, t, values, from, n, sums);
-    PROFILE(5);
         }
         publish_item(b, t, sums, part, mark);
-    PROFILE(6);
     }
 }
 
@@ -298,9 +294,11 @@ static __device__ __forceinline__ void combine_piece(const block &b, const combi
             now[3] = to_float(got[0].z);
             now[4] = to_float(got[0].w);
         }
+        __syncwarp();
         const float new_max = fmaxf(max, warp_max(m));
         const float old = expf(max - new_max), factor = expf(m - new_max);
         max = new_max;
+        __syncwarp();
 #pragma unroll
         for (int j = 0; j < 5; j++)
             now[j] *= factor;

@@ -10,7 +10,8 @@ static __device__ __forceinline__ uint32_t mark_of(uint32_t use)
     return (use >> 1 & 1) ^ 1; // the buffers begin as zeros
 }
 
-static __device__ __forceinline__ uint32_t *buffer_of(uint32_t *buffers, uint32_t size, uint32_t use)
+static __device__ __forceinline__ uint32_t *buffer_of(uint32_t *buffers, uint32_t size,
+                                                      uint32_t use)
 {
     return buffers + (use & 1) * (size_t)size;
 }
@@ -63,7 +64,8 @@ static __device__ __forceinline__ void count_spin(int &spins)
 }
 
 // Awaits two words, or N pieces, together.
-static __device__ __forceinline__ uint2 await_words(const uint32_t *a, const uint32_t *b, uint32_t mark)
+static __device__ __forceinline__ uint2 await_words(const uint32_t *a, const uint32_t *b,
+                                                    uint32_t mark)
 {
     int spins = 0;
     uint2 v;
@@ -77,7 +79,7 @@ static __device__ __forceinline__ uint2 await_words(const uint32_t *a, const uin
 
 template <int N>
 static __device__ __forceinline__ void await(uint4 (&v)[N], const uint32_t *const (&from)[N],
-                                      uint32_t mark)
+                                             uint32_t mark)
 {
     int spins = 0;
     bool all;
@@ -95,7 +97,7 @@ static __device__ __forceinline__ void await(uint4 (&v)[N], const uint32_t *cons
 
 // Pieces first, first + THREADS, … of AT_ONCE, as far as they lie below count.
 static __device__ __forceinline__ void await_pieces(uint4 (&v)[AT_ONCE], const uint32_t *from,
-                                             uint32_t first, uint32_t count, uint32_t mark)
+                                                    uint32_t first, uint32_t count, uint32_t mark)
 {
     int spins = 0;
     uint32_t pending = 0;

@@ -11,8 +11,11 @@
 enum { WARP = 32 };
 static const unsigned FULL_WARP = 0xFFFFFFFFu;
 
+// Each brings the lanes of a warp together first: after a loop that they left at different times
+// they may still run apart, and a shuffle would then take its slow path.
 static __device__ __forceinline__ float warp_sum(float v)
 {
+    __syncwarp();
     for (int step = WARP / 2; step > 0; step /= 2)
         v += __shfl_xor_sync(FULL_WARP, v, step);
     return v;
@@ -20,6 +23,7 @@ static __device__ __forceinline__ float warp_sum(float v)
 
 static __device__ __forceinline__ float warp_max(float v)
 {
+    __syncwarp();
     for (int step = WARP / 2; step > 0; step /= 2)
         v = fmaxf(v, __shfl_xor_sync(FULL_WARP, v, step));
     return v;
@@ -27,6 +31,7 @@ static __device__ __forceinline__ float warp_max(float v)
 
 static __device__ __forceinline__ int warp_sum(int v)
 {
+    __syncwarp();
     return __reduce_add_sync(FULL_WARP, v);
 }
 
@@ -37,7 +42,7 @@ static __device__ __forceinline__ int quantize(float v, float s)
 }
 
 static __device__ __forceinline__ uint32_t pack_bytes(uint32_t a, uint32_t b, uint32_t c,
-                                                        uint32_t d)
+                                                      uint32_t d)
 {
     return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
 }

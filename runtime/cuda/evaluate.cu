@@ -65,7 +65,8 @@ static cudaError_t attention_block(struct bnt_cuda_session *s, uint32_t i, uint3
                                s->stream));
     TRY(multiply(s, &qkv, h->hidden_size, m));
     TRY(bnt_cuda_rope(s->q, s->k, s->v, s->frequency, &cache, heads, s->position, m, s->stream));
-    TRY(bnt_cuda_attention(s->att, s->q, &cache, heads, s->position, m, s->stream));
+    TRY((bnt_cuda_attention_has_tiles(heads) ? bnt_cuda_attention_tiles : bnt_cuda_attention)(
+        s->att, s->q, &cache, heads, s->position, m, s->stream));
     TRY(bnt_cuda_norm_quantize(&att, s->att, layer->attn_sub_norm, h->norm_eps, bnt_q_size(h), m,
                                s->stream));
     return multiply(s, &out, bnt_q_size(h), m);
@@ -125,7 +126,7 @@ static cudaError_t chunk(struct bnt_cuda_session *s, const uint32_t *tokens, uin
     const size_t vocab = s->model->hyper.vocab_size;
     TRY(forward(s, tokens, m));
     for (uint32_t t = 0; which == BNT_LOGITS_ALL && t < m; t += BNT_CUDA_OUTPUT_BATCH) {
-        uint32_t n = m - t < BNT_CUDA_OUTPUT_BATCH ? m - t : BNT_CUDA_OUTPUT_BATCH;
+        const uint32_t most = BNT_CUDA_OUTPUT_BATCH, n = m - t < most ? m - t : most;
         TRY(some_logits(s, t, n, logits + t * vocab));
     }
     if (which == BNT_LOGITS_LAST)

@@ -1,33 +1,36 @@
 // SPDX-License-Identifier: MIT
 // Ternary products of many tokens on int8 tensor cores, straight from the 2-bit words.
 //
-// A block computes 64 rows × 128 tokens with four warps of 32 × 64. Each step takes 64 columns. A
-// lane's share of the weights is one 16-byte piece of the layout as it lies: 4 rows × 16 columns,
-// which are the four A registers of two products each for two 16-row operands. The order of rows
-// within an operand, and of columns within a product, is free as long as the sums are put back where
-// they belong, so nothing is shuffled. Activations lie in shared memory as [token][64 columns]:
-// lane (g, t) takes the 16 bytes at token g, columns 16·t, which are its B registers of both products.
+// Each warp computes 64 rows × 64 tokens. Each step takes 64 columns. A lane's share of the weights
+// of 32 rows is one 16-byte piece of the layout as it lies: 4 rows × 16 columns, which are the four
+// A registers of two products each for two 16-row operands. The order of rows within an operand,
+// and of columns within a product, is free as long as the sums are put back where they belong, so
+// nothing is shuffled. Activations lie in shared memory as [token][64 columns]: lane (g, t) takes
+// the 16 bytes at token g, columns 16·t, which are its B registers of both products.
 #include "runtime/cuda/device.cuh"
 #include "runtime/cuda/ops.cuh"
 
 namespace
 {
 enum {
-    WARP_ROWS = 32,
+    WARP_ROWS = 64,
     WARP_TOKENS = 64,
-    ROW_WARPS = 2,
-    TOKEN_WARPS = 2,
-    THREADS = ROW_WARPS * TOKEN_WARPS * WARP,
-    ROWS = ROW_WARPS * WARP_ROWS,
-    TOKENS = TOKEN_WARPS * WARP_TOKENS,
+    RUNS = WARP_ROWS / 32, // of 32 rows
     COLS = 64,
     STAGES = 4,
     GROUPS = WARP_TOKENS / 8, // of eight tokens, the width of a tensor-core product
 };
 
-struct stage {
-    uint4 weights[ROW_WARPS][WARP]; // what each lane of the warps of one row takes
-    uint4 x[TOKENS][COLS / 16];
+template <int ROW_WARPS, int TOKEN_WARPS> struct shape {
+    enum {
+        THREADS = ROW_WARPS * TOKEN_WARPS * WARP,
+        ROWS = ROW_WARPS * WARP_ROWS,
+        TOKENS = TOKEN_WARPS * WARP_TOKENS,
+    };
+    struct stage {
+        uint4 weights[ROW_WARPS][RUNS][WARP]; // what each lane of the warps of one row takes
+        uint4 x[TOKENS][COLS / 16];
+    };
 };
 
 struct place {
@@ -35,28 +38,32 @@ struct place {
     uint32_t row_warp, token_warp;
 };
 
-__device__ place find_place()
+// The tile of a run of 32 rows in which the lane's rows are.
+template <class Shape> __device__ uint32_t find_tile(const place &at, uint32_t run)
 {
-    uint32_t lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    return {lane / 4, lane % 4, warp % ROW_WARPS, warp / ROW_WARPS};
+    return blockIdx.y * (Shape::ROWS / 16) + (at.row_warp * RUNS + run) * 2 + at.g / 4;
 }
 
 // Copies step s of weights (by the warps of the first tokens) and activations.
-__device__ void load(stage *to, const bnt_cuda_product &product, const bnt_cuda_quantized &x,
-                     uint32_t m, uint32_t s, const place &at)
+template <class Shape>
+__device__ __forceinline__ void load(typename Shape::stage *to, const bnt_cuda_product &product,
+                                     const bnt_cuda_quantized &x, uint32_t m, uint32_t s,
+                                     const place &at)
 {
     if (at.token_warp == 0) {
-        uint32_t tile = blockIdx.y * (ROWS / 16) + at.row_warp * 2 + at.g / 4;
-        uint32_t block = s * 2 + at.t / 2;
-        uint32_t piece = at.g % 4 / 2 * 4 + at.t % 2 * 2 + at.g % 2;
-        bool valid = tile < product.n_tiles && block < product.n_blocks;
-        size_t from = valid ? ((size_t)tile * product.n_blocks + block) * 8 + piece : 0;
-        copy_async(&to->weights[at.row_warp][at.g * 4 + at.t],
-                   reinterpret_cast<const uint4 *>(product.blocks) + from, valid);
+#pragma unroll
+        for (uint32_t run = 0; run < RUNS; run++) {
+            uint32_t tile = find_tile<Shape>(at, run), block = s * 2 + at.t / 2;
+            uint32_t piece = at.g % 4 / 2 * 4 + at.t % 2 * 2 + at.g % 2;
+            bool valid = tile < product.n_tiles && block < product.n_blocks;
+            size_t from = valid ? ((size_t)tile * product.n_blocks + block) * 8 + piece : 0;
+            copy_async(&to->weights[at.row_warp][run][at.g * 4 + at.t],
+                       reinterpret_cast<const uint4 *>(product.blocks) + from, valid);
+        }
     }
 #pragma unroll
-    for (uint32_t i = threadIdx.x; i < TOKENS * (COLS / 16); i += THREADS) {
-        uint32_t token = blockIdx.x * TOKENS + i / (COLS / 16);
+    for (uint32_t i = threadIdx.x; i < Shape::TOKENS * (COLS / 16); i += Shape::THREADS) {
+        uint32_t token = blockIdx.x * Shape::TOKENS + i / (COLS / 16);
         bool valid = token < m;
         size_t from = (size_t)(valid ? token : 0) * x.stride + s * COLS + i % (COLS / 16) * 16;
         copy_async(&to->x[i / (COLS / 16)][i % (COLS / 16)], x.x + from, valid);
@@ -64,23 +71,28 @@ __device__ void load(stage *to, const bnt_cuda_product &product, const bnt_cuda_
 }
 
 // One step of a warp: sums[o][j] are the 16 × 8 sums of row operand o and token group j.
-__device__ void multiply(int (&sums)[2][GROUPS][4], const stage *from, const place &at)
+template <class Stage>
+__device__ __forceinline__ void multiply(int (&sums)[2 * RUNS][GROUPS][4], const Stage *from,
+                                         const place &at)
 {
     const uint32_t mask = 0x03030303;
-    uint4 w = from->weights[at.row_warp][at.g * 4 + at.t];
-    uint32_t code[2][2][4]; // operand, word, columns 4i … 4i + 3
+    uint32_t code[2 * RUNS][2][4]; // operand, word, columns 4i … 4i + 3
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        code[0][0][i] = w.x >> 2 * i & mask;
-        code[0][1][i] = w.y >> 2 * i & mask;
-        code[1][0][i] = w.z >> 2 * i & mask;
-        code[1][1][i] = w.w >> 2 * i & mask;
+    for (int run = 0; run < RUNS; run++) {
+        uint4 w = from->weights[at.row_warp][run][at.g * 4 + at.t];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            code[2 * run][0][i] = w.x >> 2 * i & mask;
+            code[2 * run][1][i] = w.y >> 2 * i & mask;
+            code[2 * run + 1][0][i] = w.z >> 2 * i & mask;
+            code[2 * run + 1][1][i] = w.w >> 2 * i & mask;
+        }
     }
 #pragma unroll
     for (int j = 0; j < GROUPS; j++) {
         uint4 x = from->x[at.token_warp * WARP_TOKENS + j * 8 + at.g][at.t];
 #pragma unroll
-        for (int o = 0; o < 2; o++) {
+        for (int o = 0; o < 2 * RUNS; o++) {
             mma_codes(sums[o][j], code[o][0][0], code[o][1][0], code[o][0][1], code[o][1][1], x.x,
                       x.y);
             mma_codes(sums[o][j], code[o][0][2], code[o][1][2], code[o][0][3], code[o][1][3], x.z,
@@ -120,43 +132,59 @@ __device__ void store(const bnt_cuda_product &product, const bnt_cuda_quantized 
     }
 }
 
-__global__ void __launch_bounds__(THREADS, 3)
+template <int ROW_WARPS, int TOKEN_WARPS>
+__global__ void __launch_bounds__(ROW_WARPS *TOKEN_WARPS *WARP)
     gemm(const __grid_constant__ bnt_cuda_product product,
          const __grid_constant__ bnt_cuda_quantized x, uint32_t m, int32_t *sums_out)
 {
+    typedef shape<ROW_WARPS, TOKEN_WARPS> own;
     extern __shared__ uint4 shared[];
-    stage *stages = reinterpret_cast<stage *>(shared);
-    const place at = find_place();
+    typename own::stage *stages = reinterpret_cast<typename own::stage *>(shared);
+    const uint32_t lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const place at = {lane / 4, lane % 4, warp % ROW_WARPS, warp / ROW_WARPS};
     const uint32_t steps = (product.n_blocks + 1) / 2;
-    int sums[2][GROUPS][4] = {};
+    int sums[2 * RUNS][GROUPS][4] = {};
     for (uint32_t s = 0; s < STAGES - 1; s++) {
         if (s < steps)
-            load(&stages[s], product, x, m, s, at);
+            load<own>(&stages[s], product, x, m, s, at);
         copy_commit();
     }
     for (uint32_t s = 0; s < steps; s++) {
         copy_wait<STAGES - 2>();
         __syncthreads(); // step s has come, and the stage of step s − 1 is free
         if (s + STAGES - 1 < steps)
-            load(&stages[(s + STAGES - 1) % STAGES], product, x, m, s + STAGES - 1, at);
+            load<own>(&stages[(s + STAGES - 1) % STAGES], product, x, m, s + STAGES - 1, at);
         copy_commit();
         multiply(sums, &stages[s % STAGES], at);
     }
-    const uint32_t tile = blockIdx.y * (ROWS / 16) + at.row_warp * 2 + at.g / 4;
-    if (tile >= product.n_tiles)
-        return;
 #pragma unroll
-    for (int j = 0; j < GROUPS; j++) {
+    for (int run = 0; run < RUNS; run++) {
+        const uint32_t tile = find_tile<own>(at, run);
+        if (tile >= product.n_tiles)
+            break;
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
+        for (int j = 0; j < GROUPS * 2; j++) {
+            const int i = j % 2, (&a)[4] = sums[2 * run][j / 2], (&b)[4] = sums[2 * run + 1][j / 2];
             uint32_t token =
-                blockIdx.x * TOKENS + at.token_warp * WARP_TOKENS + j * 8 + at.t * 2 + i;
+                blockIdx.x * own::TOKENS + at.token_warp * WARP_TOKENS + j / 2 * 8 + at.t * 2 + i;
             if (token < m)
                 store(product, x, tile, at.g % 4 * 4, token,
-                      make_int4(sums[0][j][i], sums[0][j][2 + i], sums[1][j][i], sums[1][j][2 + i]),
-                      sums_out);
+                      make_int4(a[i], a[2 + i], b[i], b[2 + i]), sums_out);
         }
     }
+}
+
+template <int ROW_WARPS, int TOKEN_WARPS>
+cudaError_t launch(const bnt_cuda_product *product, const bnt_cuda_quantized *x, uint32_t m,
+                   int32_t *sums, cudaStream_t stream)
+{
+    typedef shape<ROW_WARPS, TOKEN_WARPS> own;
+    const size_t bytes = STAGES * sizeof(typename own::stage);
+    static_assert(STAGES * sizeof(typename own::stage) <= 48 << 10, "what any kernel may have");
+    dim3 grid((m + own::TOKENS - 1) / own::TOKENS,
+              (product->n_tiles + own::ROWS / 16 - 1) / (own::ROWS / 16));
+    gemm<ROW_WARPS, TOKEN_WARPS><<<grid, own::THREADS, bytes, stream>>>(*product, *x, m, sums);
+    return cudaGetLastError();
 }
 } // namespace
 
@@ -164,8 +192,8 @@ cudaError_t bnt_cuda_gemm(const struct bnt_cuda_product *product,
                           const struct bnt_cuda_quantized *x, uint32_t m, int32_t *sums,
                           cudaStream_t stream)
 {
-    static_assert(STAGES * sizeof(stage) <= 48 << 10, "no more shared memory than any kernel may");
-    dim3 grid((m + TOKENS - 1) / TOKENS, (product->n_tiles + ROWS / 16 - 1) / (ROWS / 16));
-    gemm<<<grid, THREADS, STAGES * sizeof(stage), stream>>>(*product, *x, m, sums);
-    return cudaGetLastError();
+    // Where there are rows enough to fill the GPU, blocks of more tokens read the weights less
+    // often.
+    return product->n_tiles >= 480 ? launch<2, 2>(product, x, m, sums, stream)
+                                   : launch<2, 1>(product, x, m, sums, stream);
 }

@@ -7,7 +7,7 @@
 
 namespace
 {
-enum { MAX_TILES = 64 };
+enum { WARPS = 16, THREADS = WARPS * WARP, AHEAD = 2, MAX_TILES = 64 };
 
 // Chunk c of the block's: its tile and its place in it.
 struct cursor {
@@ -34,13 +34,12 @@ __device__ __forceinline__ uint4 load_weights(const void *p, bool valid)
 }
 
 struct range {
-    const uint8_t *blocks; // of the block's first tile
+    const uint8_t *blocks;     // of the block's first tile
     uint32_t n_blocks, chunks; // of a tile
-    uint32_t count; // of the warp's chunks
+    uint32_t count;            // of the warp's chunks
 };
 
 // Loads up to AHEAD chunks from c on.
-template <int AHEAD>
 __device__ __forceinline__ void load_batch(uint4 (&w)[AHEAD], const range &r, cursor c,
                                            uint32_t left, const chunk_lane &at)
 {
@@ -53,10 +52,9 @@ __device__ __forceinline__ void load_batch(uint4 (&w)[AHEAD], const range &r, cu
     }
 }
 
-template <int AHEAD>
-__device__ __forceinline__ void multiply_batch(int *tiles, chunk_sums &sums, const uint4 (&w)[AHEAD],
-                                               const range &r, cursor &c, uint32_t left,
-                                               const int8_t *x, const chunk_lane &at)
+__device__ __forceinline__ void multiply_batch(int *tiles, chunk_sums &sums,
+                                               const uint4 (&w)[AHEAD], const range &r, cursor &c,
+                                               uint32_t left, const int8_t *x, const chunk_lane &at)
 {
     uint4 in[AHEAD];
     cursor ahead = c;
@@ -99,12 +97,10 @@ __device__ void store(const bnt_cuda_product &product, const bnt_cuda_quantized 
     part.out[r] = product.add ? part.out[r] + y : y;
 }
 
-template <int WARPS, int AHEAD>
-__global__ void __launch_bounds__(WARPS *WARP)
+__global__ void __launch_bounds__(THREADS)
     gemv(const __grid_constant__ bnt_cuda_product product,
          const __grid_constant__ bnt_cuda_quantized x, uint32_t tiles_per_block, int32_t *out)
 {
-    enum { THREADS = WARPS * WARP };
     __shared__ int tiles[MAX_TILES * TILE_ROWS];
     let_next_start();
     const chunk_lane at = find_chunk_lane();
@@ -136,40 +132,39 @@ __global__ void __launch_bounds__(WARPS *WARP)
         store(product, x, first + i / TILE_ROWS, i % TILE_ROWS, tiles[i] - 2 * x.sum[0], out);
 }
 
-
-template <int WARPS, int AHEAD>
-cudaError_t launch(const bnt_cuda_product *product, const bnt_cuda_quantized *x, uint32_t tiles,
-                   int32_t *sums, cudaStream_t stream)
+// Tiles a block: two blocks a multiprocessor, which leaves room for those of the next kernel; or up
+// to two and a half of one tile each. And several chunks for each warp, where rows are short.
+uint32_t choose_tiles(uint32_t n_tiles, uint32_t chunks, uint32_t processors)
 {
+    uint32_t tiles =
+        n_tiles <= processors * 5 / 2 ? 1 : (n_tiles + 2 * processors - 1) / (2 * processors);
+    while (tiles < MAX_TILES && tiles * chunks < WARPS)
+        tiles++;
+    return tiles < MAX_TILES ? tiles : (uint32_t)MAX_TILES;
+}
+} // namespace
+
+cudaError_t bnt_cuda_gemv(const struct bnt_cuda_product *product,
+                          const struct bnt_cuda_quantized *x, int32_t *sums, cudaStream_t stream)
+{
+    int device = 0, processors = 1, major = 0;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess)
+        error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+    if (error == cudaSuccess)
+        error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    if (error != cudaSuccess)
+        return error;
+    const uint32_t chunks = (product->n_blocks + CHUNK_BLOCKS - 1) / CHUNK_BLOCKS;
+    const uint32_t tiles = choose_tiles(product->n_tiles, chunks, (uint32_t)processors);
     cudaLaunchAttribute early = {};
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     early.val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3((product->n_tiles + tiles - 1) / tiles);
-    config.blockDim = dim3(WARPS * WARP);
+    config.blockDim = dim3(THREADS);
     config.stream = stream;
     config.attrs = &early;
-    config.numAttrs = 1;
-    return cudaLaunchKernelEx(&config, gemv<WARPS, AHEAD>, *product, *x, tiles, sums);
-}
-} // namespace
-
-int bnt_cuda_gemv_tiles = 0, bnt_cuda_gemv_warps = 8, bnt_cuda_gemv_ahead = 4;
-cudaError_t bnt_cuda_gemv(const struct bnt_cuda_product *product,
-                          const struct bnt_cuda_quantized *x, int32_t *sums, cudaStream_t stream)
-{
-    uint32_t chunks = (product->n_blocks + CHUNK_BLOCKS - 1) / CHUNK_BLOCKS;
-    uint32_t tiles = bnt_cuda_gemv_tiles;
-    if (!tiles) {
-        tiles = (product->n_tiles + 4 * 132 - 1) / (4 * 132);
-        while (tiles < MAX_TILES && tiles * chunks < 16)
-            tiles++;
-        if (tiles > MAX_TILES)
-            tiles = MAX_TILES;
-    }
-#define C(w, a)                                                                                    \
-    if (bnt_cuda_gemv_warps == w && bnt_cuda_gemv_ahead == a)                                      \
-        return launch<w, a>(product, x, tiles, sums, stream);
-    C(4, 2) C(4, 4) C(4, 6) C(4, 8) C(8, 2) C(8, 4) C(8, 6) C(8, 8) C(16, 2) C(16, 4) C(16, 6)
-    return cudaErrorInvalidValue;
+    config.numAttrs = major >= 9;
+    return cudaLaunchKernelEx(&config, gemv, *product, *x, tiles, sums);
 }

@@ -47,10 +47,9 @@ static void bind(struct bnt_cuda_model *m, const struct bnt_view *view)
         bind_layer(&m->layers[i], m, view, (int32_t)i);
     m->final_norm = floats(m, view, BNT_FINAL_NORM, BNT_NO_LAYER);
     m->embedding = tensor(m, view, BNT_TOKEN_EMBEDDING, BNT_NO_LAYER);
-    m->output = m->hyper.flags & BNT_HYPER_TIED ? m->embedding
-                                                : tensor(m, view, BNT_OUTPUT, BNT_NO_LAYER);
-    m->output_int8 =
-        static_cast<const int8_t *>(tensor(m, view, BNT_OUTPUT_INT8, BNT_NO_LAYER));
+    m->output =
+        m->hyper.flags & BNT_HYPER_TIED ? m->embedding : tensor(m, view, BNT_OUTPUT, BNT_NO_LAYER);
+    m->output_int8 = static_cast<const int8_t *>(tensor(m, view, BNT_OUTPUT_INT8, BNT_NO_LAYER));
     m->output_int8_scale = floats(m, view, BNT_OUTPUT_INT8_SCALE, BNT_NO_LAYER);
     m->wide = m->hyper.flags & BNT_HYPER_F32_EMBEDDINGS;
 }
@@ -76,8 +75,7 @@ enum bnt_status bnt_cuda_model_open(const struct bnt_view *view, int device,
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     m->hyper = view->hyper;
     m->layers = static_cast<struct bnt_cuda_layer *>(calloc(m->hyper.n_layers, sizeof *m->layers));
-    enum bnt_status status =
-        m->layers ? BNT_OK : bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+    enum bnt_status status = m->layers ? BNT_OK : bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     if (status == BNT_OK)
         status = bnt_cuda_use(device, &m->device, &m->info, err);
     if (status == BNT_OK)

@@ -33,7 +33,7 @@ struct bnt_cuda_product {
     uint32_t n_blocks;      // K' / 32
     uint32_t n_parts;
     struct bnt_cuda_part parts[BNT_CUDA_MAX_PARTS]; // ascending by first_tile, from 0 on
-    bool add; // out += instead of out =: the residual
+    bool add;                                       // out += instead of out =: the residual
 };
 
 // Quantized activations of M tokens.
@@ -44,8 +44,8 @@ struct bnt_cuda_quantized {
     int32_t *sum;    // (M) sum of x
 };
 
-// Integer sums of one token: sums[r] = sum over k of (code(r, k) − 2) · x[k], the rows of all tiles.
-// Or, when sums is NULL, the products y = sum · γ / s into the parts. (gemv.cu)
+// Integer sums of one token: sums[r] = sum over k of (code(r, k) − 2) · x[k], the rows of all
+// tiles. Or, when sums is NULL, the products y = sum · γ / s into the parts. (gemv.cu)
 cudaError_t bnt_cuda_gemv(const struct bnt_cuda_product *product,
                           const struct bnt_cuda_quantized *x, int32_t *sums, cudaStream_t stream);
 
@@ -95,10 +95,10 @@ struct bnt_cuda_heads {
 };
 
 // Rotates q in place and k on its way into the cache; v goes there as it is. (rope.cu)
-cudaError_t bnt_cuda_rope(float *q,                // (M, n_heads * head_dim)
-                          const float *k,          // (M, n_kv_heads * head_dim)
-                          const float *v,          // (M, n_kv_heads * head_dim)
-                          const float *frequency,  // (head_dim / 2)
+cudaError_t bnt_cuda_rope(float *q,               // (M, n_heads * head_dim)
+                          const float *k,         // (M, n_kv_heads * head_dim)
+                          const float *v,         // (M, n_kv_heads * head_dim)
+                          const float *frequency, // (head_dim / 2)
                           const struct bnt_cuda_cache *cache, struct bnt_cuda_heads heads,
                           uint32_t position, // of the first token
                           uint32_t m, cudaStream_t stream);
@@ -108,6 +108,14 @@ cudaError_t bnt_cuda_attention(float *out,     // (M, n_heads * head_dim)
                                const float *q, // (M, n_heads * head_dim)
                                const struct bnt_cuda_cache *cache, struct bnt_cuda_heads heads,
                                uint32_t position, uint32_t m, cudaStream_t stream);
+
+// The same on tensor cores, for head_dim divisible by 4 and at most 128. (attention_tiles.cu)
+bool bnt_cuda_attention_has_tiles(struct bnt_cuda_heads heads);
+cudaError_t bnt_cuda_attention_tiles(float *out,     // (M, n_heads * head_dim)
+                                     const float *q, // (M, n_heads * head_dim)
+                                     const struct bnt_cuda_cache *cache,
+                                     struct bnt_cuda_heads heads, uint32_t position, uint32_t m,
+                                     cudaStream_t stream);
 
 // logits[t][r] = output[r] · x[t]. (output.cu)
 cudaError_t bnt_cuda_output(float *logits,      // (M, vocab)

@@ -5,7 +5,8 @@
 
 #include <stdint.h>
 
-// A number that is greater for the greater logit and, of equals, for the lower id. NaN is −infinity.
+// A number that is greater for the greater logit and, of equals, for the lower id. NaN is
+// −infinity.
 static __device__ __forceinline__ unsigned long long rank_of(float logit, uint32_t id)
 {
     float clean = isnan(logit) ? -INFINITY : logit + 0.0f; // −0 becomes 0

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Sampling on the device, by the rules of runtime/sample.c. Both cuts, top_k and top_p, keep what
 // ranks at or above some token, and ranks are distinct 64-bit numbers: the token is found digit by
-// digit, from histograms of how many (or how much probability) have each digit. Weights are integers,
-// multiples of 2^-40 of the largest, so that sums do not depend on their order. Every block has its
-// own run of ids; blocks meet at barriers.
+// digit, from histograms of how many (or how much probability) have each digit. Weights are
+// integers, multiples of 2^-40 of the largest, so that sums do not depend on their order. Every
+// block has its own run of ids; blocks meet at barriers.
 #include <math.h>
 #include <stdlib.h>
 
@@ -107,8 +107,8 @@ __device__ u64 find_best(chooser &c)
     return *(volatile u64 *)&c.a.room->best;
 }
 
-// Raises the threshold to the highest rank at which the tokens from it on amount to at least target:
-// their number, or their weight.
+// Raises the threshold to the highest rank at which the tokens from it on amount to at least
+// target: their number, or their weight.
 __device__ void raise_threshold(chooser &c, u64 target, bool by_weight)
 {
     __shared__ histogram h;
@@ -176,8 +176,8 @@ __device__ u64 kept_weight(const chooser &c)
     return block_sum(sum, c.partial);
 }
 
-// Every block learns the weights that all keep; returns their sum, and in before those of the blocks
-// before this one.
+// Every block learns the weights that all keep; returns their sum, and in before those of the
+// blocks before this one.
 __device__ u64 share_weights(chooser &c, u64 *before, u64 *mine)
 {
     *mine = kept_weight(c);
@@ -224,8 +224,14 @@ __device__ void walk(const chooser &c, u64 target, u64 before, u64 mine)
 __global__ void __launch_bounds__(THREADS) choose(const __grid_constant__ choose_args a)
 {
     __shared__ u64 partial[THREADS / WARP];
-    chooser c = {a, (uint32_t)((u64)a.vocab * blockIdx.x / gridDim.x),
-                 (uint32_t)((u64)a.vocab * (blockIdx.x + 1) / gridDim.x), 0, 0, 0, 0, partial};
+    chooser c = {a,
+                 (uint32_t)((u64)a.vocab * blockIdx.x / gridDim.x),
+                 (uint32_t)((u64)a.vocab * (blockIdx.x + 1) / gridDim.x),
+                 0,
+                 0,
+                 0,
+                 0,
+                 partial};
     const u64 best = find_best(c);
     c.max = logit_of(best) / a.temperature;
     if (!(a.temperature > 0) || !isfinite(logit_of(best)) || !isfinite(c.max)) {
@@ -256,7 +262,7 @@ enum bnt_status bnt_cuda_sampler_open(const struct bnt_cuda_session *session,
     if (!s)
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     const uint32_t processors = session->model->info.processors;
-    s->blocks = processors < MAX_BLOCKS ? processors : MAX_BLOCKS;
+    s->blocks = processors < MAX_BLOCKS ? processors : (uint32_t)MAX_BLOCKS;
     void *host = NULL, *device = NULL;
     cudaError_t error = cudaHostAlloc(&host, sizeof *s->choice, cudaHostAllocMapped);
     s->choice = static_cast<volatile struct bnt_cuda_choice *>(host);
@@ -283,8 +289,7 @@ void bnt_cuda_sampler_close(struct bnt_cuda_sampler *s)
 }
 
 cudaError_t bnt_cuda_choose(const struct bnt_cuda_sampler *s, const float *logits, uint32_t vocab,
-                            const struct bnt_sampling *sampling, double random,
-                            cudaStream_t stream)
+                            const struct bnt_sampling *sampling, double random, cudaStream_t stream)
 {
     choose_args args = {logits,
                         vocab,

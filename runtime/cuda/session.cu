@@ -45,7 +45,7 @@ static uint32_t choose_batch(const struct bnt_hyper *h)
                     2 * (size_t)bnt_kv_size(h) + 2 * (size_t)h->ffn_size;
     size_t bytes = floats * sizeof(float) + bnt_cuda_pad(widest_input(h), BNT_CUDA_CHUNK_COLS);
     size_t n = WORK_BYTES / bytes;
-    return n < 1 ? 1 : n > MAX_BATCH ? MAX_BATCH : (uint32_t)n;
+    return n < 1 ? 1 : n > MAX_BATCH ? (uint32_t)MAX_BATCH : (uint32_t)n;
 }
 
 template <class T> static cudaError_t allocate(T **to, size_t count)
@@ -150,8 +150,7 @@ static enum bnt_status prepare(struct bnt_cuda_session *s, struct bnt_error *err
 }
 
 enum bnt_status bnt_cuda_session_open(const struct bnt_cuda_model *model, uint32_t context,
-                                      bool full_output, struct bnt_cuda_session **session,
-                                      struct bnt_error *err)
+                                      struct bnt_cuda_session **session, struct bnt_error *err)
 {
     *session = NULL;
     if (context < 1 || context > model->hyper.max_context)
@@ -163,7 +162,6 @@ enum bnt_status bnt_cuda_session_open(const struct bnt_cuda_model *model, uint32
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     s->model = model;
     s->context = context;
-    s->full_output = full_output;
     s->batch = choose_batch(&model->hyper);
     s->cache_row = bnt_cuda_pad(model->hyper.head_dim, 4);
     enum bnt_status status = prepare(s, err);
@@ -181,10 +179,22 @@ void bnt_cuda_session_close(struct bnt_cuda_session *s)
         return;
     bnt_cuda_sampler_close(s->sampler);
     bnt_cuda_decoder_close(s->decoder);
-    void *const buffers[] = {s->keys, s->values, s->frequency, s->tokens, s->x,
-                             s->q,    s->k,      s->v,         s->att,    s->gate,
-                             s->up,   s->normed, s->logits,    s->quantized.x,
-                             s->quantized.scale, s->quantized.sum};
+    void *const buffers[] = {s->keys,
+                             s->values,
+                             s->frequency,
+                             s->tokens,
+                             s->x,
+                             s->q,
+                             s->k,
+                             s->v,
+                             s->att,
+                             s->gate,
+                             s->up,
+                             s->normed,
+                             s->logits,
+                             s->quantized.x,
+                             s->quantized.scale,
+                             s->quantized.sum};
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
         (void)cudaFree(buffers[i]);
     if (s->stream)

@@ -24,12 +24,12 @@ struct bnt_cuda_model {
     int device; // as CUDA counts
     struct bnt_cuda_device info;
     struct bnt_hyper hyper;
-    uint8_t *file; // the whole file
-    struct bnt_cuda_layer *layers; // (n_layers), in host memory
-    const float *final_norm;  // (hidden)
-    const void *embedding;    // (vocab, hidden) bf16, or f32 if wide
-    const void *output;       // (vocab, hidden) likewise
-    const int8_t *output_int8;     // (vocab, hidden), or NULL
+    uint8_t *file;                  // the whole file
+    struct bnt_cuda_layer *layers;  // (n_layers), in host memory
+    const float *final_norm;        // (hidden)
+    const void *embedding;          // (vocab, hidden) bf16, or f32 if wide
+    const void *output;             // (vocab, hidden) likewise
+    const int8_t *output_int8;      // (vocab, hidden), or NULL
     const float *output_int8_scale; // (vocab), or NULL
     bool wide;
 };
@@ -38,24 +38,23 @@ struct bnt_cuda_session {
     const struct bnt_cuda_model *model;
     cudaStream_t stream;
     uint32_t context, position;
-    bool full_output;   // the int8 copy is not used
     uint32_t batch;     // tokens that a chunk of a prompt has at most
     uint32_t cache_row; // head_dim rounded up
-    float *keys;   // (n_layers, n_kv_heads, context, cache_row)
-    float *values; // (n_layers, n_kv_heads, context, cache_row)
+    float *keys;        // (n_layers, n_kv_heads, context, cache_row)
+    float *values;      // (n_layers, n_kv_heads, context, cache_row)
     float *frequency;   // (head_dim / 2)
 
-    uint32_t *tokens; // (batch)
-    float *x;    // (batch, hidden)
-    float *q;    // (batch, n_heads * head_dim)
-    float *k, *v; // (batch, n_kv_heads * head_dim)
-    float *att;  // (batch, n_heads * head_dim)
-    float *gate, *up; // (batch, ffn)
+    uint32_t *tokens;                    // (batch)
+    float *x;                            // (batch, hidden)
+    float *q;                            // (batch, n_heads * head_dim)
+    float *k, *v;                        // (batch, n_kv_heads * head_dim)
+    float *att;                          // (batch, n_heads * head_dim)
+    float *gate, *up;                    // (batch, ffn)
     struct bnt_cuda_quantized quantized; // (batch, widest K')
-    float *normed; // (OUTPUT_BATCH, hidden)
-    float *logits; // (OUTPUT_BATCH, vocab)
-    bool has_logits; // row 0 of logits is that of the last token
-    struct bnt_cuda_decoder *decoder; // of one token at a time, or NULL where shapes do not fit
+    float *normed;                       // (OUTPUT_BATCH, hidden)
+    float *logits;                       // (OUTPUT_BATCH, vocab)
+    bool has_logits;                     // row 0 of logits is that of the last token
+    struct bnt_cuda_decoder *decoder;    // of one token at a time, or NULL where shapes do not fit
     struct bnt_cuda_sampler *sampler;
 };
 

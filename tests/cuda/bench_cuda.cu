@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// How fast the GPU is: the ternary products beside cuBLAS in bf16, and a whole model of the 2B-4T shape
-// with random weights.
+// How fast the GPU is: the ternary products beside cuBLAS in bf16, and a whole model of the 2B-4T
+// shape with random weights.
 #include <dlfcn.h>
 #include <math.h>
 #include <stdio.h>
@@ -158,7 +158,6 @@ static void cublas_product(const struct cublas &c, const void *w, const void *x,
 
 static const uint32_t shapes[][2] = {{2560, 2560}, {3840, 2560}, {13824, 2560}, {2560, 6912},
                                      {3200, 3200}, {4800, 3200}, {3200, 10240}, {20480, 3200}};
-extern int bnt_cuda_gemv_tiles, bnt_cuda_gemv_warps, bnt_cuda_gemv_ahead;
 
 struct operands {
     uint8_t *pool; // of pool_bytes, random codes
@@ -208,37 +207,6 @@ static double cublas_us(const struct cublas &c, const struct operands &o, uint32
     });
 }
 
-// All settings of the kernel, cold.
-static void tune_products(const struct operands &o)
-{
-    const int warps[] = {4, 8, 16}, ahead[] = {2, 4, 6, 8};
-    for (auto &s : shapes) {
-        struct best {
-            double us;
-            int w, a, t;
-        };
-        std::vector<best> all;
-        for (int w : warps)
-            for (int a : ahead)
-                for (int t = 1; t <= 6; t++) {
-                    if (w == 16 && a == 8)
-                        continue;
-                    bnt_cuda_gemv_warps = w;
-                    bnt_cuda_gemv_ahead = a;
-                    bnt_cuda_gemv_tiles = t;
-                    all.push_back({product_us(o, s[0], s[1], true), w, a, t});
-                }
-        std::sort(all.begin(), all.end(), [](const best &a, const best &b) { return a.us < b.us; });
-        printf("tune %5ux%-5u", s[0], s[1]);
-        for (int i = 0; i < 8; i++)
-            printf("  %.2f(w%d a%d t%d)", all[i].us, all[i].w, all[i].a, all[i].t);
-        printf("\n");
-    }
-    bnt_cuda_gemv_warps = 8;
-    bnt_cuda_gemv_ahead = 4;
-    bnt_cuda_gemv_tiles = 0;
-}
-
 static void bench_products(const struct operands &o)
 {
     struct cublas c = open_cublas();
@@ -249,7 +217,8 @@ static void bench_products(const struct operands &o)
         double bf_cold = cublas_us(c, o, s[0], s[1], true);
         double bf_warm = cublas_us(c, o, s[0], s[1], false);
         printf("%5ux%-5u %8.2f %8.2f %8.2f %8.2f %8.2f %8.2f %8.0f\n", s[0], s[1], cold, warm,
-               bf_cold, bf_warm, bf_cold / cold, bf_warm / warm, s[0] * (double)s[1] / 4 / cold / 1e3);
+               bf_cold, bf_warm, bf_cold / cold, bf_warm / warm,
+               s[0] * (double)s[1] / 4 / cold / 1e3);
     }
     const uint32_t layer[4][2] = {{3840, 2560}, {2560, 2560}, {13824, 2560}, {2560, 6912}};
     size_t at = 0;
@@ -260,8 +229,7 @@ static void bench_products(const struct operands &o)
     }
     double us = graph_us(20, 1, [&](int) {
         for (int i = 0; i < 120; i++) {
-            struct bnt_cuda_product p =
-                product_at(o, offsets[i], layer[i % 4][0], layer[i % 4][1]);
+            struct bnt_cuda_product p = product_at(o, offsets[i], layer[i % 4][0], layer[i % 4][1]);
             struct bnt_cuda_quantized x = o.x;
             x.stride = bnt_cuda_pad(layer[i % 4][1], 128);
             check(bnt_cuda_gemv(&p, &x, NULL, stream));
@@ -279,7 +247,8 @@ static void bench_gemm(const struct operands &o)
             p.parts[0].out_stride = s[0];
             struct bnt_cuda_quantized x = o.x;
             x.stride = bnt_cuda_pad(s[1], 128);
-            double us = graph_us(10, 10, [&](int) { check(bnt_cuda_gemm(&p, &x, m, NULL, stream)); });
+            double us =
+                graph_us(10, 10, [&](int) { check(bnt_cuda_gemm(&p, &x, m, NULL, stream)); });
             printf("gemm %5ux%-5u m %u: %.1f us, %.0f TOP/s\n", s[0], s[1], m, us,
                    2.0 * s[0] * s[1] * m / us / 1e6);
         }
@@ -312,7 +281,8 @@ static void fill_tensor(uint8_t *to, const struct bnt_tensor_place &p, uint64_t 
         for (uint64_t i = 0; i < p.size / 2; i++) {
             uint64_t z = next();
             float v = ((float)(z & 0xFFFF) + (float)(z >> 16 & 0xFFFF) + (float)(z >> 32 & 0xFFFF) +
-                       (float)(z >> 48) - 131070) / 40000 * 0.02f;
+                       (float)(z >> 48) - 131070) /
+                      40000 * 0.02f;
             uint32_t bits;
             memcpy(&bits, &v, 4);
             ((uint16_t *)to)[i] = (uint16_t)(bits >> 16);
@@ -406,10 +376,6 @@ static void make_model(struct synthetic *m, bool int8, unsigned threads)
     m->view.has_int8 = int8;
 }
 
-#ifdef BNT_PROFILE
-void bnt_cuda_profile(uint32_t blocks);
-#endif
-
 static double now_ms()
 {
     struct timespec t;
@@ -437,11 +403,8 @@ static double step_ms(struct bnt_cuda_session *s, const struct bnt_sampling &sam
     return median(ms);
 }
 
-extern int bnt_cuda_decode_force, bnt_cuda_decode_pace;
 static void bench_model(bool int8)
 {
-    bnt_cuda_decode_force = getenv("FORCE") ? atoi(getenv("FORCE")) : 0;
-    bnt_cuda_decode_pace = getenv("PACE") ? atoi(getenv("PACE")) : 2;
     struct synthetic m = {};
     struct bnt_error err = {};
     double from = now_ms();
@@ -457,13 +420,11 @@ static void bench_model(bool int8)
     check(bnt_cuda_session_open(model, 4096, &s, &err), err);
     check(cudaMemGetInfo(&free_after, &all));
     printf(", memory %.0f MB of which file %.0f, cache %.0f\n", (free_before - free_after) / 1e6,
-           m.view.size / 1e6, 4096.0 * 30 * 2 * 640 * 2 / 1e6);
-    if (s->decoder)
-        printf("decoder variant %d\n", bnt_cuda_decode_force);
+           m.view.size / 1e6, 4096.0 * 30 * 2 * 640 * 4 / 1e6);
     std::vector<uint32_t> prompt(4096);
     for (size_t i = 0; i < prompt.size(); i++)
         prompt[i] = (uint32_t)(i * 7919 % 128256);
-    if (!getenv("QUICK")) for (uint32_t n : {64u, 256u, 512u, 2048u}) {
+    for (uint32_t n : {64u, 256u, 512u, 2048u}) {
         std::vector<double> ms;
         for (int i = 0; i < 7; i++) {
             check(bnt_cuda_session_rewind(s, 0, &err), err);
@@ -485,24 +446,17 @@ static void bench_model(bool int8)
         double sampled = step_ms(s, nucleus, 25);
         check(bnt_cuda_session_rewind(s, n, &err), err);
         stream = s->stream;
-        for (int d : {0}) { (void)d;
-
-            double us = median_us(20, 1, [&] {
-                check(bnt_cuda_decode(s->decoder, 5, n, s->logits, &s->sampler->device_choice->token));
-            });
-(void)us;
-        }
-
-        double us = s->decoder ? median_us(20, 1, [&] {
-            check(bnt_cuda_decode(s->decoder, 5, n, s->logits, &s->sampler->device_choice->token));
-        }) : 0;
-#ifdef BNT_PROFILE
-        bnt_cuda_profile(s->model->info.processors);
-#endif
+        double us = s->decoder
+                        ? median_us(20, 1,
+                                    [&] {
+                                        check(bnt_cuda_decode(s->decoder, 5, n, s->logits,
+                                                              &s->sampler->device_choice->token));
+                                    })
+                        : 0;
         printf("context %u: kernel %.1f us; step, greedy %.3f ms, sampled %.3f ms\n", n, us, wall,
                sampled);
     }
-    if (!getenv("QUICK")) for (uint32_t in : {64u, 256u, 512u})
+    for (uint32_t in : {64u, 256u, 512u})
         for (uint32_t out : {16u, 32u, 64u}) {
             check(bnt_cuda_session_rewind(s, 0, &err), err);
             uint32_t token;
@@ -551,9 +505,8 @@ int main(int argc, char **argv)
     fill_codes<<<1, 256>>>((uint32_t *)o.x.scale, 1024, 3);
     fill_codes<<<1, 256>>>((uint32_t *)o.x.sum, 1024, 4);
     check(cudaDeviceSynchronize());
-    printf("read bandwidth %.0f GB/s\n", read_bandwidth(o.pool, o.pool_bytes, (uint32_t *)o.x.sum + 100));
-    if (wants("tune"))
-        tune_products(o);
+    printf("read bandwidth %.0f GB/s\n",
+           read_bandwidth(o.pool, o.pool_bytes, (uint32_t *)o.x.sum + 100));
     if (wants("gemv"))
         bench_products(o);
     if (wants("gemm"))
