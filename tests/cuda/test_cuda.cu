@@ -179,11 +179,13 @@ static bool open_pair(struct pair *p, const char *path)
 {
     struct bnt_error err = {};
     struct bnt_report report = {found, NULL, 0};
+    struct bnt_session_options options = {};
+    options.cache = BNT_CACHE_F32; // as on the GPU
     bool ok =
         bnt_map_open(&p->map, path, &err) == BNT_OK &&
         bnt_view_open(&p->view, p->map.data, p->map.size, &report) &&
         bnt_model_open(path, NULL, &p->model, &err) == BNT_OK &&
-        bnt_session_open(p->model, NULL, &p->session, &err) == BNT_OK &&
+        bnt_session_open(p->model, &options, &p->session, &err) == BNT_OK &&
         bnt_cuda_model_open(&p->view, 0, &p->cuda_model, &err) == BNT_OK &&
         bnt_cuda_session_open(p->cuda_model, p->view.hyper.max_context, &p->cuda, &err) == BNT_OK;
     if (!ok)
