@@ -124,10 +124,11 @@ static void part_of_read(void *context, unsigned part, unsigned parts)
 double bench_read(struct bnt_pool *pool, const void *bytes, size_t size)
 {
     struct read_job job = {.bytes = bytes};
+    const size_t chunks = size / CHUNK;
     double start = bench_now();
-    bnt_share_init(&job.lines, pool, size / CHUNK, 32);
+    bnt_share_init(&job.lines, pool, chunks, 32);
     bnt_pool_run(pool, part_of_read, &job);
-    return (double)(size / CHUNK * CHUNK) / (bench_now() - start) * 1e-9;
+    return (double)chunks * CHUNK / (bench_now() - start) * 1e-9;
 }
 
 // --- int8 multiply-adds ---

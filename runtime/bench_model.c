@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "formats/cli.h"
 #include "runtime/bench.h"
@@ -195,9 +196,9 @@ static uint64_t peak_memory(void)
     FILE *file = fopen("/proc/self/status", "r");
     char line[256];
     unsigned long long kilobytes = 0;
-    while (file && fgets(line, sizeof line, file)) {
-        if (sscanf(line, "VmHWM: %llu kB", &kilobytes) == 1)
-            break;
+    while (file && kilobytes == 0 && fgets(line, sizeof line, file)) {
+        if (strncmp(line, "VmHWM:", 6) == 0)
+            kilobytes = strtoull(line + 6, NULL, 10);
     }
     if (file)
         (void)fclose(file);

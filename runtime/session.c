@@ -3,12 +3,12 @@
 #include "runtime/session.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "runtime/cuda/cuda.h"
+#include "runtime/rope.h"
 
 enum { ALIGNMENT = 64 };
 
@@ -86,31 +86,6 @@ static bool allocate_work(struct bnt_session *s)
            s->candidates && s->x_16 && s->best_bounds;
 }
 
-// Llama 3's stretching of long wavelengths (bnt.md section 10).
-static double scale_frequency(const struct bnt_hyper *h, double f)
-{
-    if (h->rope_scaling != BNT_ROPE_LLAMA3)
-        return f;
-    const double pi = 3.14159265358979323846;
-    double wavelength = 2 * pi / f;
-    double original = h->rope_original_context;
-    double low = (double)h->rope_low_freq_factor, high = (double)h->rope_high_freq_factor,
-           factor = (double)h->rope_factor;
-    if (wavelength < original / high)
-        return f;
-    if (wavelength > original / low)
-        return f / factor;
-    double t = (original / wavelength - low) / (high - low);
-    return ((1 - t) / factor + t) * f;
-}
-
-static void fill_frequencies(struct bnt_session *s)
-{
-    const struct bnt_hyper *h = &s->model->hyper;
-    for (uint32_t i = 0; i < h->head_dim / 2; i++)
-        s->frequency[i] = (float)scale_frequency(h, pow(h->rope_theta, -2.0 * i / h->head_dim));
-}
-
 bool bnt_device_from_name(const char *name, enum bnt_device *device)
 {
     static const char *const names[] = {
@@ -160,7 +135,7 @@ static enum bnt_status open_on_cpu(struct bnt_session *s, unsigned threads, stru
     s->pool = bnt_pool_open(threads ? threads : processors());
     if (!s->pool || !allocate_cache(s) || !allocate_work(s))
         return out_of_memory(s, err);
-    fill_frequencies(s);
+    bnt_rope_frequencies(&s->model->hyper, s->frequency);
     return BNT_OK;
 }
 

@@ -62,7 +62,8 @@ static bool prepare(struct shortlist *list)
         float v = rintf(s->last[i] / step);
         s->x_16[i] = (int16_t)(v > 32767.0f ? 32767.0f : v < -32767.0f ? -32767.0f : v);
     }
-    double roundings = ((double)((n + BNT_LANES - 1) / BNT_LANES) + 5) * 0x1p-24;
+    const size_t steps = (n + BNT_LANES - 1) / BNT_LANES;
+    double roundings = ((double)steps + 5) * 0x1p-24;
     double gamma = roundings / (1 - roundings);
     list->step = (double)step;
     list->margin = (0.5 + 0x1p-16 + 127.01 * gamma) * sum + 127 * (double)n * 0.51 * list->step;

@@ -3,11 +3,13 @@
 #include "runtime/cuda/session.cuh"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 
 #include "runtime/cuda/decode.cuh"
 #include "runtime/cuda/sample.cuh"
+extern "C" {
+#include "runtime/rope.h"
+}
 
 enum { MAX_BATCH = 512, WORK_BYTES = 160 << 20 };
 
@@ -99,30 +101,11 @@ static cudaError_t allocate_work(struct bnt_cuda_session *s)
     return error;
 }
 
-// Llama 3's stretching of long wavelengths (bnt.md section 10).
-static double scale_frequency(const struct bnt_hyper *h, double f)
-{
-    if (h->rope_scaling != BNT_ROPE_LLAMA3)
-        return f;
-    const double pi = 3.14159265358979323846;
-    double wavelength = 2 * pi / f;
-    double original = h->rope_original_context;
-    double low = h->rope_low_freq_factor, high = h->rope_high_freq_factor;
-    double factor = h->rope_factor;
-    if (wavelength < original / high)
-        return f;
-    if (wavelength > original / low)
-        return f / factor;
-    double t = (original / wavelength - low) / (high - low);
-    return ((1 - t) / factor + t) * f;
-}
-
 static cudaError_t fill_frequencies(struct bnt_cuda_session *s)
 {
     const struct bnt_hyper *h = &s->model->hyper;
     float frequency[BNT_MAX_HEAD_DIM / 2];
-    for (uint32_t i = 0; i < h->head_dim / 2; i++)
-        frequency[i] = (float)scale_frequency(h, pow(h->rope_theta, -2.0 * i / h->head_dim));
+    bnt_rope_frequencies(h, frequency);
     return cudaMemcpy(s->frequency, frequency, h->head_dim / 2 * sizeof(float),
                       cudaMemcpyHostToDevice);
 }
