@@ -102,7 +102,7 @@ static void *work(void *argument)
             return NULL;
         // Read now: the caller may set it anew as soon as this step is done.
         size = pool->ahead_piece < AHEAD_MAX ? pool->ahead_piece : (size_t)AHEAD_MAX;
-        ahead = pool->ahead + worker->part * pool->ahead_piece;
+        ahead = size > 0 ? pool->ahead + worker->part * pool->ahead_piece : NULL;
         pool->body(pool->context, worker->part, pool->threads);
         end_step(pool);
     }
