@@ -4,6 +4,7 @@
 set -eu
 passed=0
 failed=0
+skipped=0
 for folder in "$@"; do
     # ctest's last words: "100% tests passed, 0 tests failed out of 24"
     # shellcheck disable=SC2046 # two numbers, to be split
@@ -12,8 +13,12 @@ for folder in "$@"; do
         echo "count.sh: $folder/ctest.log has no result" >&2
         exit 1
     fi
+    not_run=$(grep -c '[*]Skipped ' "$folder/ctest.log" || true)
     failed=$((failed + $1))
-    passed=$((passed + $2 - $1))
+    passed=$((passed + $2 - $1 - not_run))
+    skipped=$((skipped + not_run))
 done
-echo "$passed passed, $failed failed"
+words="$passed passed, $failed failed"
+[ "$skipped" -eq 0 ] || words="$words, $skipped skipped (no GPU)"
+echo "$words"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
