@@ -82,7 +82,8 @@ static void end_step(struct bnt_pool *pool)
 static void sleep_until_done(struct bnt_pool *pool)
 {
     (void)pthread_mutex_lock(&pool->lock);
-    atomic_store(&pool->waiting, true);
+    // An exchange, not a store: qemu lets a load overtake the store-release of ARM.
+    (void)atomic_exchange(&pool->waiting, true);
     while (atomic_load(&pool->running) != 0)
         (void)pthread_cond_wait(&pool->done, &pool->lock);
     atomic_store(&pool->waiting, false);
