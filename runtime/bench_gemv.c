@@ -136,16 +136,6 @@ static void print_json(const struct product *p, const struct result *results,
     json_decref(all);
 }
 
-static const struct bnt_kernels *find_kernels(const char *name)
-{
-    const struct bnt_kernels *kernels;
-    for (size_t i = 0; (kernels = bnt_kernels_get(i)) != NULL; i++) {
-        if (!name || strcmp(kernels->name, name) == 0)
-            return kernels;
-    }
-    return NULL;
-}
-
 // Arbitrary legal codes and activations.
 static void fill(struct product *p)
 {
@@ -159,17 +149,16 @@ static void fill(struct product *p)
 
 enum bnt_status bench_gemv(const struct bench_options *o, struct bnt_error *err)
 {
-    struct product p = {.kernels = find_kernels(o->kernel)};
+    struct product p = {0};
     struct bench_series read = {0}, int8 = {0};
     struct bnt_progress progress;
-    if (!p.kernels)
-        return bnt_fail(err, BNT_ERR_UNSUPPORTED,
-                        "kernel '%s' is unknown or not for this processor", o->kernel);
+    enum bnt_status status = bnt_kernels_find(o->kernel, &p.kernels, err);
+    if (status != BNT_OK)
+        return status;
     struct result *results = calloc(N_SHAPES, sizeof *results);
     p.pool = bnt_pool_open((unsigned)o->threads);
     p.weights = aligned_alloc(4096, WEIGHTS);
     p.x = aligned_alloc(64, (size_t)BNT_MAX_BATCH * STRIDE);
-    enum bnt_status status = BNT_OK;
     if (results && p.pool && p.weights && p.x) {
         fill(&p);
         bnt_progress_start(&progress, "measuring", o->rounds, "rounds", o->quiet);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Which kernels this processor and its operating system can run.
 #include <stdbool.h>
+#include <string.h>
 
 #include "runtime/bnt.h"
 #include "runtime/kernels.h"
@@ -70,6 +71,17 @@ const struct bnt_kernels *bnt_kernels_get(size_t i)
             return kernel_table[row].kernels;
     }
     return NULL;
+}
+
+enum bnt_status bnt_kernels_find(const char *name, const struct bnt_kernels **kernels,
+                                 struct bnt_error *err)
+{
+    for (size_t i = 0; (*kernels = bnt_kernels_get(i)) != NULL; i++) {
+        if (!name || strcmp((*kernels)->name, name) == 0)
+            return BNT_OK;
+    }
+    return bnt_fail(err, BNT_ERR_UNSUPPORTED, "kernel '%s' is unknown or not for this processor",
+                    name);
 }
 
 const char *bnt_kernel_name(size_t i)

@@ -2,18 +2,8 @@
 // AVX2 (with F16C, which every such processor has).
 #if defined(__x86_64__)
 
-#include <immintrin.h>
-
 #define KERNEL_TARGET __attribute__((target("avx2,f16c")))
-#define VECTOR_FLOATS 8
-#define SCORE_QUERIES 4
-#define MIX_QUERIES   2
-#define MIX_PARTS     4
-#define load_half(p)  ((vec)_mm256_cvtph_ps(_mm_loadu_si128((const void *)(p))))
-#define store_half(p, v)                                                                           \
-    _mm_storeu_si128((void *)(p), _mm256_cvtps_ph((__m256)(v), _MM_FROUND_TO_NEAREST_INT))
-#define load_widened(p) _mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)(p)))
-#include "runtime/kernel_float.h"
+#include "runtime/kernel_float8.h"
 
 // vpmaddubsw adds two products of a code (0 … 3) and an activation (−128 … 127): at most 2 · 3 ·
 // 128 = 768 in magnitude. A block adds eight of them to each 16-bit sum, so this many blocks may go

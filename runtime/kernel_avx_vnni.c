@@ -4,8 +4,6 @@
 // that more machines can test it.
 #if defined(__x86_64__)
 
-#include <immintrin.h>
-
 #if defined(BNT_EVEX)
 #define KERNEL_TARGET               __attribute__((target("avx2,f16c,avx512vl,avx512vnni")))
 #define add_products(sum, codes, x) _mm256_dpbusd_epi32(sum, codes, x)
@@ -18,14 +16,7 @@
 #define TABLE                       bnt_kernels_avx_vnni
 #endif
 
-#define VECTOR_FLOATS 8
-#define SCORE_QUERIES 4
-#define MIX_QUERIES   2
-#define MIX_PARTS     4
-#define load_half(p)  ((vec)_mm256_cvtph_ps(_mm_loadu_si128((const void *)(p))))
-#define store_half(p, v)                                                                           \
-    _mm_storeu_si128((void *)(p), _mm256_cvtps_ph((__m256)(v), _MM_FROUND_TO_NEAREST_INT))
-#include "runtime/kernel_float.h"
+#include "runtime/kernel_float8.h"
 
 enum { BLOCKS_AT_ONCE = 32768 }; // all that there can be: K' <= 2^20
 _Static_assert((int64_t)BLOCKS_AT_ONCE * 32 * 3 * 128 <= INT32_MAX, "32-bit sums cannot overflow");

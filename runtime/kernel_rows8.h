@@ -111,7 +111,6 @@ KERNEL_INLINE int64_t int8_row(const int8_t *row, size_t n, const int16_t *x)
         size_t end = n - k < COLUMNS_AT_ONCE ? n : k + COLUMNS_AT_ONCE;
         __m256i even = _mm256_setzero_si256(), odd = even;
         for (; k + 32 <= end; k += 32) {
-
             even = _mm256_add_epi32(even, sixteen_products(row + k, x + k));
             odd = _mm256_add_epi32(odd, sixteen_products(row + k + 16, x + k + 16));
         }

@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "formats/status.h"
+
 // A float sum "by lanes" over n products adds element i, rounded, to accumulator i mod 16, as if n
 // were padded with zeros to a multiple of 16; then accumulators j and j + 8 are added, j and j + 4,
 // j and j + 2, j and j + 1. Nowhere is a multiply-add fused.
@@ -118,5 +120,9 @@ extern const struct bnt_kernels bnt_kernels_neon_dot;
 
 // The i-th set that this processor can run, best first; NULL past the last.
 const struct bnt_kernels *bnt_kernels_get(size_t i);
+
+// The set of that name, or the best for NULL. BNT_ERR_UNSUPPORTED: there is none of that name here.
+enum bnt_status bnt_kernels_find(const char *name, const struct bnt_kernels **kernels,
+                                 struct bnt_error *err);
 
 #endif

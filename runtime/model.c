@@ -96,19 +96,6 @@ static enum bnt_status bind(struct bnt_model *m, struct bnt_error *err)
     return m->has_tokenizer ? bnt_tokenizer_bind(m, err) : BNT_OK;
 }
 
-static enum bnt_status choose_kernels(struct bnt_model *m, const char *name, struct bnt_error *err)
-{
-    const struct bnt_kernels *kernels;
-    for (size_t i = 0; (kernels = bnt_kernels_get(i)) != NULL; i++) {
-        if (!name || strcmp(kernels->name, name) == 0) {
-            m->kernels = kernels;
-            return BNT_OK;
-        }
-    }
-    return bnt_fail(err, BNT_ERR_UNSUPPORTED, "kernel '%s' is unknown or not for this processor",
-                    name);
-}
-
 static void describe(struct bnt_model *m)
 {
     const struct bnt_hyper *h = &m->hyper;
@@ -142,8 +129,8 @@ enum bnt_status bnt_model_open(const char *path, const char *kernel, struct bnt_
     if (!m)
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     m->upload = bnt_upload_new();
-    enum bnt_status status =
-        m->upload ? choose_kernels(m, kernel, err) : bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+    enum bnt_status status = m->upload ? bnt_kernels_find(kernel, &m->kernels, err)
+                                       : bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     if (status == BNT_OK) {
         status = bnt_map_open(&m->map, path, err);
         if (status == BNT_OK) {

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "runtime/exp.h"
+#include "runtime/random.h"
 #include "runtime/session.h"
 
 static float clean(float logit)
@@ -41,15 +42,6 @@ static void sort(struct bnt_candidate *c, size_t n,
         }
         c[at] = v;
     }
-}
-
-// splitmix64: a number in [0, 1).
-static double random_number(uint64_t *state)
-{
-    uint64_t z = *state += 0x9E3779B97F4A7C15;
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9;
-    z = (z ^ z >> 27) * 0x94D049BB133111EB;
-    return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
 }
 
 static double weight(float logit, float max)
@@ -121,7 +113,7 @@ static uint32_t choose(const struct bnt_candidate *c, size_t n, float max, uint6
     double sum = 0;
     for (size_t i = 0; i < n; i++)
         sum += weight(c[i].logit, max);
-    double left = random_number(state) * sum;
+    double left = bnt_random_number(state) * sum;
     for (size_t i = 0; i + 1 < n; i++) {
         left -= weight(c[i].logit, max);
         if (left < 0)
@@ -164,6 +156,16 @@ static size_t best_of(const struct bnt_candidate *c, size_t n)
     return best;
 }
 
+static uint32_t most_likely(const float *logits, uint32_t vocab)
+{
+    uint32_t best = 0;
+    for (uint32_t i = 1; i < vocab; i++) {
+        if (clean(logits[i]) > clean(logits[best]))
+            best = i;
+    }
+    return best;
+}
+
 static uint32_t sample_candidates(struct bnt_candidate *c, size_t n,
                                   const struct bnt_sampling *sampling, uint64_t *state)
 {
@@ -177,6 +179,8 @@ uint32_t bnt_sample(struct bnt_session *s, const float *logits, const struct bnt
                     uint64_t *state)
 {
     const uint32_t vocab = s->model->hyper.vocab_size;
+    if (!(sampling->temperature > 0))
+        return most_likely(logits, vocab); // no list for every token
     for (uint32_t i = 0; i < vocab; i++)
         s->candidates[i] = (struct bnt_candidate){.logit = logits[i], .id = i};
     return sample_candidates(s->candidates, vocab, sampling, state);

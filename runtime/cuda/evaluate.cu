@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The forward pass over a prompt, in chunks of tokens (bnt.md section 10).
-#include <inttypes.h>
-
 #include "runtime/cuda/session.cuh"
+
+#include "runtime/check.h"
 
 #define TRY(call)                                                                                  \
     do {                                                                                           \
@@ -137,19 +137,8 @@ static cudaError_t chunk(struct bnt_cuda_session *s, const uint32_t *tokens, uin
 enum bnt_status bnt_cuda_check_tokens(const struct bnt_cuda_session *s, const uint32_t *tokens,
                                       size_t count, struct bnt_error *err)
 {
-    if (count == 0)
-        return bnt_fail(err, BNT_ERR_ARGUMENT, "no tokens to evaluate");
-    if (count > s->context - s->position)
-        return bnt_fail(err, BNT_ERR_CONTEXT,
-                        "%zu tokens do not fit in the context: %" PRIu32 " of %" PRIu32 " are used",
-                        count, s->position, s->context);
-    for (size_t i = 0; i < count; i++) {
-        if (tokens[i] >= s->model->hyper.vocab_size)
-            return bnt_fail(err, BNT_ERR_ARGUMENT,
-                            "token %" PRIu32 " is not below the vocabulary's size %" PRIu32,
-                            tokens[i], s->model->hyper.vocab_size);
-    }
-    return BNT_OK;
+    return bnt_check_tokens(tokens, count, s->model->hyper.vocab_size, s->position, s->context,
+                            err);
 }
 
 enum bnt_status bnt_cuda_evaluate(struct bnt_cuda_session *s, const uint32_t *tokens, size_t count,

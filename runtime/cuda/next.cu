@@ -2,15 +2,7 @@
 // A step of generation: a token in, the next one out.
 #include "runtime/cuda/decode.cuh"
 #include "runtime/cuda/sample.cuh"
-
-// splitmix64, as on the CPU: a number in [0, 1), and the state after it.
-static double random_number(uint64_t *state)
-{
-    uint64_t z = *state += 0x9E3779B97F4A7C15;
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9;
-    z = (z ^ z >> 27) * 0x94D049BB133111EB;
-    return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
-}
+#include "runtime/random.h"
 
 static bool is_greedy(const struct bnt_sampling *sampling)
 {
@@ -37,7 +29,7 @@ enum bnt_status bnt_cuda_sample(struct bnt_cuda_session *s, const struct bnt_sam
         return bnt_fail(err, BNT_ERR_ARGUMENT, "there are no logits to choose from");
     cudaError_t error = cudaSetDevice(s->model->device);
     uint64_t after = *state;
-    double random = random_number(&after);
+    double random = bnt_random_number(&after);
     if (error == cudaSuccess)
         error = bnt_cuda_choose(s->sampler, s->logits, s->model->hyper.vocab_size, sampling, random,
                                 s->stream);
