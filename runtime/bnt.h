@@ -178,8 +178,8 @@ struct bnt_session_options {
     uint32_t threads;     /* 1 … 256; 0: one for each processor that this process may use */
     enum bnt_cache cache; /* of the CPU; the GPU keeps floats */
     enum bnt_device device;
-    bool full_output; /* on the CPU: do not use the int8 copy of the output matrix, if the file has
-                         one: the same tokens, more memory traffic */
+    bool full_output; /* do not use the int8 copy of the output matrix, if the file has one: the
+                         same tokens, more memory traffic */
 };
 
 /*

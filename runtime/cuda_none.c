@@ -41,10 +41,12 @@ void bnt_cuda_model_close(struct bnt_cuda_model *model)
 }
 
 enum bnt_status bnt_cuda_session_open(const struct bnt_cuda_model *model, uint32_t context,
-                                      struct bnt_cuda_session **session, struct bnt_error *err)
+                                      bool full_output, struct bnt_cuda_session **session,
+                                      struct bnt_error *err)
 {
     (void)model;
     (void)context;
+    (void)full_output;
     *session = NULL;
     return none(err);
 }

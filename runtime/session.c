@@ -144,7 +144,7 @@ static enum bnt_status open_on_gpu(struct bnt_session *s, struct bnt_error *err)
     const struct bnt_cuda_model *cuda;
     enum bnt_status status = bnt_upload_get(s->model, &cuda, err);
     if (status == BNT_OK)
-        status = bnt_cuda_session_open(cuda, s->context, &s->cuda, err);
+        status = bnt_cuda_session_open(cuda, s->context, s->full_output, &s->cuda, err);
     if (status == BNT_OK)
         s->candidates = allocate(s->model->hyper.vocab_size, sizeof s->candidates[0]);
     return status == BNT_OK && !s->candidates ? out_of_memory(s, err) : status;

@@ -62,9 +62,11 @@ struct bnt_cuda_session;
 
 // A place in a text. context: tokens to have room for, 1 …
 // the model's max_context. Takes context * n_layers * 2 * n_kv_heads * up(head_dim, 4) * 4 bytes of
-// device memory for the keys and values, and below 256 MB to work in.
+// device memory for the keys and values, and below 256 MB to work in. full_output: an int8 copy of
+// the output matrix in the file is not used.
 enum bnt_status bnt_cuda_session_open(const struct bnt_cuda_model *model, uint32_t context,
-                                      struct bnt_cuda_session **session, struct bnt_error *err);
+                                      bool full_output, struct bnt_cuda_session **session,
+                                      struct bnt_error *err);
 void bnt_cuda_session_close(struct bnt_cuda_session *session);
 
 // The name of its device, valid as long as the model.
@@ -84,15 +86,17 @@ enum bnt_status bnt_cuda_evaluate(struct bnt_cuda_session *session, const uint32
                                   size_t count, enum bnt_logits which, float *logits,
                                   struct bnt_error *err);
 
-// Chooses a token from the last logits that an evaluation with LAST or a step left on the device,
-// as bnt_sample does. *state is the generator's, set to the seed before the first call.
+// Chooses a token from the last logits that an evaluation with LAST, or a step that did not go by
+// way of the int8 copy, left on the device, as bnt_sample does. *state is the generator's, set to
+// the seed before the first call.
 enum bnt_status bnt_cuda_sample(struct bnt_cuda_session *session,
                                 const struct bnt_sampling *sampling, uint64_t *state,
                                 uint32_t *token, struct bnt_error *err);
 
 // Feeds one token and chooses the next: evaluate and sample in one go, with nothing but the ids
-// crossing between host and device. The output layer is always the exact one: an int8 copy in the
-// file is not used yet.
+// crossing between host and device. Where the file has an int8 copy of the output matrix, greedy
+// choices and those with a top_k of at most twice the multiprocessors find their candidates by way
+// of it: the choice is the same.
 enum bnt_status bnt_cuda_next(struct bnt_cuda_session *session, uint32_t token,
                               const struct bnt_sampling *sampling, uint64_t *state, uint32_t *next,
                               struct bnt_error *err);

@@ -19,112 +19,13 @@
 
 #include "runtime/cuda/decode.cuh"
 #include "runtime/cuda/decode_attention.cuh"
-#include "runtime/cuda/rank.cuh"
+#include "runtime/cuda/decode_input.cuh"
+#include "runtime/cuda/decode_output.cuh"
 #include "runtime/cuda/ring.cuh"
 
 namespace
 {
-// --- norm and quantization, by the whole block ---
-
-__device__ __forceinline__ float4 times(float4 a, float4 b)
-{
-    return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w);
-}
-
-__device__ __forceinline__ float squares(float4 v)
-{
-    return v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
-}
-
-__device__ __forceinline__ float largest(float4 v)
-{
-    return fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
-}
-
-// The four values of a piece: x += sum · factor, which stays, or floats as they are.
-__device__ __forceinline__ float4 value_of(uint4 w, float4 *x, float factor, bool is_sum)
-{
-    if (!is_sum)
-        return make_float4(to_float(w.x), to_float(w.y), to_float(w.z), to_float(w.w));
-    float4 v = *x;
-    v.x += to_sum(w.x) * factor;
-    v.y += to_sum(w.y) * factor;
-    v.z += to_sum(w.z) * factor;
-    v.w += to_sum(w.w) * factor;
-    *x = v;
-    return v;
-}
-
-struct totals {
-    float squares, max;
-};
-
-__device__ totals reduce_block(const block &b, float sum, float max)
-{
-    sum = warp_sum(sum);
-    // Numbers that are not negative order as their bits do.
-    max = __uint_as_float(__reduce_max_sync(FULL_WARP, __float_as_uint(max)));
-    if (b.lane == 0)
-        b.small->totals[b.warp] = make_float2(sum, max);
-    __syncthreads();
-    totals t = {0, 0};
-#pragma unroll
-    for (int i = 0; i < WARPS / 2; i++) {
-        float4 two = reinterpret_cast<const float4 *>(b.small->totals)[i];
-        t.squares += two.x + two.z;
-        t.max = fmaxf(t.max, fmaxf(two.y, two.w));
-    }
-    return t;
-}
-
-// A vector that is awaited.
-struct input {
-    const uint32_t *vector; // NULL: the values are those of x
-    uint32_t mark, n;
-    const float *norm; // (n), or NULL
-    bool is_sum;       // of a product, to be added to x
-    float factor;      // of the sums
-};
-
-// Awaits a vector, takes values from it and leaves them times the norm's weights in y.
-__device__ __forceinline__ totals gather(const block &b, const input &in)
-{
-    float sum = 0, max = 0;
-    const uint32_t pieces = in.n / 4;
-#pragma unroll 1
-    for (uint32_t base = b.warp * WARP; base < pieces; base += AT_ONCE * THREADS) {
-        const uint32_t first = base + b.lane; // a warp stays together, some lanes perhaps idle
-        float4 w[AT_ONCE];
-        uint4 v[AT_ONCE];
-#pragma unroll
-        for (uint32_t r = 0; r < AT_ONCE; r++) {
-            w[r] = make_float4(1, 1, 1, 1);
-            if (in.norm && first + r * THREADS < pieces)
-                w[r] = __ldg(reinterpret_cast<const float4 *>(in.norm) + first + r * THREADS);
-        }
-        if (in.vector)
-            await_pieces(v, in.vector, first, pieces, in.mark);
-        __syncwarp();
-#pragma unroll
-        for (uint32_t r = 0; r < AT_ONCE; r++) {
-            const uint32_t i = first + r * THREADS;
-            if (i >= pieces)
-                break;
-            float4 *x = reinterpret_cast<float4 *>(b.x) + i;
-            float4 value = in.vector ? value_of(v[r], x, in.factor, in.is_sum) : *x;
-            float4 scaled = times(w[r], value);
-            sum += squares(value);
-            max = fmaxf(max, largest(scaled));
-            reinterpret_cast<float4 *>(b.y)[i] = scaled;
-        }
-    }
-    return reduce_block(b, sum, max);
-}
-
-__device__ __forceinline__ float norm_factor(const decode_args &a, float sum, uint32_t n)
-{
-    return rsqrtf(sum * (1.0f / (float)n) + a.eps);
-}
+// --- quantization, by the whole block ---
 
 // Activations 4 i … 4 i + 3. Each second run of 128 lies with its halves exchanged, so that lanes
 // that read at the same place of two runs meet different banks.
@@ -237,113 +138,6 @@ __device__ __forceinline__ void publish_ffn(const block &b, uint32_t *to, uint32
         float up = (float)take_sum(b, at + TILE_ROWS, parity) * up_factor;
         publish_float(to + first + i,
                       (b.a.relu2 ? relu2(gate) : __fdividef(gate, 1.0f + expf(-gate))) * up, mark);
-    }
-}
-
-// --- the output layer ---
-
-// y as the lanes will read it: of each 512 bytes of a row a lane has 16, which are 4 or 8 values.
-__device__ void arrange_output(const block &b, float factor)
-{
-    const decode_args &a = b.a;
-    const uint32_t per_lane = a.wide ? 1 : 2; // float4
-    const uint32_t padded = a.segments[OUTPUT_ROWS].pieces * 2 * WARP * per_lane;
-    float4 *to = reinterpret_cast<float4 *>(b.y) + bnt_cuda_pad(a.hidden / 4, 4);
-#pragma unroll 1
-    for (uint32_t i = threadIdx.x; i < padded; i += THREADS) {
-        float4 v = make_float4(0, 0, 0, 0);
-        if (i < a.hidden / 4)
-            v = times(reinterpret_cast<const float4 *>(b.y)[i],
-                      make_float4(factor, factor, factor, factor));
-        uint32_t chunk = i / (WARP * per_lane), in = i % (WARP * per_lane);
-        to[chunk * WARP * per_lane + in % per_lane * WARP + in / per_lane] = v;
-    }
-    __syncthreads();
-}
-
-__device__ __forceinline__ float2 bf16_pair(uint32_t word)
-{
-    return make_float2(__uint_as_float(word << 16), __uint_as_float(word & 0xFFFF0000u));
-}
-
-__device__ __forceinline__ float dot_bf16(uint4 w, float4 x0, float4 x1, float sum)
-{
-    float2 a = bf16_pair(w.x), b = bf16_pair(w.y), c = bf16_pair(w.z), d = bf16_pair(w.w);
-    sum = fmaf(a.x, x0.x, fmaf(a.y, x0.y, fmaf(b.x, x0.z, fmaf(b.y, x0.w, sum))));
-    return fmaf(c.x, x1.x, fmaf(c.y, x1.y, fmaf(d.x, x1.z, fmaf(d.y, x1.w, sum))));
-}
-
-__device__ __forceinline__ float dot_f32(uint4 w, float4 x, float sum)
-{
-    return fmaf(__uint_as_float(w.x), x.x,
-                fmaf(__uint_as_float(w.y), x.y,
-                     fmaf(__uint_as_float(w.z), x.z, fmaf(__uint_as_float(w.w), x.w, sum))));
-}
-
-// 16 bytes of a row, the part-th 512 of it, times x.
-__device__ __forceinline__ float dot_part(const decode_args &a, uint4 w, const float4 *x,
-                                          uint32_t part, uint32_t lane, float sum)
-{
-    if (part * HALF_PIECE + lane * 16 >= a.segments[OUTPUT_ROWS].tile_bytes)
-        return sum;
-    if (a.wide)
-        return dot_f32(w, x[part * WARP + lane], sum);
-    return dot_bf16(w, x[part * 2 * WARP + lane], x[(part * 2 + 1) * WARP + lane], sum);
-}
-
-template <class Ring> __device__ unsigned long long output_rows(Ring &ring, const block &b)
-{
-    const decode_args &a = b.a;
-    const share &mine = b.small->shares[OUTPUT_ROWS][b.warp];
-    const uint32_t pieces = a.segments[OUTPUT_ROWS].pieces;
-    const float4 *x = reinterpret_cast<const float4 *>(b.y) + bnt_cuda_pad(a.hidden / 4, 4);
-    const lane_parts parts = row_parts(b.lane);
-    unsigned long long best = 0;
-    uint32_t row = mine.tile;
-    for (uint32_t left = mine.count; left > 0; left -= pieces, row++) {
-        float sum0 = 0, sum1 = 0;
-        for (uint32_t p = 0; p < pieces; p++) {
-            uint4 w[2];
-            ring.take(w, parts);
-            sum0 = dot_part(a, w[0], x, 2 * p, b.lane, sum0);
-            sum1 = dot_part(a, w[1], x, 2 * p + 1, b.lane, sum1);
-            ring.release();
-        }
-        const float sum = warp_sum(sum0 + sum1);
-        if (b.lane == 0)
-            a.logits[row] = sum;
-        best = max(best, rank_of(sum, row));
-    }
-    return best;
-}
-
-// The best of all blocks, by the last that comes.
-__device__ void choose_best(const block &b, unsigned long long best)
-{
-    const decode_args &a = b.a;
-    if (b.lane == 0)
-        b.small->best[b.warp] = best;
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < WARPS; i++)
-            best = max(best, b.small->best[i]);
-        a.block_best[blockIdx.x] = best;
-        __threadfence();
-        b.small->last = atomicAdd(a.arrived, 1) == gridDim.x - 1;
-    }
-    __syncthreads();
-    if (!b.small->last || b.warp > 0)
-        return;
-    __threadfence();
-    best = 0;
-#pragma unroll 1
-    for (uint32_t i = b.lane; i < gridDim.x; i += WARP)
-        best = max(best, *(volatile unsigned long long *)&a.block_best[i]);
-    for (int step = WARP / 2; step > 0; step /= 2)
-        best = max(best, __shfl_xor_sync(FULL_WARP, best, step));
-    if (b.lane == 0) {
-        *a.best = id_of(best);
-        *a.arrived = 0;
     }
 }
 
@@ -499,10 +293,7 @@ template <class Ring> __device__ void output_block(Ring &ring, const block &b, f
                       a.final_norm,
                       true,
                       down_factor};
-    const totals t = gather(b, in);
-    arrange_output(b, norm_factor(a, t.squares, a.hidden));
-    unsigned long long best = output_rows(ring, b);
-    choose_best(b, best);
+    output_layer(ring, b, in);
 }
 
 __device__ block find_block(const decode_args &a, uint8_t *shared, small_shared *small)
@@ -539,6 +330,7 @@ struct bnt_cuda_decoder {
     decode_args args;
     void (*kernel)(decode_args);
     uint32_t blocks, shared_bytes;
+    segment_args output, output_int8; // the latter all zero where it is not to be used
     cudaStream_t stream;
     void *memory; // all buffers between blocks
     float *scales;
@@ -562,6 +354,16 @@ static segment_args ternary_segment(const struct bnt_cuda_model *m, const bnt_cu
     return g;
 }
 
+static segment_args output_segment(const void *rows, uint32_t row_bytes, uint32_t vocab)
+{
+    segment_args g = {};
+    g.base = static_cast<const uint8_t *>(rows);
+    g.tile_bytes = row_bytes;
+    g.pieces = (row_bytes + PIECE_BYTES - 1) / PIECE_BYTES;
+    g.units = vocab;
+    return g;
+}
+
 static void plan_segments(decode_args *a, const struct bnt_cuda_model *m, uint32_t blocks)
 {
     const struct bnt_hyper *h = &m->hyper;
@@ -572,10 +374,8 @@ static void plan_segments(decode_args *a, const struct bnt_cuda_model *m, uint32
     g[FFN_ROWS] = ternary_segment(m, &l->gate, tiles(l->gate.rows));
     g[FFN_ROWS].pair_offset = (uint64_t)tiles(l->gate.rows) * g[FFN_ROWS].tile_bytes;
     g[DOWN_ROWS] = ternary_segment(m, &l->down, tiles(l->down.rows));
-    g[OUTPUT_ROWS].base = static_cast<const uint8_t *>(m->output);
-    g[OUTPUT_ROWS].tile_bytes = h->hidden_size * (m->wide ? 4 : 2);
-    g[OUTPUT_ROWS].pieces = (g[OUTPUT_ROWS].tile_bytes + PIECE_BYTES - 1) / PIECE_BYTES;
-    g[OUTPUT_ROWS].units = h->vocab_size;
+    a->row_bytes = h->hidden_size * (m->wide ? 4 : 2);
+    g[OUTPUT_ROWS] = output_segment(m->output, a->row_bytes, h->vocab_size);
     uint32_t shift = 0; // those that get one more than others in one segment do not in the next
     for (int i = 0; i < SEGMENTS; i++) {
         g[i].shift = shift;
@@ -594,6 +394,8 @@ static void plan_model(decode_args *a, const struct bnt_cuda_session *s)
     a->ffn_norm = (uint64_t)(l[0].ffn_norm - a->norms);
     a->ffn_sub_norm = l[0].ffn_sub_norm ? (uint64_t)(l[0].ffn_sub_norm - a->norms) : 0;
     a->final_norm = m->final_norm;
+    a->matrix = static_cast<const uint8_t *>(m->output);
+    a->output_scale = m->output_int8_scale;
     a->embedding = m->embedding;
     a->frequency = s->frequency;
     a->keys = s->keys;
@@ -689,7 +491,7 @@ static cudaError_t allocate_vectors(struct bnt_cuda_decoder *d, const struct bnt
     size_t words = 0;
     for (size_t i = 0; i < 6; i++)
         words += 2 * (size_t)bnt_cuda_pad(sizes[i], 32);
-    size_t extra = d->blocks * sizeof(unsigned long long) + 256;
+    size_t extra = d->blocks * (sizeof(unsigned long long) + 2 * sizeof(uint32_t)) + 256;
     cudaError_t error = cudaMalloc(&d->memory, words * 4 + extra);
     if (error != cudaSuccess)
         return error;
@@ -700,6 +502,7 @@ static cudaError_t allocate_vectors(struct bnt_cuda_decoder *d, const struct bnt
     }
     a->arrived = at;
     a->block_best = reinterpret_cast<unsigned long long *>(at + 32);
+    a->bounds = reinterpret_cast<uint32_t *>(a->block_best + d->blocks);
     return cudaMemset(d->memory, 0, words * 4 + extra);
 }
 
@@ -723,6 +526,17 @@ static cudaError_t upload_scales(struct bnt_cuda_decoder *d, const struct bnt_cu
     return error;
 }
 
+static void plan_output(struct bnt_cuda_decoder *d, const struct bnt_cuda_session *s)
+{
+    const struct bnt_hyper *h = &s->model->hyper;
+    d->output = d->args.segments[OUTPUT_ROWS];
+    if (s->model->output_int8 && !s->full_output && h->hidden_size % 16 == 0 &&
+        2 * d->blocks <= MAX_BOUNDS) {
+        d->output_int8 = output_segment(s->model->output_int8, h->hidden_size, h->vocab_size);
+        d->output_int8.shift = d->output.shift;
+    }
+}
+
 enum bnt_status bnt_cuda_decoder_open(const struct bnt_cuda_session *s,
                                       struct bnt_cuda_decoder **decoder, struct bnt_error *err)
 {
@@ -743,6 +557,7 @@ enum bnt_status bnt_cuda_decoder_open(const struct bnt_cuda_session *s,
         free(d);
         return BNT_OK;
     }
+    plan_output(d, s);
     cudaError_t error = cudaFuncSetAttribute(d->kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                              (int)d->shared_bytes);
     if (error == cudaSuccess)
@@ -766,18 +581,27 @@ void bnt_cuda_decoder_close(struct bnt_cuda_decoder *d)
     free(d);
 }
 
+uint32_t bnt_cuda_longest_shortlist(const struct bnt_cuda_decoder *d)
+{
+    return d->output_int8.base ? 2 * d->blocks : 0;
+}
+
 cudaError_t bnt_cuda_decode(struct bnt_cuda_decoder *d, uint32_t token, uint32_t position,
-                            float *logits, uint32_t *best)
+                            uint32_t shortlist, float *logits, uint32_t *best)
 {
     decode_args args = d->args;
     args.token = token;
     args.position = position;
+    args.shortlist = shortlist;
+    args.segments[OUTPUT_ROWS] = shortlist ? d->output_int8 : d->output;
     args.logits = logits;
     args.best = best;
     void *list[] = {&args};
     cudaError_t error = cudaLaunchCooperativeKernel(
         (const void *)d->kernel, dim3(d->blocks), dim3(THREADS), list, d->shared_bytes, d->stream);
-    if (error == cudaSuccess)
+    if (error == cudaSuccess) {
         d->args.use += args.n_layers;
+        d->args.bounds_use += shortlist > 0;
+    }
     return error;
 }

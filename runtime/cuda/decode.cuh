@@ -13,9 +13,14 @@ enum bnt_status bnt_cuda_decoder_open(const struct bnt_cuda_session *session,
                                       struct bnt_cuda_decoder **decoder, struct bnt_error *err);
 void bnt_cuda_decoder_close(struct bnt_cuda_decoder *decoder);
 
-// Feeds a token at session->position: its keys and values go into the cache, its logits (vocab) to
-// logits, and the likeliest token to *best, in memory that the device can write.
+// How many of the likeliest tokens a step can find by way of the int8 copy of the output matrix; 0:
+// there is none, or it is not to be used.
+uint32_t bnt_cuda_longest_shortlist(const struct bnt_cuda_decoder *decoder);
+
+// Feeds a token at a position: its keys and values go into the cache, its logits (vocab) to logits,
+// and the likeliest token to *best, in memory that the device can write. shortlist: if not 0, only
+// so many of the likeliest tokens are sure to have their logits, others may have −infinity.
 cudaError_t bnt_cuda_decode(struct bnt_cuda_decoder *decoder, uint32_t token, uint32_t position,
-                            float *logits, uint32_t *best);
+                            uint32_t shortlist, float *logits, uint32_t *best);
 
 #endif

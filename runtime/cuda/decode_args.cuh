@@ -16,6 +16,7 @@ enum {
     MAX_DIM = 256,
     AT_ONCE = 4,          // 16-byte pieces of a vector that a thread awaits together
     SCALES = 7,           // of a layer's matrices
+    MAX_BOUNDS = 512,     // two a block
     SPIN_LIMIT = 1 << 24, // polls, some ten seconds: then something is broken
 };
 
@@ -43,8 +44,14 @@ struct decode_args {
     const void *embedding;
     const float *frequency; // (dim / 2)
     float *keys, *values;
-    float *logits;                  // (vocab)
-    uint32_t *best;                 // the likeliest token
+    const uint8_t *matrix;     // the output matrix itself, also where its int8 copy is used
+    const float *output_scale; // (vocab) of the int8 copy
+    uint32_t row_bytes;        // of the matrix
+    uint32_t shortlist;        // how many of the likeliest tokens must have logits; 0: all tokens
+    uint32_t *bounds;          // (2 blocks) greatest lower bounds
+    uint32_t bounds_use;       // of them
+    float *logits;             // (vocab)
+    uint32_t *best;            // the likeliest token
     unsigned long long *block_best; // (blocks)
     unsigned *arrived;
     // Vectors on their way between blocks, two of each.
@@ -88,6 +95,7 @@ struct __align__(16) small_shared
     item first_item;
     combination first_combination[WARPS];
     unsigned long long best[WARPS];
+    float reduced[WARPS], bounds[MAX_BOUNDS], threshold;
     bool last;
 };
 

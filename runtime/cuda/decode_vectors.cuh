@@ -63,6 +63,17 @@ static __device__ __forceinline__ void count_spin(int &spins)
         __trap();
 }
 
+static __device__ __forceinline__ uint32_t await_word(const uint32_t *from, uint32_t mark)
+{
+    int spins = 0;
+    uint32_t word;
+    do {
+        asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(word) : "l"(from) : "memory");
+        count_spin(spins);
+    } while ((word ^ mark) & 1);
+    return word;
+}
+
 // Awaits two words, or N pieces, together.
 static __device__ __forceinline__ uint2 await_words(const uint32_t *a, const uint32_t *b,
                                                     uint32_t mark)

@@ -4,6 +4,14 @@
 #include "runtime/cuda/sample.cuh"
 #include "runtime/random.h"
 
+// How many tokens must be known of to choose as sampling says: 0 is all.
+static uint32_t find_shortlist(const struct bnt_cuda_session *s,
+                               const struct bnt_sampling *sampling)
+{
+    const uint32_t k = sampling->temperature > 0 ? sampling->top_k : 1;
+    return k <= bnt_cuda_longest_shortlist(s->decoder) ? k : 0;
+}
+
 static bool is_greedy(const struct bnt_sampling *sampling)
 {
     return !(sampling->temperature > 0);
@@ -50,16 +58,21 @@ enum bnt_status bnt_cuda_next(struct bnt_cuda_session *s, uint32_t token,
     status = bnt_cuda_check_tokens(s, &token, 1, err);
     if (status != BNT_OK)
         return status;
+    const uint32_t shortlist = find_shortlist(s, sampling);
     cudaError_t error = cudaSetDevice(s->model->device);
     if (error == cudaSuccess)
-        error = bnt_cuda_decode(s->decoder, token, s->position, s->logits,
+        error = bnt_cuda_decode(s->decoder, token, s->position, shortlist, s->logits,
                                 &s->sampler->device_choice->token);
     if (error != cudaSuccess)
         return bnt_cuda_fail(err, error, "evaluating a token on the GPU");
     s->position++;
     s->has_logits = true;
-    if (!is_greedy(sampling))
-        return bnt_cuda_sample(s, sampling, state, next, err);
-    s->sampler->choice->drew = 0;
-    return take_choice(s, *state, state, next, err);
+    if (is_greedy(sampling)) {
+        s->sampler->choice->drew = 0;
+        status = take_choice(s, *state, state, next, err);
+    } else {
+        status = bnt_cuda_sample(s, sampling, state, next, err);
+    }
+    s->has_logits = shortlist == 0; // another choice may need others
+    return status;
 }

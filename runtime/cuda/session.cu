@@ -133,7 +133,8 @@ static enum bnt_status prepare(struct bnt_cuda_session *s, struct bnt_error *err
 }
 
 enum bnt_status bnt_cuda_session_open(const struct bnt_cuda_model *model, uint32_t context,
-                                      struct bnt_cuda_session **session, struct bnt_error *err)
+                                      bool full_output, struct bnt_cuda_session **session,
+                                      struct bnt_error *err)
 {
     *session = NULL;
     if (context < 1 || context > model->hyper.max_context)
@@ -145,6 +146,7 @@ enum bnt_status bnt_cuda_session_open(const struct bnt_cuda_model *model, uint32
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     s->model = model;
     s->context = context;
+    s->full_output = full_output;
     s->batch = choose_batch(&model->hyper);
     s->cache_row = bnt_cuda_pad(model->hyper.head_dim, 4);
     enum bnt_status status = prepare(s, err);

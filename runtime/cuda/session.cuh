@@ -54,6 +54,7 @@ struct bnt_cuda_session {
     float *normed;                       // (OUTPUT_BATCH, hidden)
     float *logits;                       // (OUTPUT_BATCH, vocab)
     bool has_logits;                     // row 0 of logits is that of the last token
+    bool full_output;                    // the int8 copy of the output matrix is not used
     struct bnt_cuda_decoder *decoder;    // of one token at a time, or NULL where shapes do not fit
     struct bnt_cuda_sampler *sampler;
 };

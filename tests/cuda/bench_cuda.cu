@@ -417,7 +417,7 @@ static void bench_model(bool int8)
     check(cudaMemGetInfo(&free_before, &all));
     check(bnt_cuda_model_open(&m.view, 0, &model, &err), err);
     printf(", uploaded in %.0f ms", now_ms() - from);
-    check(bnt_cuda_session_open(model, 4096, &s, &err), err);
+    check(bnt_cuda_session_open(model, 4096, false, &s, &err), err);
     check(cudaMemGetInfo(&free_after, &all));
     printf(", memory %.0f MB of which file %.0f, cache %.0f\n", (free_before - free_after) / 1e6,
            m.view.size / 1e6, 4096.0 * 30 * 2 * 640 * 4 / 1e6);

@@ -181,13 +181,13 @@ static bool open_pair(struct pair *p, const char *path)
     struct bnt_report report = {found, NULL, 0};
     struct bnt_session_options options = {};
     options.cache = BNT_CACHE_F32; // as on the GPU
-    bool ok =
-        bnt_map_open(&p->map, path, &err) == BNT_OK &&
-        bnt_view_open(&p->view, p->map.data, p->map.size, &report) &&
-        bnt_model_open(path, NULL, &p->model, &err) == BNT_OK &&
-        bnt_session_open(p->model, &options, &p->session, &err) == BNT_OK &&
-        bnt_cuda_model_open(&p->view, 0, &p->cuda_model, &err) == BNT_OK &&
-        bnt_cuda_session_open(p->cuda_model, p->view.hyper.max_context, &p->cuda, &err) == BNT_OK;
+    bool ok = bnt_map_open(&p->map, path, &err) == BNT_OK &&
+              bnt_view_open(&p->view, p->map.data, p->map.size, &report) &&
+              bnt_model_open(path, NULL, &p->model, &err) == BNT_OK &&
+              bnt_session_open(p->model, &options, &p->session, &err) == BNT_OK &&
+              bnt_cuda_model_open(&p->view, 0, &p->cuda_model, &err) == BNT_OK &&
+              bnt_cuda_session_open(p->cuda_model, p->view.hyper.max_context, true, &p->cuda,
+                                    &err) == BNT_OK;
     if (!ok)
         printf("%s: %s\n", path, err.message);
     p->vocab = p->view.hyper.vocab_size;
@@ -329,7 +329,7 @@ static bool keep(void *context, uint32_t token, const char *, size_t)
 }
 
 // Generation from a short prompt, as bnt_generate does it.
-static void test_generation(struct pair *p, float temperature, float top_p)
+static void test_generation(struct pair *p, float temperature, uint32_t top_k, float top_p)
 {
     struct bnt_error err = {};
     struct words cpu = {};
@@ -339,6 +339,7 @@ static void test_generation(struct pair *p, float temperature, float top_p)
     g.max_tokens = 64;
     g.ignore_eos = true;
     g.sampling.temperature = temperature;
+    g.sampling.top_k = top_k;
     g.sampling.top_p = top_p;
     g.sampling.seed = 42;
     g.callback = keep;
@@ -360,6 +361,64 @@ static void test_generation(struct pair *p, float temperature, float top_p)
     printf("  generation, temperature %g: %u of %zu tokens as on the CPU\n", temperature, same,
            cpu.n);
     expect(same > 4, "generation"); // until a logit that rounds to the other side decides a word
+}
+
+// How many of the k likeliest tokens by all logits have others by way of the shortlist.
+static uint32_t count_differences(const float *all, const float *some, uint32_t vocab, uint32_t k)
+{
+    uint32_t wrong = 0;
+    for (uint32_t i = 0; i < vocab; i++) {
+        uint32_t above = 0;
+        for (uint32_t j = 0; j < vocab && above < k; j++)
+            above += all[j] > all[i] || (all[j] == all[i] && j < i);
+        const bool same = memcmp(&all[i], &some[i], sizeof all[i]) == 0;
+        wrong += !same && (above < k || some[i] != -INFINITY);
+    }
+    return wrong;
+}
+
+// By way of the int8 copy of the output matrix: the same bits for the likeliest tokens, and the
+// same choices.
+static void test_shortlist(struct pair *p)
+{
+    struct bnt_error err = {};
+    struct bnt_cuda_session *full = p->cuda, *quick = NULL;
+    expect(bnt_cuda_session_open(p->cuda_model, p->view.hyper.max_context, false, &quick, &err) ==
+               BNT_OK,
+           err.message);
+    const uint32_t longest = quick->decoder ? bnt_cuda_longest_shortlist(quick->decoder) : 0;
+    expect(longest > 0 && bnt_cuda_longest_shortlist(full->decoder) == 0, "there is a shortlist");
+    expect(bnt_cuda_session_rewind(full, 0, &err) == BNT_OK, err.message);
+    float *all = (float *)malloc(p->vocab * 4), *some = (float *)malloc(p->vocab * 4);
+    uint32_t wrong = 0, different = 0, steps = 0, candidates = 0;
+    for (uint32_t k : {1u, 2u, 40u, longest}) {
+        for (int i = 0; i < 20 && k <= p->vocab; i++, steps++) {
+            struct bnt_sampling sampling = {};
+            sampling.temperature = k > 1 ? 0.9f : 0;
+            sampling.top_k = k;
+            uint64_t state[2] = {steps, steps};
+            uint32_t next[2], token = random_u32() % p->vocab;
+            expect(bnt_cuda_next(full, token, &sampling, &state[0], &next[0], &err) == BNT_OK &&
+                       bnt_cuda_next(quick, token, &sampling, &state[1], &next[1], &err) == BNT_OK,
+                   err.message);
+            check(cudaMemcpy(all, full->logits, p->vocab * 4, cudaMemcpyDeviceToHost));
+            check(cudaMemcpy(some, quick->logits, p->vocab * 4, cudaMemcpyDeviceToHost));
+            wrong += count_differences(all, some, p->vocab, k);
+            different += next[0] != next[1] || state[0] != state[1];
+            for (uint32_t j = 0; j < p->vocab; j++)
+                candidates += some[j] != -INFINITY;
+        }
+    }
+    printf("  shortlist: %u steps, %u logits and %u choices differ, %.1f %% of the rows\n", steps,
+           wrong, different, 100.0 * candidates / ((double)steps * p->vocab));
+    expect(wrong == 0 && different == 0, "shortlist");
+    free(all);
+    free(some);
+    p->cuda = quick;
+    test_generation(p, 0, 0, 0);
+    test_generation(p, 0.8f, 40, 0.9f);
+    p->cuda = full;
+    bnt_cuda_session_close(quick);
 }
 
 // A tensor of a safetensors file that transformers made: its bytes, or NULL if there is none.
@@ -432,8 +491,10 @@ static void test_model(const char *argument)
     expect(bnt_cuda_session_rewind(p.cuda, 0, NULL) == BNT_OK, "rewind");
     test_logits(&p, n);
     test_choice(&p);
-    test_generation(&p, 0, 0);
-    test_generation(&p, 0.8f, 0.9f);
+    test_generation(&p, 0, 0, 0);
+    test_generation(&p, 0.8f, 0, 0.9f);
+    if (p.view.has_int8)
+        test_shortlist(&p);
     close_pair(&p);
 }
 
