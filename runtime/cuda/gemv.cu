@@ -65,6 +65,7 @@ __device__ __forceinline__ uint4 load_weights(const void *p, bool valid)
 
 // What a warp takes: up to TILES tiles, a slice of their columns, CHUNKS chunks at a time.
 template <int CHUNKS, int TILES> struct warp_work {
+    static_assert(3 * 64 * 128ll * CHUNKS * BNT_CUDA_CHUNK_COLS <= INT32_MAX, "sums fit in int32");
     const uint8_t *blocks; // of the first tile, this lane's part
     uint32_t tiles, tile_bytes;
     uint32_t chunk, end; // of the slice, what is left of it
@@ -162,7 +163,8 @@ __global__ void __launch_bounds__(MAX_WARPS *WARP)
         if (!out)
             to = find_target(product, of_block.first + row / TILE_ROWS, row % TILE_ROWS);
     }
-    // No branches around loads that come together: one that is not needed reads anything.
+    // Loads that come together have no branches between them, at which they would wait for each
+    // other: one that is not needed reads anything.
     const float *anything = reinterpret_cast<const float *>(product.blocks);
     const float *scale_at = to.out ? x.scale : anything;
     const float *old_at = to.out && product.add ? to.out : anything;
@@ -195,8 +197,8 @@ __global__ void __launch_bounds__(MAX_WARPS *WARP)
 
 typedef void (*gemv_kernel)(const bnt_cuda_product, const bnt_cuda_quantized, cut, cut, int32_t *);
 
-// The ways a warp may work, and how many warps a block may then have for two blocks to fit on a
-// multiprocessor: this kernel's and the next one's.
+// A way to work: what a warp takes, and how many warps a block may have, so that two blocks fit on
+// a multiprocessor: this kernel's and the next one's.
 struct way {
     gemv_kernel kernel;
     uint32_t chunks, tiles, warps;
@@ -206,6 +208,11 @@ struct plan {
     const way *how;
     uint32_t slices, teams, blocks;
 };
+
+uint32_t divide_up(uint32_t a, uint32_t b)
+{
+    return (a + b - 1) / b;
+}
 
 cut cut_evenly(uint32_t things, uint32_t takers)
 {
@@ -229,27 +236,47 @@ cudaError_t launch(const plan &p, const bnt_cuda_product &product, const bnt_cud
     config.numAttrs = early ? 2 : 1;
     return cudaLaunchKernelEx(
         &config, p.how->kernel, product, x, cut_evenly(product.n_tiles, p.blocks),
-        cut_evenly((product.n_blocks + CHUNK_BLOCKS - 1) / CHUNK_BLOCKS, p.slices), sums);
+        cut_evenly(divide_up(product.n_blocks, CHUNK_BLOCKS), p.slices), sums);
 }
 
-uint32_t divide_up(uint32_t a, uint32_t b)
+uint32_t count_blocks(const way &how, uint32_t slices, uint32_t n_tiles)
 {
-    return (a + b - 1) / b;
+    return divide_up(n_tiles, how.warps / slices * how.tiles);
+}
+
+// The first way by which all blocks can be there at once. More tiles than that are best taken by
+// the last of the ways, and longer rows by another, round after round if need be.
+const way *choose_way(uint32_t n_tiles, uint32_t chunks, uint32_t processors)
+{
+    static const way ways[] = {{gemv<3, 1, false>, 3, 1, 16},
+                               {gemv<4, 1, false>, 4, 1, 16},
+                               {gemv<3, 2, false>, 3, 2, 14}},
+                     long_rows = {gemv<10, 1, true>, 10, 1, 8};
+    const way *how = &long_rows;
+    for (const way &w : ways) {
+        const uint32_t slices = divide_up(chunks, w.chunks);
+        if (slices > w.warps)
+            continue;
+        how = &w;
+        if (count_blocks(w, slices, n_tiles) <= 2 * processors)
+            break;
+    }
+    return how;
 }
 
 plan choose_plan(const bnt_cuda_product &product, uint32_t processors)
 {
-    static const way narrow = {gemv<4, 1, false>, 4, 1, 14}, tall = {gemv<4, 2, false>, 4, 2, 10},
-                     wide = {gemv<10, 1, true>, 10, 1, 8};
-    const uint32_t chunks = divide_up(product.n_blocks, CHUNK_BLOCKS);
+    const uint32_t n_tiles = product.n_tiles, chunks = divide_up(product.n_blocks, CHUNK_BLOCKS);
+    const way *how = choose_way(n_tiles, chunks, processors);
+    const uint32_t rounds = divide_up(chunks, how->chunks * how->warps);
     plan p;
-    p.how = chunks > narrow.chunks * narrow.warps ? &wide
-            : product.n_tiles > 4 * processors    ? &tall
-                                                  : &narrow;
-    p.slices = min(divide_up(chunks, p.how->chunks), p.how->warps);
-    const uint32_t most = max(p.how->warps / p.slices, 1u) * p.how->tiles; // tiles a block
-    p.blocks = max(divide_up(product.n_tiles, most), min(product.n_tiles, processors));
-    p.teams = divide_up(divide_up(product.n_tiles, p.blocks), p.how->tiles);
+    p.how = how;
+    p.slices = divide_up(chunks, how->chunks * rounds);
+    p.blocks = max(count_blocks(*how, p.slices, n_tiles), processors);
+    if (how->tiles > 1) // as many for each multiprocessor
+        p.blocks = bnt_cuda_pad(p.blocks, processors);
+    p.blocks = min(p.blocks, n_tiles);
+    p.teams = divide_up(divide_up(n_tiles, p.blocks), how->tiles);
     return p;
 }
 } // namespace
