@@ -163,11 +163,11 @@ __global__ void __launch_bounds__(MAX_WARPS *WARP)
         if (!out)
             to = find_target(product, of_block.first + row / TILE_ROWS, row % TILE_ROWS);
     }
-    // Loads that come together have no branches between them, at which they would wait for each
-    // other: one that is not needed reads anything.
+    // Threads part ways at none of the loads after the wait, or those would wait for each other:
+    // one that is not needed reads anything.
     const float *anything = reinterpret_cast<const float *>(product.blocks);
     const float *scale_at = to.out ? x.scale : anything;
-    const float *old_at = to.out && product.add ? to.out : anything;
+    const float *old_at = to.out ? to.out : anything;
     __syncthreads();
     wait_for_previous();
     work.load_x(x.x);
@@ -176,7 +176,8 @@ __global__ void __launch_bounds__(MAX_WARPS *WARP)
     if (has_row) {
         x_sum = x.sum[0];
         x_scale = *scale_at;
-        old = *old_at;
+        if (product.add)
+            old = *old_at;
     }
     work.multiply_all(rows + tile * TILE_ROWS);
     while (ROUNDS && (work.chunk += CHUNKS) < work.end) {
