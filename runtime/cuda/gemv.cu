@@ -1,25 +1,55 @@
 // SPDX-License-Identifier: MIT
-// Ternary product of one token. Weights depend on nothing, so every lane asks for all of its first
-// pieces before it waits for the kernel that makes the activations; and the next kernel may do the
-// same while this one works.
+// Ternary product of one token.
+//
+// A tile's columns are cut into slices, one a warp; the warps of a tile, a team, take one or a few
+// tiles together. A warp holds all of its weights in registers. They depend on nothing, so it asks
+// for them before it waits for the kernel that makes the activations, and the next kernel does the
+// same while this one works: a kernel's own time is what comes after the wait.
 #include "runtime/cuda/chunk.cuh"
 #include "runtime/cuda/ops.cuh"
 
 namespace
 {
-enum { WARPS = 16, THREADS = WARPS * WARP, AHEAD = 2, MAX_TILES = 64 };
+enum { MAX_WARPS = 16, MAX_TILES = 32 };
 
-// Chunk c of the block's: its tile and its place in it.
-struct cursor {
-    uint32_t tile, chunk;
+// So many things among so many takers, as evenly as can be.
+struct cut {
+    uint32_t each, more; // the first takers have one more
 };
 
-__device__ __forceinline__ void advance(cursor &c, uint32_t chunks)
+struct range {
+    uint32_t first, count;
+};
+
+__device__ __forceinline__ range share_of(const cut &c, uint32_t i)
 {
-    if (++c.chunk == chunks) {
-        c.chunk = 0;
-        c.tile++;
-    }
+    return {i * c.each + min(i, c.more), c.each + (i < c.more)};
+}
+
+// A word's codes are bits 0–1, 2–3, 4–5 and 6–7 of its bytes. The word and its copy shifted left by
+// two, masked, are codes times 4 or times 64 of columns that lie side by side: no other shift.
+struct scaled_sums {
+    int by_4[2][4];
+    int by_64[2][4];
+};
+
+__device__ __forceinline__ void multiply(scaled_sums &s, uint4 w, uint4 x)
+{
+    const uint32_t low = 0x0C0C0C0C, high = 0xC0C0C0C0;
+    const uint4 v = make_uint4(w.x << 2, w.y << 2, w.z << 2, w.w << 2);
+    mma_codes(s.by_4[0], v.x & low, v.y & low, w.x & low, w.y & low, x.x, x.y);
+    mma_codes(s.by_4[1], v.z & low, v.w & low, w.z & low, w.w & low, x.x, x.y);
+    mma_codes(s.by_64[0], v.x & high, v.y & high, w.x & high, w.y & high, x.z, x.w);
+    mma_codes(s.by_64[1], v.z & high, v.w & high, w.z & high, w.w & high, x.z, x.w);
+}
+
+// The sum that this lane stands for: of row at.t of its four, in the operand of its block.
+__device__ __forceinline__ int pick(const int (&s)[2][4], const chunk_lane &at)
+{
+    const int a = at.odd ? s[0][1] : s[0][0], b = at.odd ? s[0][3] : s[0][2];
+    const int c = at.odd ? s[1][1] : s[1][0], d = at.odd ? s[1][3] : s[1][2];
+    const int even = at.t & 1 ? b : a, odd = at.t & 1 ? d : c;
+    return at.t & 2 ? odd : even;
 }
 
 // Volatile, so that the compiler keeps it before the wait.
@@ -33,114 +63,222 @@ __device__ __forceinline__ uint4 load_weights(const void *p, bool valid)
     return v;
 }
 
-struct range {
-    const uint8_t *blocks;     // of the block's first tile
-    uint32_t n_blocks, chunks; // of a tile
-    uint32_t count;            // of the warp's chunks
-};
+// What a warp takes: up to TILES tiles, a slice of their columns, CHUNKS chunks at a time.
+template <int CHUNKS, int TILES> struct warp_work {
+    static_assert(3 * 64 * 128ll * CHUNKS * BNT_CUDA_CHUNK_COLS <= INT32_MAX, "sums fit in int32");
+    const uint8_t *blocks; // of the first tile, this lane's part
+    uint32_t tiles, tile_bytes;
+    uint32_t chunk, end; // of the slice, what is left of it
+    uint32_t n_blocks;
+    const chunk_lane &at;
+    uint4 weights[TILES][CHUNKS], x[CHUNKS];
 
-// Loads up to AHEAD chunks from c on.
-__device__ __forceinline__ void load_batch(uint4 (&w)[AHEAD], const range &r, cursor c,
-                                           uint32_t left, const chunk_lane &at)
-{
+    __device__ __forceinline__ void load()
+    {
+        const uint8_t *from = blocks + (size_t)chunk * CHUNK_BYTES;
 #pragma unroll
-    for (uint32_t i = 0; i < AHEAD; i++) {
-        bool valid = i < left && c.chunk * CHUNK_BLOCKS + at.block < r.n_blocks;
-        size_t from = ((size_t)c.tile * r.n_blocks + c.chunk * CHUNK_BLOCKS) * BLOCK_BYTES;
-        w[i] = load_weights(r.blocks + from + at.offset, valid);
-        advance(c, r.chunks);
+        for (int t = 0; t < TILES; t++)
+#pragma unroll
+            for (int i = 0; i < CHUNKS; i++)
+                weights[t][i] = load_weights(from + t * (size_t)tile_bytes + i * CHUNK_BYTES,
+                                             t < (int)tiles && chunk + i < end &&
+                                                 (chunk + i) * CHUNK_BLOCKS + at.block < n_blocks);
     }
-}
 
-__device__ __forceinline__ void multiply_batch(int *tiles, chunk_sums &sums,
-                                               const uint4 (&w)[AHEAD], const range &r, cursor &c,
-                                               uint32_t left, const int8_t *x, const chunk_lane &at)
-{
-    uint4 in[AHEAD];
-    cursor ahead = c;
+    __device__ __forceinline__ void load_x(const int8_t *from)
+    {
+        from += chunk * BNT_CUDA_CHUNK_COLS + at.x_offset;
 #pragma unroll
-    for (uint32_t i = 0; i < AHEAD; i++) {
-        if (i < left)
-            in[i] = *reinterpret_cast<const uint4 *>(x + ahead.chunk * BNT_CUDA_CHUNK_COLS +
-                                                     at.x_offset);
-        advance(ahead, r.chunks);
-    }
-#pragma unroll
-    for (uint32_t i = 0; i < AHEAD; i++) {
-        if (i >= left)
-            break;
-        multiply_chunk(sums, w[i], in[i]);
-        uint32_t tile = c.tile;
-        advance(c, r.chunks);
-        if (c.tile != tile || i + 1 == left) {
-            add_chunk_sums(tiles + tile * TILE_ROWS, sums, at);
-            sums = {};
+        for (int i = 0; i < CHUNKS; i++) {
+            x[i] = make_uint4(0, 0, 0, 0);
+            if (chunk + i < end)
+                x[i] = *reinterpret_cast<const uint4 *>(from + i * BNT_CUDA_CHUNK_COLS);
         }
     }
-}
 
-__device__ void store(const bnt_cuda_product &product, const bnt_cuda_quantized &x, uint32_t tile,
-                      uint32_t row, int sum, int32_t *sums)
-{
-    if (sums) {
-        sums[tile * TILE_ROWS + row] = sum;
-        return;
+    // Adds to the sums of the tiles' rows in shared memory.
+    __device__ __forceinline__ void multiply_all(int *sums)
+    {
+#pragma unroll
+        for (int t = 0; t < TILES; t++) {
+            if (t >= (int)tiles)
+                break;
+            scaled_sums s = {};
+#pragma unroll
+            for (int i = 0; i < CHUNKS; i++)
+                multiply(s, weights[t][i], x[i]);
+            atomicAdd(sums + t * TILE_ROWS + at.row + at.t,
+                      (pick(s.by_4, at) >> 2) + (pick(s.by_64, at) >> 6));
+        }
     }
-    int p = 0;
-    while (p + 1 < (int)product.n_parts && tile >= product.parts[p + 1].first_tile)
-        p++;
-    const bnt_cuda_part &part = product.parts[p];
-    uint32_t r = (tile - part.first_tile) * TILE_ROWS + row;
-    if (r >= part.rows)
-        return;
-    float y = (float)sum * (part.scale / x.scale[0]);
-    part.out[r] = product.add ? part.out[r] + y : y;
+};
+
+// Where a row's product goes.
+struct target {
+    float *out; // NULL for padding
+    float scale;
+};
+
+__device__ __forceinline__ target find_target(const bnt_cuda_product &product, uint32_t tile,
+                                              uint32_t row)
+{
+    bnt_cuda_part part = product.parts[0];
+#pragma unroll
+    for (uint32_t p = 1; p < BNT_CUDA_MAX_PARTS; p++)
+        if (p < product.n_parts && tile >= product.parts[p].first_tile)
+            part = product.parts[p];
+    const uint32_t r = (tile - part.first_tile) * TILE_ROWS + row;
+    return {r < part.rows ? part.out + r : NULL, part.scale};
 }
 
-__global__ void __launch_bounds__(THREADS)
+// A block has a thread for each row at least. x: warps of a team, y: teams. ROUNDS: slices may be
+// longer than CHUNKS.
+template <int CHUNKS, int TILES, bool ROUNDS>
+__global__ void __launch_bounds__(MAX_WARPS *WARP)
     gemv(const __grid_constant__ bnt_cuda_product product,
-         const __grid_constant__ bnt_cuda_quantized x, uint32_t tiles_per_block, int32_t *out)
+         const __grid_constant__ bnt_cuda_quantized x, cut tiles, cut chunks, int32_t *out)
 {
-    __shared__ int tiles[MAX_TILES * TILE_ROWS];
+    __shared__ int rows[MAX_TILES * TILE_ROWS];
     let_next_start();
     const chunk_lane at = find_chunk_lane();
-    const uint32_t first = blockIdx.x * tiles_per_block, warp = threadIdx.x / WARP;
-    const uint32_t n_tiles = min(tiles_per_block, product.n_tiles - first);
-    range r;
-    r.n_blocks = product.n_blocks;
-    r.blocks = reinterpret_cast<const uint8_t *>(product.blocks) +
-               (size_t)first * r.n_blocks * BLOCK_BYTES;
-    r.chunks = (r.n_blocks + CHUNK_BLOCKS - 1) / CHUNK_BLOCKS;
-    const uint32_t total = n_tiles * r.chunks, from = total * warp / WARPS;
-    r.count = total * (warp + 1) / WARPS - from;
-    cursor c = {from / r.chunks, from % r.chunks};
-    uint4 w[AHEAD];
-    load_batch(w, r, c, r.count, at);
-    for (uint32_t i = threadIdx.x; i < n_tiles * TILE_ROWS; i += THREADS)
-        tiles[i] = 0;
+    const range of_block = share_of(tiles, blockIdx.x);
+    const range slice = share_of(chunks, threadIdx.x / WARP);
+    const uint32_t tile = threadIdx.y * TILES, tile_bytes = product.n_blocks * BLOCK_BYTES;
+    const uint8_t *blocks = reinterpret_cast<const uint8_t *>(product.blocks) +
+                            (size_t)(of_block.first + tile) * tile_bytes + at.offset;
+    warp_work<CHUNKS, TILES> work = {blocks,
+                                     tile < of_block.count ? of_block.count - tile : 0,
+                                     tile_bytes,
+                                     slice.first,
+                                     slice.first + slice.count,
+                                     product.n_blocks,
+                                     at};
+    work.load();
+
+    const uint32_t row = threadIdx.y * blockDim.x + threadIdx.x;
+    const bool has_row = row < of_block.count * TILE_ROWS;
+    target to = {};
+    if (has_row) {
+        rows[row] = 0;
+        if (!out)
+            to = find_target(product, of_block.first + row / TILE_ROWS, row % TILE_ROWS);
+    }
+    // Threads part ways at none of the loads after the wait, or those would wait for each other:
+    // one that is not needed reads anything.
+    const float *anything = reinterpret_cast<const float *>(product.blocks);
+    const float *scale_at = to.out ? x.scale : anything;
+    const float *old_at = to.out ? to.out : anything;
     __syncthreads();
     wait_for_previous();
-    chunk_sums sums = {};
-    for (uint32_t left = r.count; left > 0;) {
-        multiply_batch(tiles, sums, w, r, c, left, x.x, at);
-        left -= min(left, (uint32_t)AHEAD);
-        if (left > 0)
-            load_batch(w, r, c, left, at);
+    work.load_x(x.x);
+    int x_sum = 0;
+    float x_scale = 1, old = 0;
+    if (has_row) {
+        x_sum = x.sum[0];
+        x_scale = *scale_at;
+        if (product.add)
+            old = *old_at;
     }
+    work.multiply_all(rows + tile * TILE_ROWS);
+    while (ROUNDS && (work.chunk += CHUNKS) < work.end) {
+        work.load();
+        work.load_x(x.x);
+        work.multiply_all(rows + tile * TILE_ROWS);
+    }
+    const float factor = to.out ? to.scale / x_scale : 0;
     __syncthreads();
-    for (uint32_t i = threadIdx.x; i < n_tiles * TILE_ROWS; i += THREADS)
-        store(product, x, first + i / TILE_ROWS, i % TILE_ROWS, tiles[i] - 2 * x.sum[0], out);
+    if (!has_row)
+        return;
+    const int sum = rows[row] - 2 * x_sum;
+    if (out)
+        out[of_block.first * TILE_ROWS + row] = sum;
+    else if (to.out)
+        *to.out = product.add ? old + (float)sum * factor : (float)sum * factor;
 }
 
-// Tiles a block: two blocks a multiprocessor, which leaves room for those of the next kernel; or up
-// to two and a half of one tile each. And several chunks for each warp, where rows are short.
-uint32_t choose_tiles(uint32_t n_tiles, uint32_t chunks, uint32_t processors)
+typedef void (*gemv_kernel)(const bnt_cuda_product, const bnt_cuda_quantized, cut, cut, int32_t *);
+
+// A way to work: what a warp takes, and how many warps a block may have, so that two blocks fit on
+// a multiprocessor: this kernel's and the next one's.
+struct way {
+    gemv_kernel kernel;
+    uint32_t chunks, tiles, warps;
+};
+
+struct plan {
+    const way *how;
+    uint32_t slices, teams, blocks;
+};
+
+uint32_t divide_up(uint32_t a, uint32_t b)
 {
-    uint32_t tiles =
-        n_tiles <= processors * 5 / 2 ? 1 : (n_tiles + 2 * processors - 1) / (2 * processors);
-    while (tiles < MAX_TILES && tiles * chunks < WARPS)
-        tiles++;
-    return tiles < MAX_TILES ? tiles : (uint32_t)MAX_TILES;
+    return (a + b - 1) / b;
+}
+
+cut cut_evenly(uint32_t things, uint32_t takers)
+{
+    return {things / takers, things % takers};
+}
+
+cudaError_t launch(const plan &p, const bnt_cuda_product &product, const bnt_cuda_quantized &x,
+                   int32_t *sums, bool early, cudaStream_t stream)
+{
+    cudaLaunchAttribute attributes[2] = {};
+    // The same division of the L1 cache for all of them, so that they can share a multiprocessor.
+    attributes[0].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
+    attributes[0].val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
+    attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[1].val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(p.blocks);
+    config.blockDim = dim3(p.slices * WARP, p.teams);
+    config.stream = stream;
+    config.attrs = attributes;
+    config.numAttrs = early ? 2 : 1;
+    return cudaLaunchKernelEx(
+        &config, p.how->kernel, product, x, cut_evenly(product.n_tiles, p.blocks),
+        cut_evenly(divide_up(product.n_blocks, CHUNK_BLOCKS), p.slices), sums);
+}
+
+uint32_t count_blocks(const way &how, uint32_t slices, uint32_t n_tiles)
+{
+    return divide_up(n_tiles, how.warps / slices * how.tiles);
+}
+
+// The first way by which all blocks can be there at once. More tiles than that are best taken by
+// the last of the ways, and longer rows by another, round after round if need be.
+const way *choose_way(uint32_t n_tiles, uint32_t chunks, uint32_t processors)
+{
+    static const way ways[] = {{gemv<3, 1, false>, 3, 1, 16},
+                               {gemv<4, 1, false>, 4, 1, 16},
+                               {gemv<3, 2, false>, 3, 2, 14}},
+                     long_rows = {gemv<10, 1, true>, 10, 1, 8};
+    const way *how = &long_rows;
+    for (const way &w : ways) {
+        const uint32_t slices = divide_up(chunks, w.chunks);
+        if (slices > w.warps)
+            continue;
+        how = &w;
+        if (count_blocks(w, slices, n_tiles) <= 2 * processors)
+            break;
+    }
+    return how;
+}
+
+plan choose_plan(const bnt_cuda_product &product, uint32_t processors)
+{
+    const uint32_t n_tiles = product.n_tiles, chunks = divide_up(product.n_blocks, CHUNK_BLOCKS);
+    const way *how = choose_way(n_tiles, chunks, processors);
+    const uint32_t rounds = divide_up(chunks, how->chunks * how->warps);
+    plan p;
+    p.how = how;
+    p.slices = divide_up(chunks, how->chunks * rounds);
+    p.blocks = max(count_blocks(*how, p.slices, n_tiles), processors);
+    if (how->tiles > 1) // as many for each multiprocessor
+        p.blocks = bnt_cuda_pad(p.blocks, processors);
+    p.blocks = min(p.blocks, n_tiles);
+    p.teams = divide_up(divide_up(n_tiles, p.blocks), how->tiles);
+    return p;
 }
 } // namespace
 
@@ -155,16 +293,6 @@ cudaError_t bnt_cuda_gemv(const struct bnt_cuda_product *product,
         error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
     if (error != cudaSuccess)
         return error;
-    const uint32_t chunks = (product->n_blocks + CHUNK_BLOCKS - 1) / CHUNK_BLOCKS;
-    const uint32_t tiles = choose_tiles(product->n_tiles, chunks, (uint32_t)processors);
-    cudaLaunchAttribute early = {};
-    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    early.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((product->n_tiles + tiles - 1) / tiles);
-    config.blockDim = dim3(THREADS);
-    config.stream = stream;
-    config.attrs = &early;
-    config.numAttrs = major >= 9;
-    return cudaLaunchKernelEx(&config, gemv, *product, *x, tiles, sums);
+    const plan p = choose_plan(*product, (uint32_t)processors);
+    return launch(p, *product, *x, sums, major >= 9, stream);
 }

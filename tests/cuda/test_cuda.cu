@@ -135,10 +135,130 @@ static void test_product(uint32_t rows, uint32_t cols, uint32_t m, enum fill fil
     free(p.got);
 }
 
+// Three matrices side by side, rows that leave padding, each with its own scale and place. Scales
+// are powers of two and sums small, so that floats are exact.
+static void test_parts(bool add)
+{
+    static const uint32_t rows[BNT_CUDA_MAX_PARTS] = {40, 3, 161}, cols = 352;
+    static const float scale[BNT_CUDA_MAX_PARTS] = {0.5f, 2, 0.125f}, x_scale = 4;
+    const uint32_t guard = 16;
+    struct operands p = {};
+    struct bnt_cuda_product product = {};
+    for (uint32_t i = 0; i < BNT_CUDA_MAX_PARTS; i++) {
+        product.parts[i].first_tile = product.n_tiles;
+        product.n_tiles += bnt_cuda_pad(rows[i], 16) / 16;
+    }
+    p.rows = product.n_tiles * 16;
+    p.cols = cols;
+    p.m = 1;
+    make_operands(&p, RANDOM);
+    bnt_kernels_scalar.ternary(p.expected, p.rows, p.blocks, p.n_tiles, p.n_blocks, p.x, p.stride,
+                               p.sum, 1);
+    const size_t bytes = (size_t)p.n_tiles * p.n_blocks * 128, out_bytes = (p.rows + guard) * 4;
+    struct bnt_cuda_quantized x = {};
+    float *out, *got = (float *)malloc(out_bytes), *expected = (float *)malloc(out_bytes);
+    uint32_t *blocks;
+    check(cudaMalloc(&blocks, bytes));
+    check(cudaMalloc(&x.x, p.stride));
+    check(cudaMalloc(&x.sum, 4));
+    check(cudaMalloc(&x.scale, 4));
+    check(cudaMalloc(&out, out_bytes));
+    check(cudaMemcpy(blocks, p.blocks, bytes, cudaMemcpyHostToDevice));
+    check(cudaMemcpy(x.x, p.x, p.stride, cudaMemcpyHostToDevice));
+    check(cudaMemcpy(x.sum, p.sum, 4, cudaMemcpyHostToDevice));
+    check(cudaMemcpy(x.scale, &x_scale, 4, cudaMemcpyHostToDevice));
+    for (uint32_t i = 0; i < p.rows + guard; i++)
+        expected[i] = (float)(random_u32() & 255);
+    check(cudaMemcpy(out, expected, out_bytes, cudaMemcpyHostToDevice));
+    x.stride = p.stride;
+    product.blocks = blocks;
+    product.n_blocks = p.n_blocks;
+    product.n_parts = BNT_CUDA_MAX_PARTS;
+    product.add = add;
+    uint32_t at = 0; // the parts' outputs lie one after the other, without padding
+    for (uint32_t i = 0; i < BNT_CUDA_MAX_PARTS; at += rows[i++]) {
+        struct bnt_cuda_part *part = &product.parts[i];
+        part->rows = rows[i];
+        part->scale = scale[i];
+        part->out = out + at;
+        for (uint32_t r = 0; r < rows[i]; r++) {
+            float y = (float)p.expected[part->first_tile * 16 + r] * (scale[i] / x_scale);
+            expected[at + r] = add ? expected[at + r] + y : y;
+        }
+    }
+    check(bnt_cuda_gemv(&product, &x, NULL, 0));
+    check(cudaMemcpy(got, out, out_bytes, cudaMemcpyDeviceToHost));
+    expect(memcmp(got, expected, out_bytes) == 0, add ? "gemv of parts, added" : "gemv of parts");
+    check(cudaFree(blocks));
+    check(cudaFree(x.x));
+    check(cudaFree(x.sum));
+    check(cudaFree(x.scale));
+    check(cudaFree(out));
+    free(got);
+    free(expected);
+    free(p.blocks);
+    free(p.x);
+    free(p.sum);
+    free(p.expected);
+    free(p.got);
+}
+
+// Kernels that may start before the one whose results they read is done: a chain of products, each
+// of the bytes of the last one's sums, gives the same whether or not the host waits in between.
+static void test_chain()
+{
+    enum { ROWS = 1280, COLS = 4 * ROWS, STEPS = 300, WEIGHTS = 8 };
+    struct operands p = {};
+    p.rows = ROWS;
+    p.cols = COLS;
+    p.m = 1;
+    make_operands(&p, RANDOM);
+    const size_t words = (size_t)p.n_tiles * p.n_blocks * 32;
+    static int32_t result[2][ROWS];
+    struct bnt_cuda_quantized x = {};
+    struct bnt_cuda_product product = {};
+    uint32_t *blocks;
+    int32_t *sums[2];
+    check(cudaMalloc(&blocks, WEIGHTS * words * 4));
+    check(cudaMalloc(&sums[0], COLS));
+    check(cudaMalloc(&sums[1], COLS));
+    check(cudaMalloc(&x.sum, 4));
+    check(cudaMemset(x.sum, 0, 4));
+    for (int i = 0; i < WEIGHTS; i++) {
+        fill_blocks(p.blocks, words, RANDOM);
+        check(cudaMemcpy(blocks + i * words, p.blocks, words * 4, cudaMemcpyHostToDevice));
+    }
+    x.stride = COLS;
+    product.n_tiles = p.n_tiles;
+    product.n_blocks = p.n_blocks;
+    for (int waits = 0; waits < 2; waits++) {
+        check(cudaMemcpy(sums[0], p.x, COLS, cudaMemcpyHostToDevice));
+        for (int i = 0; i < STEPS; i++) {
+            product.blocks = blocks + i % WEIGHTS * words;
+            x.x = (int8_t *)sums[i % 2];
+            check(bnt_cuda_gemv(&product, &x, sums[(i + 1) % 2], 0));
+            if (waits)
+                check(cudaDeviceSynchronize());
+        }
+        check(cudaMemcpy(result[waits], sums[STEPS % 2], COLS, cudaMemcpyDeviceToHost));
+    }
+    expect(memcmp(result[0], result[1], COLS) == 0, "a chain of products");
+    check(cudaFree(blocks));
+    check(cudaFree(sums[0]));
+    check(cudaFree(sums[1]));
+    check(cudaFree(x.sum));
+    free(p.blocks);
+    free(p.x);
+    free(p.sum);
+    free(p.expected);
+    free(p.got);
+}
+
 static void test_products(bool small)
 {
-    static const uint32_t large[][2] = {{2560, 2560}, {3840, 2560}, {13824, 2560}, {2560, 6912},
-                                        {3200, 3200}, {4800, 3200}, {3200, 10240}, {20480, 3200}};
+    static const uint32_t large[][2] = {{2560, 2560},  {3840, 2560},  {13824, 2560},
+                                        {2560, 6912},  {3200, 3200},  {4800, 3200},
+                                        {3200, 10240}, {20480, 3200}, {16016, 2592}};
     static const uint32_t odd[][2] = {{16, 32},   {16, 96},  {48, 352},   {80, 8640}, {16, 8640},
                                       {2576, 96}, {112, 64}, {1040, 160}, {48, 128},  {16, 32768}};
     for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++) {
@@ -154,6 +274,9 @@ static void test_products(bool small)
     }
     if (!small)
         test_product(16, 1 << 20, 2, LARGEST);
+    test_parts(false);
+    test_parts(true);
+    test_chain();
     printf("products: %d failures\n", failures);
 }
 
