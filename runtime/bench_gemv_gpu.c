@@ -47,7 +47,17 @@ static double bytes_of(struct bench_shape shape)
     return (double)shape.rows * shape.cols / 4;
 }
 
-// Seconds of one product of a token.
+// Seconds of one of the products.
+static enum bnt_status time_one(struct products *p, const struct bnt_cuda_bench_products *products,
+                                double *seconds, struct bnt_error *err)
+{
+    double all;
+    enum bnt_status status = bnt_cuda_bench_multiply(p->gpu, products, &all, err);
+    if (status == BNT_OK)
+        *seconds = all / (double)products->count;
+    return status;
+}
+
 static enum bnt_status time_token(struct products *p, enum bnt_cuda_bench_by by,
                                   const struct bench_shape *shape, bool cold, double *seconds,
                                   struct bnt_error *err)
@@ -61,21 +71,16 @@ static enum bnt_status time_token(struct products *p, enum bnt_cuda_bench_by by,
                                                      .count = copies < LEAST ? LEAST : copies,
                                                      .tokens = 1,
                                                      .cold = cold};
-    enum bnt_status status = bnt_cuda_bench_multiply(p->gpu, &products, seconds, err);
-    *seconds /= (double)products.count;
-    return status;
+    return time_one(p, &products, seconds, err);
 }
 
-// The same of many tokens.
 static enum bnt_status time_batch(struct products *p, enum bnt_cuda_bench_by by,
                                   const struct bench_shape *shape, uint32_t tokens, double *seconds,
                                   struct bnt_error *err)
 {
     const struct bnt_cuda_bench_products products = {
         .by = by, .shapes = shape, .n_shapes = 1, .count = 10, .tokens = tokens};
-    enum bnt_status status = bnt_cuda_bench_multiply(p->gpu, &products, seconds, err);
-    *seconds /= (double)products.count;
-    return status;
+    return time_one(p, &products, seconds, err);
 }
 
 static enum bnt_status one_token(struct products *p, const struct bench_shape *shape, double read,
@@ -118,7 +123,8 @@ static enum bnt_status one_batch(struct products *p, const struct bench_shape *s
     if (!p->has_bf16)
         return BNT_OK;
     status = time_batch(p, BNT_CUDA_BENCH_BF16, shape, tokens, &bf16, err);
-    bench_add(&b->times_bf16, bf16 / seconds);
+    if (status == BNT_OK)
+        bench_add(&b->times_bf16, bf16 / seconds);
     return status;
 }
 
