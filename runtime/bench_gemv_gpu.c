@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The ternary products alone on the GPU, beside cuBLAS with matrices of the same shapes in bf16:
 // one token with cold weights (more of them than the L2 cache holds, taken in turn) and warm ones,
-// all products of a token of one model, and many tokens.
+// all products of a token of one model, and many tokens with warm weights.
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -203,7 +203,7 @@ static void print_one_token(const struct products *p)
 
 static void print_batches(const struct products *p)
 {
-    (void)printf("\n| N×K |");
+    (void)printf("\n| N×K, weights warm |");
     for (size_t j = 0; j < BATCHES; j++)
         (void)printf(" %u tokens: TOP/s | of int8 | × bf16 |", batches[j]);
     (void)puts("\n|---|---|---|---|---|---|---|---|---|---|");
