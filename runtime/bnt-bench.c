@@ -13,21 +13,27 @@ static const char help[] =
     "Usage: bnt-bench [OPTION]... FILE.bnt\n"
     "       bnt-bench [OPTION]... --gemv\n"
     "Measure the speed of a model, or with --gemv of the ternary products alone, beside what the\n"
-    "machine itself can do in the same run: bytes read and int8 multiply-adds a second.\n"
+    "machine itself can do in the same run: bytes read and int8 multiply-adds a second. On a GPU\n"
+    "--gemv has cuBLAS in bf16 beside it.\n"
     "\n"
     "  -p, --prompt=N      tokens of the prompt (default 512; 0 leaves it out)\n"
     "  -n, --tokens=N      tokens to generate (default 128; 0 leaves it out)\n"
+    "      --end-to-end    time whole texts too, of 64, 256 and 512 tokens and 16, 32 and 64 "
+    "more,\n"
+    "                      and single steps after 1, 512 and 2000 tokens (on a GPU: always)\n"
     "  -r, --repeat=R      rounds; each measures everything once (default 5)\n"
     "      --cache=TYPE    keep keys and values as f16 (default) or f32\n"
     "  -t, --threads=N     use N threads (default: the processors of this machine)\n"
-    "      --device=DEVICE cpu, or auto, which is the same (the GPU is not measured yet)\n"
+    "      --device=DEVICE cpu (default), cuda, or auto: the GPU if there is one\n"
     "      --kernel=NAME   use these kernels instead of the best ones (bnt-run --version)\n"
     "      --json          print the result as JSON; otherwise it is a Markdown table\n"
     "  -q, --quiet         no progress bar\n"
     "      --help          print this help\n"
     "      --version       print the version\n"
     "\n"
-    "BNT_KERNEL in the environment is used where --kernel is not given.\n"
+    "BNT_KERNEL in the environment is used where --kernel is not given. Kernels are the CPU's: "
+    "with\n"
+    "one of them, auto is cpu. BNT_CUBLAS is the path of cuBLAS, if the system does not find it.\n"
     "Exit status: 0 done, 1 failed, 2 usage.\n";
 
 enum {
@@ -35,6 +41,7 @@ enum {
     OPTION_DEVICE,
     OPTION_KERNEL,
     OPTION_GEMV,
+    OPTION_END_TO_END,
     OPTION_JSON,
     OPTION_HELP,
     OPTION_VERSION,
@@ -43,6 +50,7 @@ enum {
 static const struct option options[] = {
     {"prompt", required_argument, NULL, 'p'},
     {"tokens", required_argument, NULL, 'n'},
+    {"end-to-end", no_argument, NULL, OPTION_END_TO_END},
     {"repeat", required_argument, NULL, 'r'},
     {"cache", required_argument, NULL, OPTION_CACHE},
     {"threads", required_argument, NULL, 't'},
@@ -93,6 +101,9 @@ static int parse_option(struct bench_options *o, bool *gemv, int c, char **argv)
     case OPTION_GEMV:
         *gemv = true;
         return 0;
+    case OPTION_END_TO_END:
+        o->end_to_end = true;
+        return 0;
     case OPTION_JSON:
         o->json = true;
         return 0;
@@ -108,16 +119,58 @@ static int parse_option(struct bench_options *o, bool *gemv, int c, char **argv)
     }
 }
 
+void bench_note(const struct bench_options *o, const char *why)
+{
+    if (!o->quiet)
+        bnt_cli_note("on the CPU, since the GPU cannot be used: %s", why);
+}
+
+// Settles what AUTO means, and opens the GPU.
+static enum bnt_status open_device(struct bench_options *o, struct bnt_error *err)
+{
+    if (o->device == BNT_DEVICE_AUTO && (o->kernel || !bnt_cuda_present()))
+        o->device = BNT_DEVICE_CPU;
+    if (o->device == BNT_DEVICE_CPU)
+        return BNT_OK;
+    const double start = bench_now();
+    enum bnt_status status = bnt_cuda_bench_open(&o->gpu, err);
+    o->gpu_start_time = bench_now() - start;
+    if (status == BNT_OK || o->device == BNT_DEVICE_CUDA)
+        return status;
+    bench_note(o, err->message);
+    o->device = BNT_DEVICE_CPU;
+    return BNT_OK;
+}
+
+static int run(struct bench_options *o, bool gemv)
+{
+    struct bnt_error err;
+    enum bnt_status status = open_device(o, &err);
+    if (status == BNT_OK && gemv)
+        status = (o->gpu ? bench_gemv_gpu : bench_gemv)(o, &err);
+    else if (status == BNT_OK)
+        status = bench_model(o, &err);
+    bnt_cuda_bench_close(o->gpu);
+    if (status != BNT_OK)
+        return bnt_cli_fail(&err);
+    return bnt_cli_close_stdout() ? BNT_EXIT_OK : BNT_EXIT_FAILED;
+}
+
+static const char *environment(const char *name)
+{
+    const char *value = getenv(name);
+    return value && *value ? value : NULL;
+}
+
 int main(int argc, char **argv)
 {
-    const char *environment = getenv("BNT_KERNEL");
     struct bench_options o = {.prompt = 512,
                               .tokens = 128,
                               .threads = bnt_parallel_processors(),
                               .rounds = 5,
                               .device = BNT_DEVICE_CPU,
-                              .kernel = environment && *environment ? environment : NULL};
-    struct bnt_error err;
+                              .kernel = environment("BNT_KERNEL"),
+                              .cublas = environment("BNT_CUBLAS")};
     bool gemv = false;
     int c;
     bnt_cli_init("bnt-bench");
@@ -130,15 +183,8 @@ int main(int argc, char **argv)
         return bnt_cli_usage("--gemv takes no file");
     if (!gemv && optind + 1 != argc)
         return bnt_cli_usage(optind == argc ? "FILE.bnt is missing" : "more than one FILE.bnt");
-    if (!gemv && !o.prompt && !o.tokens)
+    if (!gemv && !o.prompt && !o.tokens && !o.end_to_end)
         return bnt_cli_usage("-p 0 and -n 0 leave nothing to measure");
-    if (o.device == BNT_DEVICE_CUDA) {
-        bnt_cli_note("--device cuda: the GPU is not measured yet");
-        return BNT_EXIT_FAILED;
-    }
     o.model = argv[optind];
-    enum bnt_status status = gemv ? bench_gemv(&o, &err) : bench_model(&o, &err);
-    if (status != BNT_OK)
-        return bnt_cli_fail(&err);
-    return bnt_cli_close_stdout() ? BNT_EXIT_OK : BNT_EXIT_FAILED;
+    return run(&o, gemv);
 }

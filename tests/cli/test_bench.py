@@ -13,9 +13,13 @@ from tools import Case, packed
 PROMPT, TOKENS = 8, 4
 QUICK = ('-q', '-r', '1', '-p', str(PROMPT), '-n', str(TOKENS))
 SERIES = {'median', 'min', 'max'}
-TOP = {'kernel', 'threads', 'rounds', 'prompt_tokens', 'decode_tokens', 'prompt_tokens_per_second', 'prompt_share_of_int8',
-       'operations_per_prompt_token', 'decode', 'read_gb_per_second', 'int8_gop_per_second', 'open_seconds',
-       'first_token_seconds', 'peak_memory_bytes', 'file_bytes', 'cache_bytes'}
+BOTH = {'device', 'rounds', 'prompt_tokens', 'decode_tokens', 'prompt_tokens_per_second', 'prompt_share_of_int8',
+        'operations_per_prompt_token', 'decode', 'read_gb_per_second', 'int8_gop_per_second', 'open_seconds',
+        'first_token_seconds', 'peak_memory_bytes', 'file_bytes', 'cache_bytes'}
+TOP = BOTH | {'kernel', 'threads'}
+TOP_GPU = BOTH | {'device_start_seconds', 'device_memory_bytes', 'texts', 'steps'}
+TEXTS = [(i, o) for i in (64, 256, 512) for o in (16, 32, 64)]
+STEPS = [1, 512, 2000]
 
 
 @functools.lru_cache(maxsize=None)
@@ -54,13 +58,34 @@ class Bench(Case):
         self.assertEqual(series, dict.fromkeys(SERIES, 0.0))
 
 
+    def check_texts(self, out, context):
+        """Whole texts and steps: those that the model has room for, and figures that agree with one another."""
+        outputs = [decode['output'] for decode in out['decode']]
+        texts = [(o, *t) for o in outputs for t in TEXTS if sum(t) - 1 <= context]
+        steps = [(o, c) for o in outputs for c in STEPS if c + 25 <= context]
+        self.assertEqual([(t['output'], t['prompt_tokens'], t['decode_tokens']) for t in out['texts']], texts)
+        self.assertEqual([(s['output'], s['context']) for s in out['steps']], steps)
+        for text in out['texts']:
+            for name in ('seconds', 'first_token_seconds', 'prompt_tokens_per_second', 'tokens_per_second', 'share_of_read'):
+                self.check_series(text[name])
+            self.assertLess(text['first_token_seconds']['median'], text['seconds']['median'])
+            if out['rounds'] == 1:
+                first, rest = text['first_token_seconds']['median'], text['decode_tokens'] - 1
+                rest /= text['seconds']['median'] - first
+                self.assertAlmostEqual(text['prompt_tokens_per_second']['median'] * first / text['prompt_tokens'], 1, places=4)
+                self.assertAlmostEqual(text['tokens_per_second']['median'] / rest, 1, places=3)
+        for step in out['steps']:
+            for name in ('greedy_seconds', 'sampled_seconds', 'share_of_read'):
+                self.check_series(step[name])
+
+
 class Json(Bench):
     def test_everything(self):
         model = packed()
         out = self.json(*QUICK, '-r', '3', model)
         self.assertEqual(set(out), TOP)
         self.assertEqual((out['rounds'], out['prompt_tokens'], out['decode_tokens']), (3, PROMPT, TOKENS))
-        self.assertEqual(out['kernel'], kernels()[0])
+        self.assertEqual((out['device'], out['kernel']), ('cpu', kernels()[0]))
         self.assertGreaterEqual(out['threads'], 1)
         for name in ('prompt_tokens_per_second', 'prompt_share_of_int8', 'read_gb_per_second', 'int8_gop_per_second'):
             if 'int8' in name and out['kernel'] == 'scalar':
@@ -147,6 +172,16 @@ class Json(Bench):
         self.assertEqual((out['decode_tokens'], out['decode']), (0, []))
         self.check_empty(out['read_gb_per_second'])
 
+    def test_end_to_end(self):
+        for model in (packed(), packed_int8(), packed_int8(tools.MASTERS)):
+            for rounds in ('1', '2'):
+                out = self.json(*QUICK, '-r', rounds, '--end-to-end', model)
+                self.assertEqual(set(out), TOP | {'texts', 'steps'})
+                self.check_texts(out, self.info(model)['hyperparameters']['max_context'])
+        out = self.json(*QUICK, '-p', '0', '-n', '0', '--end-to-end', packed())
+        self.assertEqual((len(out['texts']), out['decode']), (9, []))
+        self.check_series(out['read_gb_per_second'])
+
     def test_threads(self):
         for threads in (1, 2, 3):
             out = self.json(*QUICK, '-t', str(threads), packed_int8())
@@ -214,6 +249,21 @@ class Markdown(Bench):
                 self.assertRegex(last, r'^open %s s, first token after %s s; peak memory %s MB = file %s MB \+ cache %s MB \+ -?%s MB$'
                                  % ((self.NUMBER,) * 6))
 
+    def test_end_to_end(self):
+        for model, room in ((packed(), 1024), (packed_int8(tools.PACKED), 256)):
+            lines = self.ok('bnt-bench', *QUICK, '--end-to-end', model).decode('utf-8').splitlines()
+            tables = '\n'.join(lines[2:-2]).split('\n\n')
+            kinds = 1 + (room == 256)
+            self.assertEqual([table.count('\n') - 1 for table in tables], [1 + kinds, 9 * kinds, 3 * kinds])
+            for table in tables:
+                self.assertEqual(len({line.count('|') for line in table.splitlines()}), 1, table)
+                self.assertNotRegex(table, 'nan|inf')
+            short = '| the model has room for %d tokens |' % room
+            self.assertEqual([table.count(short) for table in tables], [0, 0, 1] if room == 1024 else [0, 6 * kinds, 2 * kinds])
+            for line in tables[1].splitlines()[2:]:
+                if short not in line:
+                    self.assertRegex(line, r'^\| \d+ \| \d+ \| \w+ output.* \|( \S+ \(\S+ – \S+\) \|)( %s \|){3} \d+ %% \|$' % self.NUMBER)
+
     def test_figures_are_those_of_json(self):
         """Different runs, so only what does not depend on speed."""
         _, table, last = self.rows(*QUICK, packed())
@@ -264,6 +314,90 @@ class Products(Bench):
             if out['kernel'] != 'scalar':
                 self.within(shape['batch_gop_per_second']['median'] / shape['batch_share_of_int8']['median'],
                             out['int8_gop_per_second'])
+
+
+@functools.lru_cache(maxsize=None)
+def why_no_gpu():
+    """What bnt-run says when the GPU is asked for; '' if it works."""
+    done = tools.run('bnt-run', '-q', '--device', 'cuda', '--token-ids', '1', '-n', '1', packed())
+    return done.err if done.code else ''
+
+
+class Device(Bench):
+    def test_no_gpu(self):
+        """One line, the same as bnt-run's."""
+        if not why_no_gpu():
+            self.skipTest('there is a GPU')
+        for args in ([packed()], ['--gemv'], ['--json', packed()], ['--end-to-end', packed()]):
+            err = self.refused('bnt-bench', *QUICK, '--device', 'cuda', *args)
+            self.assertEqual(err, why_no_gpu().replace('bnt-run:', 'bnt-bench:'))
+
+    def test_auto(self):
+        """The GPU if it can be used, unless a CPU's kernel is named."""
+        out = self.json(*QUICK, '--device', 'auto', packed())
+        self.assertEqual(out['device'] == 'cpu', bool(why_no_gpu()))
+        for args, env in ((['--kernel', 'scalar'], {}), ([], {'BNT_KERNEL': 'scalar'})):
+            out = self.json(*QUICK, '--device', 'auto', *args, packed(), env=tools.environment(**env))
+            self.assertEqual((out['device'], out['kernel']), ('cpu', 'scalar'))
+
+
+class Gpu(Bench):
+    """The shape of what is measured on a GPU, where there is one."""
+
+    def setUp(self):
+        super().setUp()
+        if why_no_gpu():
+            self.skipTest(why_no_gpu())
+
+    def gpu(self, *args, **options):
+        return self.json('-q', '-r', '2', '--device', 'cuda', *args, **options)
+
+    def test_model(self):
+        for checkpoint in [tools.FAIRY] + tools.VARIANTS:
+            with self.subTest(os.path.basename(checkpoint)):
+                model = packed_int8(checkpoint)
+                hyper = self.info(model)['hyperparameters']
+                out = self.gpu('-p', str(PROMPT), '-n', str(TOKENS), model)
+                self.assertEqual(set(out), TOP_GPU)
+                for name in ('prompt_tokens_per_second', 'prompt_share_of_int8', 'read_gb_per_second', 'int8_gop_per_second'):
+                    self.check_series(out[name])
+                self.assertEqual(len(out['decode']), 2)
+                for decode in out['decode']:
+                    self.check_series(decode['tokens_per_second'])
+                self.check_texts(out, hyper['max_context'])
+                self.assertEqual(out['file_bytes'], os.path.getsize(model))
+                self.assertLess(out['file_bytes'] + out['cache_bytes'], out['device_memory_bytes'])
+                self.assertLess(out['device_memory_bytes'], out['file_bytes'] + out['cache_bytes'] + (256 << 20))
+
+    def test_products(self):
+        bf16 = {'bf16_cold_seconds', 'bf16_warm_seconds', 'cold_times_bf16', 'warm_times_bf16'}
+        for path in ('', '/nowhere/libcublas.so'):
+            out = self.gpu('--gemv', env=tools.environment(BNT_CUBLAS=path or os.environ.get('BNT_CUBLAS', '')))
+            self.assertEqual(set(out), {'device', 'rounds', 'read_gb_per_second', 'int8_gop_per_second', 'token_seconds', 'shapes'})
+            self.assertEqual([(s['rows'], s['cols']) for s in out['shapes']], Products.SHAPES)
+            for name in ('read_gb_per_second', 'int8_gop_per_second', 'token_seconds'):
+                self.check_series(out[name])
+            for shape in out['shapes']:
+                for name in ('cold_gb_per_second', 'cold_share_of_read', 'warm_gb_per_second'):
+                    self.check_series(shape[name])
+                self.assertEqual([batch['tokens'] for batch in shape['batches']], [64, 256, 512])
+                for batch in shape['batches']:
+                    self.check_series(batch['gop_per_second'])
+                    self.check_series(batch['share_of_int8'])
+                if path:
+                    self.assertEqual([shape[name] for name in bf16], [None] * 4)
+                    self.assertEqual([batch['times_bf16'] for batch in shape['batches']], [None] * 3)
+
+    def test_tables(self):
+        for args, rows in (([packed()], [2, 9, 3]), (['--gemv'], [8, 8])):
+            lines = self.ok('bnt-bench', '-q', '-r', '1', '--device', 'cuda', *args,
+                            env=tools.environment(BNT_CUBLAS='/nowhere/libcublas.so')).decode('utf-8').splitlines()
+            tables = [t for t in '\n'.join(lines).split('\n\n') if t.startswith('|')]
+            self.assertEqual([table.count('\n') - 1 for table in tables], rows)
+            for table in tables:
+                self.assertEqual(len({line.count('|') for line in table.splitlines()}), 1, table)
+                self.assertNotRegex(table, 'nan|inf')
+            self.assertEqual('/nowhere/libcublas.so' in '\n'.join(lines), '--gemv' in args)
 
 
 if __name__ == '__main__':

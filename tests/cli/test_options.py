@@ -316,8 +316,6 @@ class Together(Case):
         self.usage('bnt-bench', '-n', '1', model)
         self.usage('bnt-bench', '--gemv', model)
         self.usage('bnt-bench', '--gemv', '-r', '0')
-        for args in ([model], ['--gemv']):
-            self.refused('bnt-bench', *args, '--device', 'cuda', names='cuda')
 
     def test_bench_edges(self):
         common = ('bnt-bench', packed(), '-q', '-r', '1')

@@ -2,7 +2,10 @@
 # SPDX-License-Identifier: MIT
 #
 # All that needs a GPU: the tests against the CPU, under compute-sanitizer too where it is installed,
-# and the bench. Prints everything; tests/cuda/results.md keeps the latest table.
+# bnt-bench's own tests, and what it measures of the products and of a model of
+# BitNet-b1.58-2B-4T's shape with random weights, with and without the int8 copy of its output
+# matrix. Prints everything; tests/cuda/results.md keeps the latest tables. Needs 4 GB of disk in
+# TMPDIR.
 #
 #     tests/cuda/run.sh [BUILD]     BUILD: the build folder, default build
 set -euo pipefail
@@ -11,11 +14,16 @@ bin=${1:-build}/bin
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+# pack CHECKPOINT NAME [OPTION]...
+pack() {
+    "$bin/bnt-convert" -q "$1" | "$bin/bnt-pack" -q "${@:3}" -o "$work/$2.bnt"
+}
+
 models=()
 for folder in tests/data/fairy-6m tests/data/variants/*/; do
     name=$(basename "$folder")
     golden=$(find "$folder" -name golden.safetensors)
-    "$bin/bnt-convert" -q "$folder" | "$bin/bnt-pack" -q -o "$work/$name.bnt"
+    pack "$folder" "$name"
     models+=("$work/$name.bnt:$golden")
 done
 "$bin/test_cuda" "${models[@]}"
@@ -26,4 +34,12 @@ if command -v compute-sanitizer >/dev/null; then
     compute-sanitizer --tool racecheck --error-exitcode 1 "$bin/bnt-run" "$small" \
         --device cuda --token-ids 1,2,3,4,5 --temp 0 -n 3 --ignore-eos
 fi
-"$bin/bench_cuda"
+BNT_BIN=$(realpath "$bin") python3 -B tests/cli/test_bench.py Gpu
+
+"$bin/bnt-bench" --device cuda --gemv
+"$bin/bnt-synth" --like 2b-4t --form packed --quiet -o "$work/2b-4t"
+pack "$work/2b-4t" 2b-4t
+pack "$work/2b-4t" 2b-4t-int8 --embedding int8
+for name in 2b-4t 2b-4t-int8; do
+    "$bin/bnt-bench" --device cuda "$work/$name.bnt"
+done
