@@ -24,15 +24,18 @@ for folder in tests/data/fairy-6m tests/data/variants/*/; do
     name=$(basename "$folder")
     golden=$(find "$folder" -name golden.safetensors)
     pack "$folder" "$name"
-    models+=("$work/$name.bnt:$golden")
+    pack "$folder" "$name-int8" --embedding int8
+    models+=("$work/$name.bnt:$golden" "$work/$name-int8.bnt")
 done
 "$bin/test_cuda" "${models[@]}"
 if command -v compute-sanitizer >/dev/null; then
     small=$work/2b-packed.bnt
     compute-sanitizer --tool memcheck --error-exitcode 1 "$bin/test_cuda" --small "$small"
     compute-sanitizer --tool racecheck --error-exitcode 1 "$bin/test_cuda" --small
-    compute-sanitizer --tool racecheck --error-exitcode 1 "$bin/bnt-run" "$small" \
-        --device cuda --token-ids 1,2,3,4,5 --temp 0 -n 3 --ignore-eos
+    for model in "$small" "$work/2b-packed-int8.bnt"; do
+        compute-sanitizer --tool racecheck --error-exitcode 1 "$bin/bnt-run" "$model" \
+            --device cuda --token-ids 1,2,3,4,5 --temp 0 -n 3 --ignore-eos
+    done
 fi
 BNT_BIN=$(realpath "$bin") python3 -B tests/cli/test_bench.py Gpu
 
