@@ -44,7 +44,7 @@ static uint32_t widest_input(const struct bnt_hyper *h)
 static uint32_t choose_batch(const struct bnt_hyper *h)
 {
     size_t floats = (size_t)h->hidden_size + 2 * (size_t)bnt_q_size(h) +
-                    2 * (size_t)bnt_kv_size(h) + 2 * (size_t)h->ffn_size;
+                    2 * (size_t)bnt_kv_size(h) + h->ffn_size + h->head_dim;
     size_t bytes = floats * sizeof(float) + bnt_cuda_pad(widest_input(h), BNT_CUDA_CHUNK_COLS);
     size_t n = WORK_BYTES / bytes;
     return n < 1 ? 1 : n > MAX_BATCH ? (uint32_t)MAX_BATCH : (uint32_t)n;
@@ -83,7 +83,7 @@ static cudaError_t allocate_work(struct bnt_cuda_session *s)
         {&s->v, n * kv},
         {&s->att, n * q},
         {&s->gate, n * h->ffn_size},
-        {&s->up, n * h->ffn_size},
+        {&s->up, h->ffn_size},
         {&s->normed, (size_t)BNT_CUDA_OUTPUT_BATCH * h->hidden_size},
         {&s->logits, (size_t)BNT_CUDA_OUTPUT_BATCH * h->vocab_size},
         {&s->frequency, h->head_dim / 2},
@@ -94,6 +94,8 @@ static cudaError_t allocate_work(struct bnt_cuda_session *s)
         error = allocate(floats[i].to, floats[i].count);
     if (error == cudaSuccess)
         error = allocate(&s->tokens, n);
+    if (error == cudaSuccess)
+        error = allocate(&s->angles, n * (h->head_dim / 2));
     if (error == cudaSuccess)
         error = allocate(&s->quantized.sum, n);
     if (error == cudaSuccess)
@@ -166,6 +168,7 @@ void bnt_cuda_session_close(struct bnt_cuda_session *s)
                              s->values,
                              s->frequency,
                              s->tokens,
+                             s->angles,
                              s->x,
                              s->q,
                              s->k,
