@@ -2,35 +2,48 @@
 // softmax(q·kᵀ / sqrt(head_dim)) v for a prompt by Hopper's warpgroup products, for code built for
 // sm_90a.
 //
-// A block takes 64 queries that share keys and values: those of all heads of a group, token after
-// token. Two warpgroups turn tiles of 64 positions into operands, a third multiplies. Each
-// float32 operand is the sum of two float16 numbers, and three of the four products are summed,
-// which keeps 21 bits: enough that what is quantized afterwards rounds as it would from float32.
-// Queries, and tiles of keys and of values, are scaled by powers of two, so that float16 can hold
-// whatever float32 does: what is lost is below 2^-38 of the largest.
+// A block takes queries that share keys and values: those of all heads of a group, token after
+// token. Two warpgroups turn tiles of 64 positions into operands, two others multiply: each its own
+// 64 queries, or, where that would leave multiprocessors idle, both the same by every other tile,
+// and what they have found is put together at the end.
+//
+// Each float32 operand is the sum of two float16 numbers, and three of the four products are
+// summed, which keeps 21 bits: enough that what is quantized afterwards rounds as it would from
+// float32. Queries, and tiles of keys and of values, are scaled by powers of two, so that float16
+// can hold whatever float32 does: what is lost is below 2^-38 of the largest.
 #include "runtime/cuda/ops.cuh"
 #include "runtime/cuda/wgmma.cuh"
 
 namespace
 {
 enum {
-    QUERIES = 64,
+    QUERIES = 64, // of a warpgroup
     POSITIONS = 64,
     STAGES = 2,
     SLAB = 64,
-    CONVERTERS = 2 * WARPGROUP, // threads
+    MULTIPLIERS = 2 * WARPGROUP, // threads
+    CONVERTERS = 2 * WARPGROUP,
     CONVERTER_WARPS = CONVERTERS / WARP,
-    THREADS = WARPGROUP + CONVERTERS,
+    THREADS = MULTIPLIERS + CONVERTERS,
+    ALL_CONVERT = 1, // numbers of barriers
+    ALL_MULTIPLY,
+    OWN_MULTIPLY, // and the next
 };
 
-// Two halves of a tile's operand: slabs of 64 columns, each row 128 bytes with its 16-byte pieces
-// exchanged (see wgmma_rows).
+// Two halves of an operand, tile or queries: slabs of 64 columns, each row 128 bytes with its
+// 16-byte pieces exchanged (see wgmma_rows).
 template <int DIM> struct operand {
     __half high[DIM / SLAB][POSITIONS][SLAB], low[DIM / SLAB][POSITIONS][SLAB];
 };
+static_assert(QUERIES == POSITIONS, "one kind of operand");
 
 template <int DIM> struct stage {
     operand<DIM> keys, values;
+};
+
+template <int DIM> struct tiles {
+    stage<DIM> stages[STAGES];
+    operand<DIM> queries[2];
 };
 
 // A power of two that brings values up to max into float16's range, and its inverse.
@@ -42,7 +55,7 @@ struct barriers {
     barrier keys_full[STAGES], keys_empty[STAGES], values_full[STAGES], values_empty[STAGES];
     float keys_down[STAGES];                 // what undoes the tile's scale
     power values_power[STAGES];              // the tile's scale
-    uint32_t largest[2][2][CONVERTER_WARPS]; // by turn, keys or values, warp
+    uint32_t largest[2][2][CONVERTER_WARPS]; // keys or values, by turn, by warp
 };
 
 #ifdef BNT_HAS_WGMMA
@@ -70,25 +83,21 @@ __device__ __forceinline__ split split_pair(float a, float b)
     return {pack_halves(ha, hb), pack_halves(a - ha, b - hb)};
 }
 
-// What a converting thread has of a tile: pieces of 8 columns.
+// What a converting thread has of a tile: pieces of four columns. A warp reads whole rows.
 template <int DIM> struct pieces {
-    enum { A_ROW = DIM / 8, COUNT = POSITIONS * A_ROW / CONVERTERS };
-    float4 v[COUNT][2];
+    enum { A_ROW = DIM / 4, COUNT = POSITIONS * A_ROW / CONVERTERS };
+    float4 v[COUNT];
 
     __device__ __forceinline__ void load(const float *from, const bnt_cuda_cache &cache,
                                          uint32_t count, uint32_t dim)
     {
 #pragma unroll
         for (int i = 0; i < COUNT; i++) {
-            const uint32_t unit = i * CONVERTERS + threadIdx.x - WARPGROUP;
-            const uint32_t r = unit / A_ROW, c = unit % A_ROW * 8;
-#pragma unroll
-            for (int j = 0; j < 2; j++) {
-                const bool valid = r < count && c + j * 4 < dim;
-                v[i][j] = valid ? *reinterpret_cast<const float4 *>(from + (size_t)r * cache.row +
-                                                                    c + j * 4)
-                                : make_float4(0, 0, 0, 0);
-            }
+            const uint32_t unit = i * CONVERTERS + threadIdx.x - MULTIPLIERS;
+            const uint32_t r = unit / A_ROW, c = unit % A_ROW * 4;
+            v[i] = r < count && c < dim
+                       ? *reinterpret_cast<const float4 *>(from + (size_t)r * cache.row + c)
+                       : make_float4(0, 0, 0, 0);
         }
     }
 
@@ -96,12 +105,9 @@ template <int DIM> struct pieces {
     {
         float max = 0;
 #pragma unroll
-        for (int i = 0; i < COUNT; i++) {
-#pragma unroll
-            for (int j = 0; j < 2; j++)
-                max = fmaxf(max, fmaxf(fmaxf(fabsf(v[i][j].x), fabsf(v[i][j].y)),
-                                       fmaxf(fabsf(v[i][j].z), fabsf(v[i][j].w))));
-        }
+        for (int i = 0; i < COUNT; i++)
+            max = fmaxf(max, fmaxf(fmaxf(fabsf(v[i].x), fabsf(v[i].y)),
+                                   fmaxf(fabsf(v[i].z), fabsf(v[i].w))));
         return __float_as_uint(max);
     }
 
@@ -109,39 +115,32 @@ template <int DIM> struct pieces {
     {
 #pragma unroll
         for (int i = 0; i < COUNT; i++) {
-            const uint32_t unit = i * CONVERTERS + threadIdx.x - WARPGROUP;
-            const uint32_t r = unit / A_ROW, c = unit % A_ROW;
-            const float4 a = v[i][0], b = v[i][1];
-            const split s[4] = {
-                split_pair(a.x * scale, a.y * scale), split_pair(a.z * scale, a.w * scale),
-                split_pair(b.x * scale, b.y * scale), split_pair(b.z * scale, b.w * scale)};
-            const uint32_t at = (c % 8 ^ r % 8) * 8;
-            *reinterpret_cast<uint4 *>(&to->high[c / 8][r][at]) =
-                make_uint4(s[0].high, s[1].high, s[2].high, s[3].high);
-            *reinterpret_cast<uint4 *>(&to->low[c / 8][r][at]) =
-                make_uint4(s[0].low, s[1].low, s[2].low, s[3].low);
+            const uint32_t unit = i * CONVERTERS + threadIdx.x - MULTIPLIERS;
+            const uint32_t r = unit / A_ROW, c = unit % A_ROW * 4;
+            const split a = split_pair(v[i].x * scale, v[i].y * scale);
+            const split b = split_pair(v[i].z * scale, v[i].w * scale);
+            const uint32_t at = (c % SLAB / 8 ^ r % 8) * 8 + c % 8;
+            *reinterpret_cast<uint2 *>(&to->high[c / SLAB][r][at]) = make_uint2(a.high, b.high);
+            *reinterpret_cast<uint2 *>(&to->low[c / SLAB][r][at]) = make_uint2(a.low, b.low);
         }
     }
 };
 
-// The largest of all converting threads' values, after a barrier.
-__device__ __forceinline__ void note_largest(uint32_t (&largest)[CONVERTER_WARPS], uint32_t bits)
+// The largest of all converting threads' values.
+__device__ __forceinline__ uint32_t find_largest(uint32_t (&largest)[CONVERTER_WARPS],
+                                                 uint32_t bits)
 {
     bits = __reduce_max_sync(FULL_WARP, bits);
     if (threadIdx.x % WARP == 0)
-        largest[threadIdx.x / WARP - WARPGROUP / WARP] = bits;
-}
-
-__device__ __forceinline__ uint32_t find_largest(const uint32_t (&largest)[CONVERTER_WARPS])
-{
-    uint32_t all = 0;
+        largest[threadIdx.x / WARP - MULTIPLIERS / WARP] = bits;
+    sync_threads(ALL_CONVERT, CONVERTERS);
     for (int i = 0; i < CONVERTER_WARPS; i++)
-        all = max(all, largest[i]);
-    return all;
+        bits = max(bits, largest[i]);
+    return bits;
 }
 
-// The converting warpgroups. While they work on a tile, the next is on its way. The scale
-// of values never grows, so that sums already made need only be made smaller.
+// The converting warpgroups. While they work on a tile, the next is on its way. The scale of values
+// never grows, so that sums already made need only be made smaller.
 template <int DIM>
 __device__ void produce(stage<DIM> *stages, barriers &b, const bnt_cuda_cache &cache, size_t head,
                         uint32_t dim, uint32_t end)
@@ -155,24 +154,19 @@ __device__ void produce(stage<DIM> *stages, barriers &b, const bnt_cuda_cache &c
         const uint32_t slot = turn % STAGES, parity = (turn / STAGES + 1) % 2;
         const size_t next = (size_t)(p0 + POSITIONS) * cache.row;
         const uint32_t left = end - p0 < POSITIONS ? 0 : end - p0 - POSITIONS;
-        note_largest(b.largest[turn % 2][0], k.max_bits());
-        note_largest(b.largest[turn % 2][1], v.max_bits());
-        sync_threads(1, CONVERTERS);
-        const power for_keys = find_power(find_largest(b.largest[turn % 2][0]));
-        largest_value = max(largest_value, find_largest(b.largest[turn % 2][1]));
-        const power for_values = find_power(largest_value);
+        const power for_keys = find_power(find_largest(b.largest[0][turn % 2], k.max_bits()));
         barrier_wait(&b.keys_empty[slot], parity);
-        if (threadIdx.x == WARPGROUP)
+        if (threadIdx.x == MULTIPLIERS)
             b.keys_down[slot] = for_keys.down;
         k.store(&stages[slot].keys, for_keys.up);
-        wgmma_publish();
         barrier_arrive(&b.keys_full[slot]);
         k.load(keys + next, cache, left, dim);
+        largest_value = max(largest_value, find_largest(b.largest[1][turn % 2], v.max_bits()));
+        const power for_values = find_power(largest_value);
         barrier_wait(&b.values_empty[slot], parity);
-        if (threadIdx.x == WARPGROUP)
+        if (threadIdx.x == MULTIPLIERS)
             b.values_power[slot] = for_values;
         v.store(&stages[slot].values, for_values.up);
-        wgmma_publish();
         barrier_arrive(&b.values_full[slot]);
         v.load(values + next, cache, left, dim);
     }
@@ -185,60 +179,57 @@ struct query {
 
 struct lane_queries {
     query of[2];
-    uint32_t t;
+    uint32_t row, t; // of the first in the operand, and the lane's columns
 };
 
-__device__ lane_queries find_queries(bnt_cuda_heads heads, uint32_t block)
+__device__ lane_queries find_queries(uint32_t group, uint32_t first_query)
 {
-    const uint32_t group = heads.n_heads / heads.n_kv_heads, warp = threadIdx.x / WARP;
-    const uint32_t g = threadIdx.x % WARP / 4;
     lane_queries q;
-    for (uint32_t i = 0; i < 2; i++) {
-        const uint32_t index = block * QUERIES + warp * 16 + g + i * 8;
-        q.of[i].token = index / group;
-        q.of[i].head = blockIdx.y * group + index % group;
-    }
+    q.row = threadIdx.x / WARP % 4 * 16 + threadIdx.x % WARP / 4;
     q.t = threadIdx.x % 4;
+    for (uint32_t i = 0; i < 2; i++) {
+        const uint32_t index = first_query + q.row + i * 8;
+        q.of[i].token = index / group;
+        q.of[i].head = blockIdx.x * group + index % group;
+    }
     return q;
 }
 
-// Queries as the first operand: for each 16 columns four registers, and what undoes the scale of
-// the lane's two rows.
-template <int DIM> struct query_operand {
-    uint32_t high[DIM / 16][4], low[DIM / 16][4];
-    float down[2];
-
-    __device__ __forceinline__ void load(const float *q, const lane_queries &at,
-                                         bnt_cuda_heads heads, uint32_t m)
-    {
+// Queries into shared memory; down: what undoes the scale of the lane's two.
+template <int DIM>
+__device__ __forceinline__ void convert_queries(operand<DIM> *to, float (&down)[2], const float *q,
+                                                const lane_queries &at, bnt_cuda_heads heads,
+                                                uint32_t m)
+{
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const bool valid = at.of[i].token < m;
-            const float *row =
-                q + ((size_t)(valid ? at.of[i].token : 0) * heads.n_heads + at.of[i].head) *
-                        heads.head_dim;
-            float2 v[DIM / 8];
-            float max = 0;
+    for (int i = 0; i < 2; i++) {
+        const bool valid = at.of[i].token < m;
+        const float *from =
+            q +
+            ((size_t)(valid ? at.of[i].token : 0) * heads.n_heads + at.of[i].head) * heads.head_dim;
+        float2 v[DIM / 8];
+        float max = 0;
 #pragma unroll
-            for (int j = 0; j < DIM / 8; j++) {
-                const uint32_t c = j * 8 + at.t * 2;
-                v[j] = valid && c < heads.head_dim ? *reinterpret_cast<const float2 *>(row + c)
-                                                   : make_float2(0, 0);
-                max = fmaxf(max, fmaxf(fabsf(v[j].x), fabsf(v[j].y)));
-            }
-            max = fmaxf(max, __shfl_xor_sync(FULL_WARP, max, 1));
-            max = fmaxf(max, __shfl_xor_sync(FULL_WARP, max, 2));
-            const power p = find_power(__float_as_uint(max));
-            down[i] = p.down;
+        for (int j = 0; j < DIM / 8; j++) {
+            const uint32_t c = j * 8 + at.t * 2;
+            v[j] = valid && c < heads.head_dim ? *reinterpret_cast<const float2 *>(from + c)
+                                               : make_float2(0, 0);
+            max = fmaxf(max, fmaxf(fabsf(v[j].x), fabsf(v[j].y)));
+        }
+        max = fmaxf(max, __shfl_xor_sync(FULL_WARP, max, 1));
+        max = fmaxf(max, __shfl_xor_sync(FULL_WARP, max, 2));
+        const power p = find_power(__float_as_uint(max));
+        const uint32_t row = at.row + i * 8;
+        down[i] = p.down;
 #pragma unroll
-            for (int j = 0; j < DIM / 8; j++) {
-                const split s = split_pair(v[j].x * p.up, v[j].y * p.up);
-                high[j / 2][j % 2 * 2 + i] = s.high;
-                low[j / 2][j % 2 * 2 + i] = s.low;
-            }
+        for (int j = 0; j < DIM / 8; j++) {
+            const split s = split_pair(v[j].x * p.up, v[j].y * p.up);
+            const uint32_t c = (j % 8 ^ row % 8) * 8 + at.t * 2;
+            *reinterpret_cast<uint32_t *>(&to->high[j / 8][row][c]) = s.high;
+            *reinterpret_cast<uint32_t *>(&to->low[j / 8][row][c]) = s.low;
         }
     }
-};
+}
 
 __device__ __forceinline__ float power_of_two(float v)
 {
@@ -282,20 +273,22 @@ __device__ __forceinline__ void weigh(float (&scores)[POSITIONS / 2], const floa
 
 // scores (64 × 64) of the tile's keys.
 template <int DIM>
-__device__ __forceinline__ void score(float (&scores)[POSITIONS / 2], const query_operand<DIM> &q,
+__device__ __forceinline__ void score(float (&scores)[POSITIONS / 2], const operand<DIM> &q,
                                       const operand<DIM> &keys)
 {
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < DIM / 16; k++) {
-        const uint64_t high = wgmma_rows(keys.high[k / 4]) + k % 4 * 2;
-        const uint64_t low = wgmma_rows(keys.low[k / 4]) + k % 4 * 2;
+        const uint64_t q_high = wgmma_rows(q.high[k / 4]) + k % 4 * 2;
+        const uint64_t q_low = wgmma_rows(q.low[k / 4]) + k % 4 * 2;
+        const uint64_t k_high = wgmma_rows(keys.high[k / 4]) + k % 4 * 2;
+        const uint64_t k_low = wgmma_rows(keys.low[k / 4]) + k % 4 * 2;
         if (k == 0)
-            wgmma_halves_first<false>(scores, q.low[k], high);
+            wgmma_rows_first(scores, q_low, k_high);
         else
-            wgmma_halves<false>(scores, q.low[k], high);
-        wgmma_halves<false>(scores, q.high[k], low);
-        wgmma_halves<false>(scores, q.high[k], high);
+            wgmma_rows_add(scores, q_low, k_high);
+        wgmma_rows_add(scores, q_high, k_low);
+        wgmma_rows_add(scores, q_high, k_high);
     }
     wgmma_commit();
 }
@@ -311,33 +304,34 @@ add_values(float (&sums)[DIM / 2], const uint32_t (&high)[POSITIONS / 16][4],
     for (int k = 0; k < POSITIONS / 16; k++) {
         const uint64_t v_high = wgmma_columns(values.high[0][k * 16], sizeof values.high[0]);
         const uint64_t v_low = wgmma_columns(values.low[0][k * 16], sizeof values.low[0]);
-        wgmma_halves<true>(sums, low[k], v_high);
-        wgmma_halves<true>(sums, high[k], v_low);
-        wgmma_halves<true>(sums, high[k], v_high);
+        wgmma_columns_add(sums, low[k], v_high);
+        wgmma_columns_add(sums, high[k], v_low);
+        wgmma_columns_add(sums, high[k], v_high);
     }
     wgmma_commit();
 }
 
+// What a warpgroup has found for its queries: sums of values, scaled, by weights.
+template <int DIM> struct result {
+    float sums[DIM / 2], down;
+    running r;
+};
+
+// Goes through every step-th tile from the first on.
 template <int DIM>
-__device__ void consume(float *out, const float *q, const stage<DIM> *stages, barriers &b,
-                        bnt_cuda_heads heads, uint32_t block, uint32_t first, uint32_t m,
-                        uint32_t end)
+__device__ __forceinline__ void
+attend(result<DIM> &found, const tiles<DIM> &in, const operand<DIM> &queries,
+       const float (&scale)[2], barriers &b, const lane_queries &at, uint32_t from, uint32_t step,
+       uint32_t first, uint32_t seen_by_all, uint32_t end)
 {
-    const lane_queries at = find_queries(heads, block);
-    const float scale = 1.44269504f / sqrtf((float)heads.head_dim); // for powers of two
-    query_operand<DIM> query;
-    query.load(q, at, heads, m);
-    float sums[DIM / 2] = {}, down = 1;
-    running r = {{-1e30f, -1e30f}, {0, 0}};
     const uint32_t own[2] = {first + at.of[0].token, first + at.of[1].token};
-    const uint32_t seen_by_all = first + block * QUERIES / (heads.n_heads / heads.n_kv_heads) + 1;
-    for (uint32_t p0 = 0, turn = 0; p0 < end; p0 += POSITIONS, turn++) {
-        const uint32_t slot = turn % STAGES, parity = turn / STAGES % 2;
+    for (uint32_t turn = from; turn * POSITIONS < end; turn += step) {
+        const uint32_t slot = turn % STAGES, parity = turn / STAGES % 2, p0 = turn * POSITIONS;
         float scores[POSITIONS / 2], rescale[2];
         barrier_wait(&b.keys_full[slot], parity);
-        const float keys_down = b.keys_down[slot] * scale;
-        const float factor[2] = {keys_down * query.down[0], keys_down * query.down[1]};
-        score<DIM>(scores, query, stages[slot].keys);
+        wgmma_publish();
+        const float factor[2] = {scale[0] * b.keys_down[slot], scale[1] * b.keys_down[slot]};
+        score<DIM>(scores, queries, in.stages[slot].keys);
         wgmma_wait<0>();
         wgmma_take(scores);
         barrier_arrive(&b.keys_empty[slot]);
@@ -348,7 +342,7 @@ __device__ void consume(float *out, const float *q, const stage<DIM> *stages, ba
                     scores[j] = -INFINITY;
             }
         }
-        weigh(scores, factor, r, rescale);
+        weigh(scores, factor, found.r, rescale);
         uint32_t high[POSITIONS / 16][4], low[POSITIONS / 16][4];
 #pragma unroll
         for (int j = 0; j < POSITIONS / 4; j++) {
@@ -357,60 +351,130 @@ __device__ void consume(float *out, const float *q, const stage<DIM> *stages, ba
             low[j / 4][j % 4] = s.low;
         }
         barrier_wait(&b.values_full[slot], parity);
-        const float smaller = turn > 0 ? down * b.values_power[slot].up : 1.0f;
-        down = b.values_power[slot].down;
+        wgmma_publish();
+        const float smaller = found.down * b.values_power[slot].up;
+        found.down = b.values_power[slot].down;
 #pragma unroll
         for (int j = 0; j < DIM / 2; j++)
-            sums[j] *= rescale[j / 2 % 2] * smaller;
-        add_values<DIM>(sums, high, low, stages[slot].values);
+            found.sums[j] *= rescale[j / 2 % 2] * smaller;
+        add_values<DIM>(found.sums, high, low, in.stages[slot].values);
         wgmma_wait<0>();
-        wgmma_take(sums);
+        wgmma_take(found.sums);
         barrier_arrive(&b.values_empty[slot]);
     }
+}
+
+// The second warpgroup leaves what it has found, the first adds it to its own. The second's last
+// tile, or none if there was but one, was in the second stage.
+template <int DIM> __device__ void put_together(result<DIM> &found, tiles<DIM> *shared)
+{
+    float *other = reinterpret_cast<float *>(&shared->stages[1]) + threadIdx.x % WARPGROUP;
+    float *rest = other + DIM / 2 * WARPGROUP; // maxima and sums
+    const bool second = threadIdx.x >= WARPGROUP;
+    if (second) {
+#pragma unroll
+        for (int j = 0; j < DIM / 2; j++)
+            other[j * WARPGROUP] = found.sums[j] * found.down;
+        for (int i = 0; i < 2; i++) {
+            rest[i * WARPGROUP] = found.r.max[i];
+            rest[(2 + i) * WARPGROUP] = found.r.sum[i];
+        }
+    }
+    sync_threads(ALL_MULTIPLY, MULTIPLIERS);
+    if (second)
+        return;
+    float mine[2], theirs[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const float max = fmaxf(found.r.max[i], rest[i * WARPGROUP]);
+        mine[i] = power_of_two(found.r.max[i] - max);
+        theirs[i] = power_of_two(rest[i * WARPGROUP] - max);
+        found.r.sum[i] = found.r.sum[i] * mine[i] + rest[(2 + i) * WARPGROUP] * theirs[i];
+        mine[i] *= found.down;
+    }
+#pragma unroll
+    for (int j = 0; j < DIM / 2; j++)
+        found.sums[j] = found.sums[j] * mine[j / 2 % 2] + other[j * WARPGROUP] * theirs[j / 2 % 2];
+    found.down = 1;
+}
+
+template <int DIM>
+__device__ void store(float *out, const result<DIM> &found, const lane_queries &at,
+                      bnt_cuda_heads heads, uint32_t m)
+{
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         if (at.of[i].token >= m)
             continue;
-        const float factor = down / r.sum[i];
+        const float factor = found.down / found.r.sum[i];
         float *to = out + ((size_t)at.of[i].token * heads.n_heads + at.of[i].head) * heads.head_dim;
 #pragma unroll
         for (int j = 0; j < DIM / 8; j++) {
             const uint32_t c = j * 8 + at.t * 2;
             if (c < heads.head_dim)
-                *reinterpret_cast<float2 *>(to + c) =
-                    make_float2(sums[j * 4 + i * 2] * factor, sums[j * 4 + i * 2 + 1] * factor);
+                *reinterpret_cast<float2 *>(to + c) = make_float2(
+                    found.sums[j * 4 + i * 2] * factor, found.sums[j * 4 + i * 2 + 1] * factor);
         }
     }
 }
 
 template <int DIM>
-__device__ __forceinline__ void run(float *out, const float *q, const bnt_cuda_cache &cache,
-                                    bnt_cuda_heads heads, uint32_t first, uint32_t m)
+__device__ __forceinline__ void consume(float *out, const float *q, tiles<DIM> *shared, barriers &b,
+                                        bnt_cuda_heads heads, uint32_t first_query, bool together,
+                                        uint32_t first, uint32_t m, uint32_t end)
 {
-    extern __shared__ uint8_t shared[];
+    const uint32_t group = heads.n_heads / heads.n_kv_heads,
+                   warpgroup =
+                       __shfl_sync(FULL_WARP, threadIdx.x / WARPGROUP, 0); // the same in all lanes
+    if (!together)
+        first_query += warpgroup * QUERIES;
+    const lane_queries at = find_queries(group, first_query);
+    result<DIM> found = {{}, 1, {{-1e30f, -1e30f}, {0, 0}}};
+    float scale[2];
+    convert_queries<DIM>(&shared->queries[warpgroup], scale, q, at, heads, m);
+    sync_threads(OWN_MULTIPLY + warpgroup, WARPGROUP); // the first wait publishes queries, too
+    for (int i = 0; i < 2; i++)
+        scale[i] *= 1.44269504f / sqrtf((float)heads.head_dim); // weights are powers of two
+    attend<DIM>(found, *shared, shared->queries[warpgroup], scale, b, at, together ? warpgroup : 0,
+                together ? 2 : 1, first, first + first_query / group + 1, end);
+    if (together) {
+        put_together<DIM>(found, shared);
+        if (warpgroup > 0)
+            return;
+    }
+    store<DIM>(out, found, at, heads, m);
+}
+
+template <int DIM>
+__device__ __forceinline__ void run(float *out, const float *q, const bnt_cuda_cache &cache,
+                                    bnt_cuda_heads heads, uint32_t first, uint32_t m, bool together)
+{
+    extern __shared__ uint8_t memory[];
     __shared__ barriers b;
-    stage<DIM> *stages = reinterpret_cast<stage<DIM> *>(shared + (-shared_address(shared) & 1023));
+    tiles<DIM> *shared = reinterpret_cast<tiles<DIM> *>(memory + (-shared_address(memory) & 1023));
     const uint32_t group = heads.n_heads / heads.n_kv_heads;
-    const uint32_t block = gridDim.x - 1 - blockIdx.x; // the longest first
-    const uint32_t last = min((block * QUERIES + QUERIES - 1) / group, m - 1);
+    const uint32_t queries = together ? QUERIES : 2 * QUERIES;           // of the block
+    const uint32_t first_query = (gridDim.y - 1 - blockIdx.y) * queries; // the longest first
+    const uint32_t last = min((first_query + queries - 1) / group, m - 1);
     const uint32_t end = first + last + 1; // positions that the last query sees
     let_next_start();
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; i++) {
             barrier_init(&b.keys_full[i], CONVERTERS);
-            barrier_init(&b.keys_empty[i], WARPGROUP);
+            barrier_init(&b.keys_empty[i], together ? WARPGROUP : MULTIPLIERS);
             barrier_init(&b.values_full[i], CONVERTERS);
-            barrier_init(&b.values_empty[i], WARPGROUP);
+            barrier_init(&b.values_empty[i], together ? WARPGROUP : MULTIPLIERS);
         }
     }
     __syncthreads();
     wait_for_previous();
-    if (threadIdx.x >= WARPGROUP) {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 136;");
-        produce<DIM>(stages, b, cache, (size_t)blockIdx.y * cache.context, heads.head_dim, end);
+    if (threadIdx.x >= MULTIPLIERS) {
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 104;");
+        produce<DIM>(shared->stages, b, cache, (size_t)blockIdx.x * cache.context, heads.head_dim,
+                     end);
     } else {
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 224;");
-        consume<DIM>(out, q, stages, b, heads, block, first, m, end);
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 152;");
+        consume<DIM>(out, q, shared, b, heads, first_query, together, first, m, end);
     }
 }
 
@@ -419,26 +483,27 @@ __device__ __forceinline__ void run(float *out, const float *q, const bnt_cuda_c
 template <int DIM>
 __global__ void __launch_bounds__(THREADS, 1)
     attention(float *out, const float *q, const __grid_constant__ bnt_cuda_cache cache,
-              bnt_cuda_heads heads, uint32_t first, uint32_t m)
+              bnt_cuda_heads heads, uint32_t first, uint32_t m, bool together)
 {
 #ifdef BNT_HAS_WGMMA
-    run<DIM>(out, q, cache, heads, first, m);
+    run<DIM>(out, q, cache, heads, first, m, together);
 #endif
 }
 
 template <int DIM>
 cudaError_t launch(float *out, const float *q, const bnt_cuda_cache *cache, bnt_cuda_heads heads,
-                   uint32_t position, uint32_t m, cudaStream_t stream)
+                   uint32_t position, uint32_t m, bool together, cudaStream_t stream)
 {
-    const size_t bytes = STAGES * sizeof(stage<DIM>) + 1024;
+    const size_t bytes = sizeof(tiles<DIM>) + 1024;
     cudaError_t error = cudaFuncSetAttribute(
         attention<DIM>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
     if (error != cudaSuccess)
         return error;
     const uint32_t queries = m * (heads.n_heads / heads.n_kv_heads);
-    dim3 grid((queries + QUERIES - 1) / QUERIES, heads.n_kv_heads);
+    const uint32_t a_block = together ? QUERIES : 2 * QUERIES;
+    dim3 grid(heads.n_kv_heads, (queries + a_block - 1) / a_block);
     return launch_early(attention<DIM>, grid, dim3(THREADS), bytes, stream, out, q, *cache, heads,
-                        position, m);
+                        position, m, together);
 }
 } // namespace
 
@@ -446,6 +511,16 @@ cudaError_t bnt_cuda_attention_wgmma(float *out, const float *q, const struct bn
                                      struct bnt_cuda_heads heads, uint32_t position, uint32_t m,
                                      cudaStream_t stream)
 {
-    return heads.head_dim <= 64 ? launch<64>(out, q, cache, heads, position, m, stream)
-                                : launch<128>(out, q, cache, heads, position, m, stream);
+    int device, processors;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess)
+        error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+    if (error != cudaSuccess)
+        return error;
+    // Where there are hardly more blocks than multiprocessors, they had better be short.
+    const uint64_t short_blocks = ((uint64_t)m * heads.n_heads + QUERIES - 1) / QUERIES;
+    const uint64_t fit = (uint64_t)processors * (position < m ? 5 : 4) / 4;
+    const bool together = short_blocks <= fit;
+    return (heads.head_dim <= 64 ? launch<64> : launch<128>)(out, q, cache, heads, position, m,
+                                                             together, stream);
 }

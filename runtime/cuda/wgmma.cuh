@@ -105,7 +105,8 @@ template <int N> static __device__ __forceinline__ void wgmma_wait()
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
 
-// What this thread has written to shared memory is to be seen by products of others.
+// What threads have written to shared memory before this one has met them is to be seen by its
+// products.
 static __device__ __forceinline__ void wgmma_publish()
 {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
@@ -197,45 +198,58 @@ static __device__ __forceinline__ void wgmma_codes(int (&d)[64], const uint32_t 
               BNT_D16(32), BNT_D16(48));
 }
 
-// d (64 × N, float32) = a (64 × 16, float16, in registers) · b (16 × N, float16), or += where add
-// is "1" and places "+f". b is N rows of shared memory, or N columns if COLUMNS.
+// d (64 × 64, float32) = a (64 × 16) · b (16 × 64), both float16 rows of shared memory. To it, or
+// to zero: add is "1" or "0", and the places are "+f" or "=f".
 #define BNT_F4(f, i)  f(d[i]), f(d[i + 1]), f(d[i + 2]), f(d[i + 3])
 #define BNT_F16(f, i) BNT_F4(f, i), BNT_F4(f, i + 4), BNT_F4(f, i + 8), BNT_F4(f, i + 12)
-#define BNT_WGMMA_HALVES(n, add, places, a0, a1, a2, a3, rows, columns, ...)                       \
+#define BNT_WGMMA_ROWS(add, f)                                                                     \
     asm volatile("{\n"                                                                             \
                  ".reg .pred add;\n"                                                               \
                  "setp.ne.u32 add, " add ", 0;\n"                                                  \
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" BNT_P32 "}, "              \
+                 "%32, %33, add, 1, 1, 0, 0;\n"                                                    \
+                 "}"                                                                               \
+                 : BNT_F16(f, 0), BNT_F16(f, 16)                                                   \
+                 : "l"(a), "l"(b))
+
+static __device__ __forceinline__ void wgmma_rows_first(float (&d)[32], uint64_t a, uint64_t b)
+{
+    BNT_WGMMA_ROWS("0", "=f");
+}
+
+static __device__ __forceinline__ void wgmma_rows_add(float (&d)[32], uint64_t a, uint64_t b)
+{
+    BNT_WGMMA_ROWS("1", "+f");
+}
+
+// d (64 × N, float32) += a (64 × 16, float16, in registers) · b (16 × N, float16 columns of shared
+// memory).
+#define BNT_WGMMA_COLUMNS(n, places, a0, a1, a2, a3, columns, ...)                                 \
+    asm volatile("{\n"                                                                             \
+                 ".reg .pred add;\n"                                                               \
+                 "setp.eq.u32 add, 0, 0;\n"                                                        \
                  "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.f16.f16 {" places "}, "            \
-                 "{" a0 ", " a1 ", " a2 ", " a3 "}, " rows ", add, 1, 1, " columns ";\n"           \
+                 "{" a0 ", " a1 ", " a2 ", " a3 "}, " columns ", add, 1, 1, 1;\n"                  \
                  "}"                                                                               \
                  : __VA_ARGS__                                                                     \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(COLUMNS))
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
 
-template <bool COLUMNS>
-static __device__ __forceinline__ void wgmma_halves_first(float (&d)[32], const uint32_t (&a)[4],
-                                                          uint64_t b)
+static __device__ __forceinline__ void wgmma_columns_add(float (&d)[32], const uint32_t (&a)[4],
+                                                         uint64_t b)
 {
-    BNT_WGMMA_HALVES("64", "0", BNT_P32, "%32", "%33", "%34", "%35", "%36", "%37", BNT_F16("=f", 0),
-                     BNT_F16("=f", 16));
+    BNT_WGMMA_COLUMNS("64", BNT_P32, "%32", "%33", "%34", "%35", "%36", BNT_F16("+f", 0),
+                      BNT_F16("+f", 16));
 }
 
-template <bool COLUMNS>
-static __device__ __forceinline__ void wgmma_halves(float (&d)[32], const uint32_t (&a)[4],
-                                                    uint64_t b)
+static __device__ __forceinline__ void wgmma_columns_add(float (&d)[64], const uint32_t (&a)[4],
+                                                         uint64_t b)
 {
-    BNT_WGMMA_HALVES("64", "1", BNT_P32, "%32", "%33", "%34", "%35", "%36", "%37", BNT_F16("+f", 0),
-                     BNT_F16("+f", 16));
+    BNT_WGMMA_COLUMNS("128", BNT_P64, "%64", "%65", "%66", "%67", "%68", BNT_F16("+f", 0),
+                      BNT_F16("+f", 16), BNT_F16("+f", 32), BNT_F16("+f", 48));
 }
 
-template <bool COLUMNS>
-static __device__ __forceinline__ void wgmma_halves(float (&d)[64], const uint32_t (&a)[4],
-                                                    uint64_t b)
-{
-    BNT_WGMMA_HALVES("128", "1", BNT_P64, "%64", "%65", "%66", "%67", "%68", "%69",
-                     BNT_F16("+f", 0), BNT_F16("+f", 16), BNT_F16("+f", 32), BNT_F16("+f", 48));
-}
-
-#undef BNT_WGMMA_HALVES
+#undef BNT_WGMMA_ROWS
+#undef BNT_WGMMA_COLUMNS
 #undef BNT_F4
 #undef BNT_F16
 #undef BNT_D4
