@@ -244,7 +244,7 @@ cudaError_t bnt_cuda_gemm(const struct bnt_cuda_product *product,
     if (error != cudaSuccess)
         return error;
     if (has_wgmma)
-        return bnt_cuda_gemm_wgmma(product, x, m, sums, stream);
+        return bnt_cuda_gemm_wgmma(product, x, m, sums, BNT_CUDA_BEST_SHAPE, stream);
     // Where there are rows enough to fill the GPU, blocks of more tokens read the weights less
     // often.
     return product->n_tiles >= 480 ? launch<2, 2>(product, x, m, sums, stream)

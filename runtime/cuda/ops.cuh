@@ -75,11 +75,12 @@ cudaError_t bnt_cuda_gemm(const struct bnt_cuda_product *product,
 bool bnt_cuda_gemm_takes_heads(uint32_t head_dim);
 
 // The same by Hopper's products of warpgroups, and whether the current device and the code for it
-// have them. (gemm_wgmma.cu)
+// have them. shape: how the product is cut into blocks, or BNT_CUDA_BEST_SHAPE. (gemm_wgmma.cu)
+enum { BNT_CUDA_SHAPES = 10, BNT_CUDA_BEST_SHAPE = BNT_CUDA_SHAPES };
 cudaError_t bnt_cuda_has_wgmma(bool *has);
 cudaError_t bnt_cuda_gemm_wgmma(const struct bnt_cuda_product *product,
                                 const struct bnt_cuda_quantized *x, uint32_t m, int32_t *sums,
-                                cudaStream_t stream);
+                                uint32_t shape, cudaStream_t stream);
 
 // x[t] = row tokens[t] of the embedding. (embed.cu)
 cudaError_t bnt_cuda_embed(float *x,              // (M, hidden)

@@ -101,6 +101,22 @@ static void upload_x(int8_t *to, const struct operands &p)
     free(x);
 }
 
+// Kernel 0 is what is taken, the others are all that there are.
+static int gemm_kernels()
+{
+    bool has_wgmma;
+    check(bnt_cuda_has_wgmma(&has_wgmma));
+    return has_wgmma ? 1 + BNT_CUDA_SHAPES : 1;
+}
+
+static cudaError_t multiply(const struct bnt_cuda_product *product,
+                            const struct bnt_cuda_quantized *x, uint32_t m, int32_t *sums,
+                            int kernel)
+{
+    return kernel == 0 ? bnt_cuda_gemm(product, x, m, sums, 0)
+                       : bnt_cuda_gemm_wgmma(product, x, m, sums, (uint32_t)kernel - 1, 0);
+}
+
 static void test_product(uint32_t rows, uint32_t cols, uint32_t m, enum fill fill)
 {
     struct operands p = {};
@@ -126,13 +142,15 @@ static void test_product(uint32_t rows, uint32_t cols, uint32_t m, enum fill fil
     product.blocks = blocks;
     product.n_tiles = p.n_tiles;
     product.n_blocks = p.n_blocks;
-    for (int gemm = m > 1; gemm < 2; gemm++) {
+    const int kernels = fill == RANDOM ? gemm_kernels() : 1;
+    for (int gemm = m > 1 ? 0 : -1; gemm < kernels; gemm++) {
         check(cudaMemset(out, 0xA5, out_bytes));
-        check(gemm ? bnt_cuda_gemm(&product, &x, m, out, 0) : bnt_cuda_gemv(&product, &x, out, 0));
+        check(gemm >= 0 ? multiply(&product, &x, m, out, gemm)
+                        : bnt_cuda_gemv(&product, &x, out, 0));
         check(cudaMemcpy(p.got, out, out_bytes, cudaMemcpyDeviceToHost));
         char what[96];
-        snprintf(what, sizeof what, "%s %ux%u, %u tokens, fill %d", gemm ? "gemm" : "gemv", rows,
-                 cols, m, (int)fill);
+        snprintf(what, sizeof what, "product %ux%u, %u tokens, fill %d, kernel %d", rows, cols, m,
+                 (int)fill, gemm);
         expect(memcmp(p.got, p.expected, out_bytes) == 0, what);
     }
     check(cudaFree(blocks));
@@ -244,8 +262,6 @@ static void test_parts(uint32_t rows, uint32_t cols, uint32_t m, bool add, uint3
     x.stride = p.stride;
     x.scale = upload(scale, m);
     x.sum = upload(p.sum, m);
-    check(bnt_cuda_gemm(&product, &x, m, NULL, 0));
-    check(cudaMemcpy(got, out, count * 4, cudaMemcpyDeviceToHost));
     for (size_t i = 0; i < count; i++) {
         const uint32_t part = (uint32_t)(i / (m * rows)), t = (uint32_t)(i / rows % m);
         const int32_t *sums = p.expected + (size_t)t * p.rows + i % rows;
@@ -256,13 +272,18 @@ static void test_parts(uint32_t rows, uint32_t cols, uint32_t m, bool add, uint3
                       : part > 0 ? before[i]
                                  : (activation == BNT_ACTIVATION_RELU2 ? relu2 : silu) * up;
     }
-    char what[96];
-    snprintf(what, sizeof what, "floats of %u x %u, %u tokens%s, activation %u", rows, cols, m,
-             add ? ", added" : "", activation);
     double largest = 0;
     for (size_t i = 0; i < count; i++)
         largest = fmax(largest, fabs((double)expected[i]));
-    expect_close(got, expected, count, largest * 1e-6, what);
+    for (int kernel = 0; kernel < gemm_kernels(); kernel++) {
+        char what[96];
+        snprintf(what, sizeof what, "floats of %u x %u, %u tokens%s, activation %u, kernel %d",
+                 rows, cols, m, add ? ", added" : "", activation, kernel);
+        check(cudaMemcpy(out, before, count * 4, cudaMemcpyHostToDevice));
+        check(multiply(&product, &x, m, NULL, kernel));
+        check(cudaMemcpy(got, out, count * 4, cudaMemcpyDeviceToHost));
+        expect_close(got, expected, count, largest * 1e-6, what);
+    }
     check(cudaFree(blocks));
     check(cudaFree(out));
     check(cudaFree(x.x));
@@ -279,12 +300,43 @@ static void test_parts(uint32_t rows, uint32_t cols, uint32_t m, bool add, uint3
     free(expected);
 }
 
+// Part i of what test_heads has made, and forgets it.
+static void check_heads(const struct operands &p, const struct bnt_cuda_product &product,
+                        uint32_t i, const float *angles, const float *scale, uint32_t context,
+                        int kernel)
+{
+    const struct bnt_cuda_part *part = &product.parts[i];
+    const uint32_t head_dim = product.head_dim, half = head_dim / 2;
+    const size_t count = (i == 0 ? p.m : context) * (size_t)part->rows;
+    float *got = (float *)malloc(count * 4), *expected = (float *)calloc(count, 4);
+    check(cudaMemcpy(got, part->out, count * 4, cudaMemcpyDeviceToHost));
+    check(cudaMemset(part->out, 0, count * 4));
+    for (uint32_t t = 0; t < p.m; t++) {
+        for (uint32_t r = 0; r < part->rows; r++) {
+            const uint32_t e = r % head_dim, head = r / head_dim;
+            const int32_t *sums = p.expected + (size_t)t * p.rows + part->first_tile * 16;
+            const float factor = part->scale / scale[t];
+            const float y = (float)sums[r] * factor;
+            const float partner = (float)sums[e < half ? r + half : r - half] * factor;
+            const float *angle = angles + ((size_t)t * half + e % half) * 2;
+            expected[t * part->out_stride + head * part->head_stride + e] =
+                !part->rotate ? y : y * angle[0] + (e < half ? -partner : partner) * angle[1];
+        }
+    }
+    char what[96];
+    snprintf(what, sizeof what, "%u rows in heads of %u, %u tokens, kernel %d", part->rows,
+             head_dim, p.m, kernel);
+    expect_close(got, expected, count, 1e-3, what);
+    free(got);
+    free(expected);
+}
+
 // Heads of queries and keys rotated, of values as they are, the latter two into a cache.
 static void test_heads(uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim, uint32_t m)
 {
     if (!bnt_cuda_gemm_takes_heads(head_dim))
         return;
-    const uint32_t cols = 96, context = m + 5, half = head_dim / 2;
+    const uint32_t cols = 96, context = m + 5;
     const uint32_t heads[3] = {n_heads, n_kv_heads, n_kv_heads};
     struct operands p = {};
     p.rows = (n_heads + 2 * n_kv_heads) * head_dim;
@@ -319,32 +371,13 @@ static void test_heads(uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim,
     x.stride = p.stride;
     x.scale = upload(scale, m);
     x.sum = upload(p.sum, m);
-    check(bnt_cuda_gemm(&product, &x, m, NULL, 0));
-    char what[96];
-    snprintf(what, sizeof what, "%u and %u heads of %u, %u tokens", n_heads, n_kv_heads, head_dim,
-             m);
-    for (uint32_t i = 0; i < 3; i++) {
-        const struct bnt_cuda_part *part = &product.parts[i];
-        const size_t count = (i == 0 ? m : context) * (size_t)part->rows;
-        float *got = (float *)malloc(count * 4), *expected = (float *)calloc(count, 4);
-        check(cudaMemcpy(got, part->out, count * 4, cudaMemcpyDeviceToHost));
-        for (uint32_t t = 0; t < m; t++) {
-            for (uint32_t r = 0; r < part->rows; r++) {
-                const uint32_t e = r % head_dim, head = r / head_dim;
-                const int32_t *sums = p.expected + (size_t)t * p.rows + part->first_tile * 16;
-                const float factor = part->scale / scale[t];
-                const float y = (float)sums[r] * factor;
-                const float partner = (float)sums[e < half ? r + half : r - half] * factor;
-                const float *angle = angles + ((size_t)t * half + e % half) * 2;
-                expected[t * part->out_stride + head * part->head_stride + e] =
-                    !part->rotate ? y : y * angle[0] + (e < half ? -partner : partner) * angle[1];
-            }
-        }
-        expect_close(got, expected, count, 1e-3, what);
-        check(cudaFree(part->out));
-        free(got);
-        free(expected);
+    for (int kernel = 0; kernel < gemm_kernels(); kernel++) {
+        check(multiply(&product, &x, m, NULL, kernel));
+        for (uint32_t i = 0; i < 3; i++)
+            check_heads(p, product, i, angles, scale, context, kernel);
     }
+    for (uint32_t i = 0; i < 3; i++)
+        check(cudaFree(product.parts[i].out));
     check(cudaFree(blocks));
     check(cudaFree((void *)product.angles));
     check(cudaFree(x.x));
@@ -522,6 +555,8 @@ static void test_operations(bool small)
         test_attention({5, 1, 96}, 513, 130, 1e-20f);
         test_attention({32, 8, 64}, 0, 200, 1);
         test_attention({2, 2, 4}, 1000, 9, 1);
+        test_attention({128, 16, 32}, 50, 290, 1); // enough for warpgroups with their own queries
+        test_attention({128, 64, 80}, 0, 277, 1);
     }
     for (bool wide : {false, true})
         for (uint32_t m : {1u, 2u, 11u}) {
