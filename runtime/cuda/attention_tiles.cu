@@ -133,6 +133,8 @@ __global__ void __launch_bounds__(THREADS)
     extern __shared__ float shared[];
     float *queries = shared, *keys = queries + QUERIES * (DIM + PAD);
     float *values = keys + POSITIONS * (DIM + PAD);
+    let_next_start();
+    wait_for_previous();
     const uint32_t dim = heads.head_dim, head = blockIdx.y;
     const uint32_t block = gridDim.x - 1 - blockIdx.x; // the longest first
     const uint32_t t0 = block * QUERIES, warp = threadIdx.x / WARP;
@@ -199,8 +201,8 @@ cudaError_t launch(float *out, const float *q, const bnt_cuda_cache *cache, bnt_
     if (error != cudaSuccess)
         return error;
     dim3 grid((m + QUERIES - 1) / QUERIES, heads.n_heads);
-    attention_tiles<DIM><<<grid, THREADS, bytes, stream>>>(out, q, *cache, heads, position, m);
-    return cudaGetLastError();
+    return launch_early(attention_tiles<DIM>, grid, dim3(THREADS), bytes, stream, out, q, *cache,
+                        heads, position, m);
 }
 } // namespace
 
@@ -213,6 +215,12 @@ cudaError_t bnt_cuda_attention_tiles(float *out, const float *q, const struct bn
                                      struct bnt_cuda_heads heads, uint32_t position, uint32_t m,
                                      cudaStream_t stream)
 {
+    bool has_wgmma;
+    cudaError_t error = bnt_cuda_has_wgmma(&has_wgmma);
+    if (error != cudaSuccess)
+        return error;
+    if (has_wgmma)
+        return bnt_cuda_attention_wgmma(out, q, cache, heads, position, m, stream);
     return heads.head_dim <= 64 ? launch<64>(out, q, cache, heads, position, m, stream)
                                 : launch<128>(out, q, cache, heads, position, m, stream);
 }

@@ -251,7 +251,9 @@ static cudaError_t multiply_ternary(struct bnt_cuda_bench *b, const uint8_t *wei
     p.n_tiles = shape.rows / BNT_BLOCK_ROWS;
     p.n_blocks = shape.cols / BNT_BLOCK_COLS;
     p.n_parts = 1;
-    p.parts[0] = {0, shape.rows, 1, b->out, shape.rows};
+    p.parts[0].rows = p.parts[0].out_stride = shape.rows;
+    p.parts[0].scale = 1;
+    p.parts[0].out = b->out;
     struct bnt_cuda_quantized x = b->x;
     x.stride = shape.cols;
     return tokens == 1 ? bnt_cuda_gemv(&p, &x, NULL, b->stream)

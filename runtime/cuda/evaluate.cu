@@ -18,7 +18,7 @@ static uint32_t tiles(uint32_t rows)
 
 static void add_part(struct bnt_cuda_product *p, const struct bnt_cuda_matrix *m, float *out)
 {
-    p->parts[p->n_parts++] = {p->n_tiles, m->rows, m->scale, out, m->rows};
+    p->parts[p->n_parts++] = {p->n_tiles, m->rows, m->scale, out, m->rows, 0, false};
     p->n_tiles += tiles(m->rows);
 }
 
@@ -49,6 +49,47 @@ static struct bnt_cuda_quantized quantized(const struct bnt_cuda_session *s, uin
     return x;
 }
 
+// Queries rotated, keys and values in the cache.
+static cudaError_t project(struct bnt_cuda_session *s, const struct bnt_cuda_layer *layer,
+                           const struct bnt_cuda_cache *cache, uint32_t m)
+{
+    const struct bnt_hyper *h = &s->model->hyper;
+    struct bnt_cuda_product qkv = stack(&layer->q, s->q, false);
+    add_part(&qkv, &layer->k, s->k);
+    add_part(&qkv, &layer->v, s->v);
+    if (m > 1 && bnt_cuda_gemm_takes_heads(h->head_dim)) {
+        const size_t at = (size_t)s->position * cache->row,
+                     head = (size_t)cache->context * cache->row;
+        qkv.head_dim = h->head_dim;
+        qkv.angles = s->angles;
+        qkv.parts[0] = {qkv.parts[0].first_tile,
+                        layer->q.rows,
+                        layer->q.scale,
+                        s->q,
+                        layer->q.rows,
+                        h->head_dim,
+                        true};
+        qkv.parts[1] = {qkv.parts[1].first_tile,
+                        layer->k.rows,
+                        layer->k.scale,
+                        cache->keys + at,
+                        cache->row,
+                        head,
+                        true};
+        qkv.parts[2] = {qkv.parts[2].first_tile,
+                        layer->v.rows,
+                        layer->v.scale,
+                        cache->values + at,
+                        cache->row,
+                        head,
+                        false};
+        return multiply(s, &qkv, h->hidden_size, m);
+    }
+    TRY(multiply(s, &qkv, h->hidden_size, m));
+    return bnt_cuda_rope(s->q, s->k, s->v, s->angles, cache, bnt_cuda_session_heads(s), s->position,
+                         m, s->stream);
+}
+
 static cudaError_t attention_block(struct bnt_cuda_session *s, uint32_t i, uint32_t m)
 {
     const struct bnt_hyper *h = &s->model->hyper;
@@ -57,14 +98,10 @@ static cudaError_t attention_block(struct bnt_cuda_session *s, uint32_t i, uint3
     struct bnt_cuda_cache cache = bnt_cuda_session_cache(s, i);
     struct bnt_cuda_quantized in = quantized(s, h->hidden_size);
     struct bnt_cuda_quantized att = quantized(s, bnt_q_size(h));
-    struct bnt_cuda_product qkv = stack(&layer->q, s->q, false);
-    add_part(&qkv, &layer->k, s->k);
-    add_part(&qkv, &layer->v, s->v);
     struct bnt_cuda_product out = stack(&layer->o, s->x, true);
     TRY(bnt_cuda_norm_quantize(&in, s->x, layer->attn_norm, h->norm_eps, h->hidden_size, m,
                                s->stream));
-    TRY(multiply(s, &qkv, h->hidden_size, m));
-    TRY(bnt_cuda_rope(s->q, s->k, s->v, s->frequency, &cache, heads, s->position, m, s->stream));
+    TRY(project(s, layer, &cache, m));
     TRY((bnt_cuda_attention_has_tiles(heads) ? bnt_cuda_attention_tiles : bnt_cuda_attention)(
         s->att, s->q, &cache, heads, s->position, m, s->stream));
     TRY(bnt_cuda_norm_quantize(&att, s->att, layer->attn_sub_norm, h->norm_eps, bnt_q_size(h), m,
@@ -80,12 +117,18 @@ static cudaError_t ffn_block(struct bnt_cuda_session *s, uint32_t i, uint32_t m)
     struct bnt_cuda_quantized hidden = quantized(s, h->ffn_size);
     struct bnt_cuda_product gate_up = stack(&layer->gate, s->gate, false);
     add_part(&gate_up, &layer->up, s->up);
+    gate_up.gated = m > 1;
+    gate_up.activation = h->activation;
     struct bnt_cuda_product down = stack(&layer->down, s->x, true);
     TRY(bnt_cuda_norm_quantize(&in, s->x, layer->ffn_norm, h->norm_eps, h->hidden_size, m,
                                s->stream));
     TRY(multiply(s, &gate_up, h->hidden_size, m));
-    TRY(bnt_cuda_activate_quantize(&hidden, s->gate, s->up, h->activation, layer->ffn_sub_norm,
-                                   h->norm_eps, h->ffn_size, m, s->stream));
+    if (gate_up.gated)
+        TRY(bnt_cuda_norm_quantize(&hidden, s->gate, layer->ffn_sub_norm, h->norm_eps, h->ffn_size,
+                                   m, s->stream));
+    else
+        TRY(bnt_cuda_activate_quantize(&hidden, s->gate, s->up, h->activation, layer->ffn_sub_norm,
+                                       h->norm_eps, h->ffn_size, m, s->stream));
     return multiply(s, &down, h->ffn_size, m);
 }
 
@@ -97,6 +140,7 @@ static cudaError_t forward(struct bnt_cuda_session *s, const uint32_t *tokens, u
                         s->stream));
     TRY(bnt_cuda_embed(s->x, model->embedding, model->wide, s->tokens, model->hyper.hidden_size, m,
                        s->stream));
+    TRY(bnt_cuda_angles(s->angles, s->frequency, model->hyper.head_dim, s->position, m, s->stream));
     for (uint32_t i = 0; i < model->hyper.n_layers; i++) {
         TRY(attention_block(s, i, m));
         TRY(ffn_block(s, i, m));

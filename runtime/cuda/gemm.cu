@@ -5,8 +5,11 @@
 // of 32 rows is one 16-byte piece of the layout as it lies: 4 rows × 16 columns, which are the four
 // A registers of two products each for two 16-row operands. The order of rows within an operand,
 // and of columns within a product, is free as long as the sums are put back where they belong, so
-// nothing is shuffled. Activations lie in shared memory as [token][64 columns]: lane (g, t) takes
-// the 16 bytes at token g, columns 16·t, which are its B registers of both products.
+// nothing is shuffled. A gated product takes 32 rows of the gate and the same 32 of its partner, so
+// that a lane has both sums of each row. Activations lie in shared memory as [token][64 columns]:
+// lane (g, t) takes the 16 bytes at token g, columns 16·t, which are its B registers of both
+// products.
+#include "runtime/cuda/cuda.h"
 #include "runtime/cuda/device.cuh"
 #include "runtime/cuda/ops.cuh"
 
@@ -39,9 +42,14 @@ struct place {
 };
 
 // The tile of a run of 32 rows in which the lane's rows are.
-template <class Shape> __device__ uint32_t find_tile(const place &at, uint32_t run)
+template <class Shape>
+__device__ uint32_t find_tile(const bnt_cuda_product &product, const place &at, uint32_t run)
 {
-    return blockIdx.y * (Shape::ROWS / 16) + (at.row_warp * RUNS + run) * 2 + at.g / 4;
+    if (!product.gated)
+        return blockIdx.y * (Shape::ROWS / 16) + (at.row_warp * RUNS + run) * 2 + at.g / 4;
+    const uint32_t index = blockIdx.y * (Shape::ROWS / 32) + at.row_warp * 2 + at.g / 4;
+    const uint32_t tiles = product.parts[1].first_tile;
+    return index < tiles ? index + run * tiles : product.n_tiles;
 }
 
 // Copies step s of weights (by the warps of the first tokens) and activations.
@@ -53,7 +61,7 @@ __device__ __forceinline__ void load(typename Shape::stage *to, const bnt_cuda_p
     if (at.token_warp == 0) {
 #pragma unroll
         for (uint32_t run = 0; run < RUNS; run++) {
-            uint32_t tile = find_tile<Shape>(at, run), block = s * 2 + at.t / 2;
+            uint32_t tile = find_tile<Shape>(product, at, run), block = s * 2 + at.t / 2;
             uint32_t piece = at.g % 4 / 2 * 4 + at.t % 2 * 2 + at.g % 2;
             bool valid = tile < product.n_tiles && block < product.n_blocks;
             size_t from = valid ? ((size_t)tile * product.n_blocks + block) * 8 + piece : 0;
@@ -65,7 +73,7 @@ __device__ __forceinline__ void load(typename Shape::stage *to, const bnt_cuda_p
     for (uint32_t i = threadIdx.x; i < Shape::TOKENS * (COLS / 16); i += Shape::THREADS) {
         uint32_t token = blockIdx.x * Shape::TOKENS + i / (COLS / 16);
         bool valid = token < m;
-        size_t from = (size_t)(valid ? token : 0) * x.stride + s * COLS + i % (COLS / 16) * 16;
+        size_t from = bnt_cuda_quantized_at(m, valid ? token : 0, s * COLS + i % (COLS / 16) * 16);
         copy_async(&to->x[i / (COLS / 16)][i % (COLS / 16)], x.x + from, valid);
     }
 }
@@ -109,16 +117,18 @@ __device__ const bnt_cuda_part &find_part(const bnt_cuda_product &product, uint3
     return product.parts[p];
 }
 
-// Four consecutive rows of one tile and one token.
+// The lane's four consecutive rows of one tile and one token.
+struct quad {
+    int sum[4];
+};
+
 __device__ void store(const bnt_cuda_product &product, const bnt_cuda_quantized &x, uint32_t tile,
-                      uint32_t row, uint32_t token, int4 sum, int32_t *sums)
+                      uint32_t row, uint32_t token, quad s, int32_t *sums)
 {
-    int correction = 2 * x.sum[token];
-    int s[4] = {sum.x - correction, sum.y - correction, sum.z - correction, sum.w - correction};
     if (sums) {
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            sums[(size_t)token * product.n_tiles * 16 + tile * 16 + row + i] = s[i];
+            sums[(size_t)token * product.n_tiles * 16 + tile * 16 + row + i] = s.sum[i];
         return;
     }
     const bnt_cuda_part &part = find_part(product, tile);
@@ -128,7 +138,25 @@ __device__ void store(const bnt_cuda_product &product, const bnt_cuda_quantized 
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         if (r + i < part.rows)
-            out[i] = (product.add ? out[i] : 0.0f) + (float)s[i] * factor;
+            out[i] = (product.add ? out[i] : 0.0f) + (float)s.sum[i] * factor;
+    }
+}
+
+// tile: the gate's.
+__device__ void store_gated(const bnt_cuda_product &product, const bnt_cuda_quantized &x,
+                            uint32_t tile, uint32_t row, uint32_t token, quad gate, quad up)
+{
+    const bnt_cuda_part &part = product.parts[0];
+    const float gate_factor = part.scale / x.scale[token];
+    const float up_factor = product.parts[1].scale / x.scale[token];
+    const bool is_relu2 = product.activation == BNT_ACTIVATION_RELU2;
+    const uint32_t r = tile * 16 + row;
+    float *out = part.out + (size_t)token * part.out_stride + r;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float v = (float)gate.sum[i] * gate_factor;
+        if (r + i < part.rows)
+            out[i] = (is_relu2 ? relu2(v) : silu(v)) * ((float)up.sum[i] * up_factor);
     }
 }
 
@@ -157,19 +185,31 @@ __global__ void __launch_bounds__(ROW_WARPS *TOKEN_WARPS *WARP)
         copy_commit();
         multiply(sums, &stages[s % STAGES], at);
     }
+    // Sums of run and token group j, of the lane's token i there.
+    const auto take = [&](int run, int j, int i, int correction) -> quad {
+        const int(&a)[4] = sums[2 * run][j], (&b)[4] = sums[2 * run + 1][j];
+        return {
+            {a[i] - correction, a[2 + i] - correction, b[i] - correction, b[2 + i] - correction}};
+    };
 #pragma unroll
-    for (int run = 0; run < RUNS; run++) {
-        const uint32_t tile = find_tile<own>(at, run);
-        if (tile >= product.n_tiles)
-            break;
+    for (int j = 0; j < GROUPS * 2; j++) {
+        const uint32_t token =
+            blockIdx.x * own::TOKENS + at.token_warp * WARP_TOKENS + j / 2 * 8 + at.t * 2 + j % 2;
+        if (token >= m)
+            continue;
+        const int correction = 2 * x.sum[token]; // codes are weights + 2
+        const uint32_t row = at.g % 4 * 4, first = find_tile<own>(product, at, 0);
+        if (product.gated) {
+            if (first < product.n_tiles)
+                store_gated(product, x, first, row, token, take(0, j / 2, j % 2, correction),
+                            take(1, j / 2, j % 2, correction));
+            continue;
+        }
 #pragma unroll
-        for (int j = 0; j < GROUPS * 2; j++) {
-            const int i = j % 2, (&a)[4] = sums[2 * run][j / 2], (&b)[4] = sums[2 * run + 1][j / 2];
-            uint32_t token =
-                blockIdx.x * own::TOKENS + at.token_warp * WARP_TOKENS + j / 2 * 8 + at.t * 2 + i;
-            if (token < m)
-                store(product, x, tile, at.g % 4 * 4, token,
-                      make_int4(a[i], a[2 + i], b[i], b[2 + i]), sums_out);
+        for (int run = 0; run < RUNS; run++) {
+            if (first + run * 2 < product.n_tiles)
+                store(product, x, first + run * 2, row, token, take(run, j / 2, j % 2, correction),
+                      sums_out);
         }
     }
 }
@@ -181,17 +221,30 @@ cudaError_t launch(const bnt_cuda_product *product, const bnt_cuda_quantized *x,
     typedef shape<ROW_WARPS, TOKEN_WARPS> own;
     const size_t bytes = STAGES * sizeof(typename own::stage);
     static_assert(STAGES * sizeof(typename own::stage) <= 48 << 10, "what any kernel may have");
-    dim3 grid((m + own::TOKENS - 1) / own::TOKENS,
-              (product->n_tiles + own::ROWS / 16 - 1) / (own::ROWS / 16));
+    const uint32_t tiles =
+        product->gated ? 2 * bnt_cuda_pad(product->parts[1].first_tile, 2) : product->n_tiles;
+    dim3 grid((m + own::TOKENS - 1) / own::TOKENS, (tiles + own::ROWS / 16 - 1) / (own::ROWS / 16));
     gemm<ROW_WARPS, TOKEN_WARPS><<<grid, own::THREADS, bytes, stream>>>(*product, *x, m, sums);
     return cudaGetLastError();
 }
 } // namespace
 
+bool bnt_cuda_gemm_takes_heads(uint32_t head_dim)
+{
+    bool has_wgmma;
+    return bnt_cuda_has_wgmma(&has_wgmma) == cudaSuccess && has_wgmma && head_dim % 32 == 0;
+}
+
 cudaError_t bnt_cuda_gemm(const struct bnt_cuda_product *product,
                           const struct bnt_cuda_quantized *x, uint32_t m, int32_t *sums,
                           cudaStream_t stream)
 {
+    bool has_wgmma;
+    cudaError_t error = bnt_cuda_has_wgmma(&has_wgmma);
+    if (error != cudaSuccess)
+        return error;
+    if (has_wgmma)
+        return bnt_cuda_gemm_wgmma(product, x, m, sums, BNT_CUDA_BEST_SHAPE, stream);
     // Where there are rows enough to fill the GPU, blocks of more tokens read the weights less
     // often.
     return product->n_tiles >= 480 ? launch<2, 2>(product, x, m, sums, stream)

@@ -25,6 +25,8 @@ struct bnt_cuda_part {
     float scale;         // γ
     float *out;          // (M, out_stride)
     uint32_t out_stride; // in elements
+    size_t head_stride;  // of heads: from one to the next, in elements
+    bool rotate;         // of heads: by the token's angles
 };
 enum { BNT_CUDA_MAX_PARTS = 3 };
 struct bnt_cuda_product {
@@ -34,25 +36,51 @@ struct bnt_cuda_product {
     uint32_t n_parts;
     struct bnt_cuda_part parts[BNT_CUDA_MAX_PARTS]; // ascending by first_tile, from 0 on
     bool add;                                       // out += instead of out =: the residual
+    bool gated; // of two parts alike only act(part 0) · part 1 comes out, at part 0's place
+    uint32_t activation;  // bnt_activation, where gated
+    uint32_t head_dim;    // 0, or rows are those of heads: see bnt_cuda_gemm_takes_heads
+    const float2 *angles; // (M, head_dim / 2), cosine and sine
 };
 
-// Quantized activations of M tokens.
+// Quantized activations of M tokens. A tile of tokens at 128 columns is one run of memory, and lies
+// there as it is to lie in shared memory: each token's 128 bytes are eight pieces of 16, of which
+// piece p is at place p ^ t % 8. One token lies as a plain row.
 struct bnt_cuda_quantized {
-    int8_t *x;       // (M, stride), zero from K on
+    int8_t *x;       // (stride / 128, M, 128), zero from K on
     uint32_t stride; // a multiple of BNT_CUDA_CHUNK_COLS
     float *scale;    // (M) s
     int32_t *sum;    // (M) sum of x
 };
+
+// Where column k of token t lies in x.
+static inline __host__ __device__ size_t bnt_cuda_quantized_at(uint32_t m, uint32_t t, uint32_t k)
+{
+    return ((size_t)(k / 128) * m + t) * 128 + ((k / 16 ^ t) % 8) * 16 + k % 16;
+}
 
 // Integer sums of one token: sums[r] = sum over k of (code(r, k) − 2) · x[k], the rows of all
 // tiles. Or, when sums is NULL, the products y = sum · γ / s into the parts. (gemv.cu)
 cudaError_t bnt_cuda_gemv(const struct bnt_cuda_product *product,
                           const struct bnt_cuda_quantized *x, int32_t *sums, cudaStream_t stream);
 
-// The same for M tokens by tensor cores; sums is (M, 16 * n_tiles). (gemm.cu)
+// The same for M tokens by tensor cores; sums is (M, 16 * n_tiles), of a product that is not gated.
+// (gemm.cu)
 cudaError_t bnt_cuda_gemm(const struct bnt_cuda_product *product,
                           const struct bnt_cuda_quantized *x, uint32_t m, int32_t *sums,
                           cudaStream_t stream);
+
+// Whether products may be of heads: then row r of a part is row r % head_dim of head r / head_dim,
+// and queries and keys can be rotated, keys and values put into the cache, as soon as their sums
+// are there.
+bool bnt_cuda_gemm_takes_heads(uint32_t head_dim);
+
+// The same by Hopper's products of warpgroups, and whether the current device and the code for it
+// have them. shape: how the product is cut into blocks, or BNT_CUDA_BEST_SHAPE. (gemm_wgmma.cu)
+enum { BNT_CUDA_SHAPES = 10, BNT_CUDA_BEST_SHAPE = BNT_CUDA_SHAPES };
+cudaError_t bnt_cuda_has_wgmma(bool *has);
+cudaError_t bnt_cuda_gemm_wgmma(const struct bnt_cuda_product *product,
+                                const struct bnt_cuda_quantized *x, uint32_t m, int32_t *sums,
+                                uint32_t shape, cudaStream_t stream);
 
 // x[t] = row tokens[t] of the embedding. (embed.cu)
 cudaError_t bnt_cuda_embed(float *x,              // (M, hidden)
@@ -94,11 +122,16 @@ struct bnt_cuda_heads {
     uint32_t n_heads, n_kv_heads, head_dim;
 };
 
+// Cosine and sine of the angles of tokens from position on. (rope.cu)
+cudaError_t bnt_cuda_angles(float2 *angles,         // (M, head_dim / 2)
+                            const float *frequency, // (head_dim / 2)
+                            uint32_t head_dim, uint32_t position, uint32_t m, cudaStream_t stream);
+
 // Rotates q in place and k on its way into the cache; v goes there as it is. (rope.cu)
-cudaError_t bnt_cuda_rope(float *q,               // (M, n_heads * head_dim)
-                          const float *k,         // (M, n_kv_heads * head_dim)
-                          const float *v,         // (M, n_kv_heads * head_dim)
-                          const float *frequency, // (head_dim / 2)
+cudaError_t bnt_cuda_rope(float *q,             // (M, n_heads * head_dim)
+                          const float *k,       // (M, n_kv_heads * head_dim)
+                          const float *v,       // (M, n_kv_heads * head_dim)
+                          const float2 *angles, // (M, head_dim / 2)
                           const struct bnt_cuda_cache *cache, struct bnt_cuda_heads heads,
                           uint32_t position, // of the first token
                           uint32_t m, cudaStream_t stream);
@@ -112,6 +145,13 @@ cudaError_t bnt_cuda_attention(float *out,     // (M, n_heads * head_dim)
 // The same on tensor cores, for head_dim divisible by 4 and at most 128. (attention_tiles.cu)
 bool bnt_cuda_attention_has_tiles(struct bnt_cuda_heads heads);
 cudaError_t bnt_cuda_attention_tiles(float *out,     // (M, n_heads * head_dim)
+                                     const float *q, // (M, n_heads * head_dim)
+                                     const struct bnt_cuda_cache *cache,
+                                     struct bnt_cuda_heads heads, uint32_t position, uint32_t m,
+                                     cudaStream_t stream);
+
+// The same by Hopper's products of warpgroups, see bnt_cuda_has_wgmma. (attention_wgmma.cu)
+cudaError_t bnt_cuda_attention_wgmma(float *out,     // (M, n_heads * head_dim)
                                      const float *q, // (M, n_heads * head_dim)
                                      const struct bnt_cuda_cache *cache,
                                      struct bnt_cuda_heads heads, uint32_t position, uint32_t m,

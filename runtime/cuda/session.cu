@@ -11,7 +11,7 @@ extern "C" {
 #include "runtime/rope.h"
 }
 
-enum { MAX_BATCH = 512, WORK_BYTES = 160 << 20 };
+enum { MAX_BATCH = 2048, BATCH_STEP = 128, WORK_BYTES = 160 << 20 };
 
 struct bnt_cuda_heads bnt_cuda_session_heads(const struct bnt_cuda_session *s)
 {
@@ -41,13 +41,16 @@ static uint32_t widest_input(const struct bnt_hyper *h)
 }
 
 // As many tokens at once as the work memory allows; one always fits in the room that is promised.
-static uint32_t choose_batch(const struct bnt_hyper *h)
+static uint32_t choose_batch(const struct bnt_hyper *h, uint32_t context)
 {
     size_t floats = (size_t)h->hidden_size + 2 * (size_t)bnt_q_size(h) +
-                    2 * (size_t)bnt_kv_size(h) + 2 * (size_t)h->ffn_size;
+                    2 * (size_t)bnt_kv_size(h) + h->ffn_size + h->head_dim;
     size_t bytes = floats * sizeof(float) + bnt_cuda_pad(widest_input(h), BNT_CUDA_CHUNK_COLS);
     size_t n = WORK_BYTES / bytes;
-    return n < 1 ? 1 : n > MAX_BATCH ? (uint32_t)MAX_BATCH : (uint32_t)n;
+    if (n > BATCH_STEP)
+        n -= n % BATCH_STEP;
+    const uint32_t most = context < MAX_BATCH ? context : (uint32_t)MAX_BATCH;
+    return n < 1 ? 1 : n > most ? most : (uint32_t)n;
 }
 
 template <class T> static cudaError_t allocate(T **to, size_t count)
@@ -83,7 +86,7 @@ static cudaError_t allocate_work(struct bnt_cuda_session *s)
         {&s->v, n * kv},
         {&s->att, n * q},
         {&s->gate, n * h->ffn_size},
-        {&s->up, n * h->ffn_size},
+        {&s->up, h->ffn_size},
         {&s->normed, (size_t)BNT_CUDA_OUTPUT_BATCH * h->hidden_size},
         {&s->logits, (size_t)BNT_CUDA_OUTPUT_BATCH * h->vocab_size},
         {&s->frequency, h->head_dim / 2},
@@ -94,6 +97,8 @@ static cudaError_t allocate_work(struct bnt_cuda_session *s)
         error = allocate(floats[i].to, floats[i].count);
     if (error == cudaSuccess)
         error = allocate(&s->tokens, n);
+    if (error == cudaSuccess)
+        error = allocate(&s->angles, n * (h->head_dim / 2));
     if (error == cudaSuccess)
         error = allocate(&s->quantized.sum, n);
     if (error == cudaSuccess)
@@ -147,7 +152,7 @@ enum bnt_status bnt_cuda_session_open(const struct bnt_cuda_model *model, uint32
     s->model = model;
     s->context = context;
     s->full_output = full_output;
-    s->batch = choose_batch(&model->hyper);
+    s->batch = choose_batch(&model->hyper, context);
     s->cache_row = bnt_cuda_pad(model->hyper.head_dim, 4);
     enum bnt_status status = prepare(s, err);
     if (status != BNT_OK) {
@@ -168,6 +173,7 @@ void bnt_cuda_session_close(struct bnt_cuda_session *s)
                              s->values,
                              s->frequency,
                              s->tokens,
+                             s->angles,
                              s->x,
                              s->q,
                              s->k,

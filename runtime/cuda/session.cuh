@@ -45,11 +45,13 @@ struct bnt_cuda_session {
     float *frequency;   // (head_dim / 2)
 
     uint32_t *tokens;                    // (batch)
+    float2 *angles;                      // (batch, head_dim / 2)
     float *x;                            // (batch, hidden)
     float *q;                            // (batch, n_heads * head_dim)
     float *k, *v;                        // (batch, n_kv_heads * head_dim)
     float *att;                          // (batch, n_heads * head_dim)
-    float *gate, *up;                    // (batch, ffn)
+    float *gate;                         // (batch, ffn), of several tokens times up
+    float *up;                           // (ffn), of one token alone
     struct bnt_cuda_quantized quantized; // (batch, widest K')
     float *normed;                       // (OUTPUT_BATCH, hidden)
     float *logits;                       // (OUTPUT_BATCH, vocab)

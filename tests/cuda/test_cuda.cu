@@ -90,7 +90,34 @@ static void make_operands(struct operands *p, enum fill fill)
     }
 }
 
-static void test_product(uint32_t rows, uint32_t cols, uint32_t m, enum fill fill)
+// As bnt_cuda_quantized has it.
+static void upload_x(int8_t *to, const struct operands &p)
+{
+    int8_t *x = (int8_t *)malloc((size_t)p.m * p.stride);
+    for (uint32_t t = 0; t < p.m; t++)
+        for (uint32_t k = 0; k < p.stride; k++)
+            x[bnt_cuda_quantized_at(p.m, t, k)] = p.x[(size_t)t * p.stride + k];
+    check(cudaMemcpy(to, x, (size_t)p.m * p.stride, cudaMemcpyHostToDevice));
+    free(x);
+}
+
+// Kernel 0 is what is taken, the others are all that there are.
+static int gemm_kernels()
+{
+    bool has_wgmma;
+    check(bnt_cuda_has_wgmma(&has_wgmma));
+    return has_wgmma ? 1 + BNT_CUDA_SHAPES : 1;
+}
+
+static cudaError_t multiply(const struct bnt_cuda_product *product,
+                            const struct bnt_cuda_quantized *x, uint32_t m, int32_t *sums,
+                            int kernel)
+{
+    return kernel == 0 ? bnt_cuda_gemm(product, x, m, sums, 0)
+                       : bnt_cuda_gemm_wgmma(product, x, m, sums, (uint32_t)kernel - 1, 0);
+}
+
+static void test_product(uint32_t rows, uint32_t cols, uint32_t m, enum fill fill, bool every)
 {
     struct operands p = {};
     p.rows = rows;
@@ -110,18 +137,20 @@ static void test_product(uint32_t rows, uint32_t cols, uint32_t m, enum fill fil
     check(cudaMalloc(&x.sum, m * 4));
     check(cudaMalloc(&out, out_bytes));
     check(cudaMemcpy(blocks, p.blocks, bytes, cudaMemcpyHostToDevice));
-    check(cudaMemcpy(x.x, p.x, (size_t)m * p.stride, cudaMemcpyHostToDevice));
+    upload_x(x.x, p);
     check(cudaMemcpy(x.sum, p.sum, m * 4, cudaMemcpyHostToDevice));
     product.blocks = blocks;
     product.n_tiles = p.n_tiles;
     product.n_blocks = p.n_blocks;
-    for (int gemm = m > 1; gemm < 2; gemm++) {
+    const int kernels = every ? gemm_kernels() : 1;
+    for (int gemm = m > 1 ? 0 : -1; gemm < kernels; gemm++) {
         check(cudaMemset(out, 0xA5, out_bytes));
-        check(gemm ? bnt_cuda_gemm(&product, &x, m, out, 0) : bnt_cuda_gemv(&product, &x, out, 0));
+        check(gemm >= 0 ? multiply(&product, &x, m, out, gemm)
+                        : bnt_cuda_gemv(&product, &x, out, 0));
         check(cudaMemcpy(p.got, out, out_bytes, cudaMemcpyDeviceToHost));
         char what[96];
-        snprintf(what, sizeof what, "%s %ux%u, %u tokens, fill %d", gemm ? "gemm" : "gemv", rows,
-                 cols, m, (int)fill);
+        snprintf(what, sizeof what, "product %ux%u, %u tokens, fill %d, kernel %d", rows, cols, m,
+                 (int)fill, gemm);
         expect(memcmp(p.got, p.expected, out_bytes) == 0, what);
     }
     check(cudaFree(blocks));
@@ -263,21 +292,404 @@ static void test_products(bool small)
                                       {2576, 96}, {112, 64}, {1040, 160}, {48, 128},  {16, 32768}};
     for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++) {
         for (int fill = 0; fill < FILLS; fill++) {
-            test_product(odd[i][0], odd[i][1], 1, (enum fill)fill);
-            test_product(odd[i][0], odd[i][1], 5, (enum fill)fill);
+            test_product(odd[i][0], odd[i][1], 1, (enum fill)fill, false);
+            test_product(odd[i][0], odd[i][1], 5, (enum fill)fill, fill == RANDOM);
         }
-        test_product(odd[i][0], odd[i][1], small ? 9 : 131, RANDOM);
+        test_product(odd[i][0], odd[i][1], small ? 9 : 131, RANDOM, !small);
     }
     for (size_t i = 0; i < (small ? 1 : sizeof large / sizeof large[0]); i++) {
-        test_product(large[i][0], large[i][1], 1, RANDOM);
-        test_product(large[i][0], large[i][1], 3, RANDOM);
+        test_product(large[i][0], large[i][1], 1, RANDOM, false);
+        test_product(large[i][0], large[i][1], 3, RANDOM, !small);
     }
-    if (!small)
-        test_product(16, 1 << 20, 2, LARGEST);
+    if (!small) {
+        test_product(16, 1 << 20, 2, LARGEST, true);
+        test_product(2560, 2560, 300, RANDOM, true);
+    }
     test_parts(false);
     test_parts(true);
     test_chain();
     printf("products: %d failures\n", failures);
+}
+
+// --- the other operations of a prompt ---
+
+static float random_float() // roughly normal
+{
+    float sum = 0;
+    for (int i = 0; i < 4; i++)
+        sum += (float)(random_u32() & 0xFFFF) / 65536.0f - 0.5f;
+    return sum * 1.7f;
+}
+
+static float *random_floats(size_t count, float scale)
+{
+    float *v = (float *)malloc(count * sizeof *v);
+    for (size_t i = 0; i < count; i++)
+        v[i] = random_float() * scale;
+    return v;
+}
+
+template <class T> static T *upload(const T *from, size_t count)
+{
+    T *to;
+    check(cudaMalloc(&to, count * sizeof *to));
+    check(cudaMemcpy(to, from, count * sizeof *to, cudaMemcpyHostToDevice));
+    return to;
+}
+
+static void expect_close(const float *got, const float *expected, size_t count, double tolerance,
+                         const char *what)
+{
+    for (size_t i = 0; i < count; i++) {
+        double difference = fabs((double)got[i] - (double)expected[i]);
+        if (!(difference <= tolerance)) {
+            printf("  %s: %g instead of %g at %zu\n", what, (double)got[i], (double)expected[i], i);
+            expect(false, what);
+            return;
+        }
+    }
+}
+
+// Floats of a product: side by side with rows that do not fill their tiles, added to what is there,
+// and gated.
+static void test_parts(uint32_t rows, uint32_t cols, uint32_t m, bool add, uint32_t activation)
+{
+    const bool gated = activation != 0;
+    const uint32_t tiles = (rows + 15) / 16, n_parts = gated ? 2 : 3;
+    struct operands p = {};
+    p.rows = n_parts * tiles * 16;
+    p.cols = cols;
+    p.m = m;
+    make_operands(&p, RANDOM);
+    bnt_kernels_scalar.ternary(p.expected, p.rows, p.blocks, p.n_tiles, p.n_blocks, p.x, p.stride,
+                               p.sum, m);
+    const size_t count = (size_t)n_parts * m * rows;
+    float *before = random_floats(count, 1000), *scale = random_floats(m, 1);
+    float *got = (float *)malloc(count * 4), *expected = (float *)malloc(count * 4);
+    for (uint32_t t = 0; t < m; t++)
+        scale[t] = 1.5f + fabsf(scale[t]);
+    struct bnt_cuda_product product = {};
+    struct bnt_cuda_quantized x = {};
+    uint32_t *blocks = upload(p.blocks, (size_t)p.n_tiles * p.n_blocks * 32);
+    float *out = upload(before, count);
+    product.blocks = blocks;
+    product.n_tiles = p.n_tiles;
+    product.n_blocks = p.n_blocks;
+    product.n_parts = n_parts;
+    product.add = add;
+    product.gated = gated;
+    product.activation = activation;
+    for (uint32_t i = 0; i < n_parts; i++)
+        product.parts[i] = {i * tiles, rows, 0.01f * (float)(i + 1), out + i * m * rows, rows,
+                            0,         false};
+    check(cudaMalloc(&x.x, (size_t)m * p.stride));
+    upload_x(x.x, p);
+    x.stride = p.stride;
+    x.scale = upload(scale, m);
+    x.sum = upload(p.sum, m);
+    for (size_t i = 0; i < count; i++) {
+        const uint32_t part = (uint32_t)(i / (m * rows)), t = (uint32_t)(i / rows % m);
+        const int32_t *sums = p.expected + (size_t)t * p.rows + i % rows;
+        const float y = (float)sums[part * tiles * 16] * (product.parts[part].scale / scale[t]);
+        const float up = (float)sums[tiles * 16] * (product.parts[1].scale / scale[t]);
+        const float relu2 = y > 0 ? y * y : 0, silu = y / (1 + expf(-y));
+        expected[i] = !gated     ? y + (add ? before[i] : 0)
+                      : part > 0 ? before[i]
+                                 : (activation == BNT_ACTIVATION_RELU2 ? relu2 : silu) * up;
+    }
+    double largest = 0;
+    for (size_t i = 0; i < count; i++)
+        largest = fmax(largest, fabs((double)expected[i]));
+    for (int kernel = 0; kernel < gemm_kernels(); kernel++) {
+        char what[96];
+        snprintf(what, sizeof what, "floats of %u x %u, %u tokens%s, activation %u, kernel %d",
+                 rows, cols, m, add ? ", added" : "", activation, kernel);
+        check(cudaMemcpy(out, before, count * 4, cudaMemcpyHostToDevice));
+        check(multiply(&product, &x, m, NULL, kernel));
+        check(cudaMemcpy(got, out, count * 4, cudaMemcpyDeviceToHost));
+        expect_close(got, expected, count, largest * 1e-6, what);
+    }
+    check(cudaFree(blocks));
+    check(cudaFree(out));
+    check(cudaFree(x.x));
+    check(cudaFree(x.scale));
+    check(cudaFree(x.sum));
+    free(p.blocks);
+    free(p.x);
+    free(p.sum);
+    free(p.expected);
+    free(p.got);
+    free(before);
+    free(scale);
+    free(got);
+    free(expected);
+}
+
+// Part i of what test_heads has made, and forgets it.
+static void check_heads(const struct operands &p, const struct bnt_cuda_product &product,
+                        uint32_t i, const float *angles, const float *scale, uint32_t context,
+                        int kernel)
+{
+    const struct bnt_cuda_part *part = &product.parts[i];
+    const uint32_t head_dim = product.head_dim, half = head_dim / 2;
+    const size_t count = (i == 0 ? p.m : context) * (size_t)part->rows;
+    float *got = (float *)malloc(count * 4), *expected = (float *)calloc(count, 4);
+    check(cudaMemcpy(got, part->out, count * 4, cudaMemcpyDeviceToHost));
+    check(cudaMemset(part->out, 0, count * 4));
+    for (uint32_t t = 0; t < p.m; t++) {
+        for (uint32_t r = 0; r < part->rows; r++) {
+            const uint32_t e = r % head_dim, head = r / head_dim;
+            const int32_t *sums = p.expected + (size_t)t * p.rows + part->first_tile * 16;
+            const float factor = part->scale / scale[t];
+            const float y = (float)sums[r] * factor;
+            const float partner = (float)sums[e < half ? r + half : r - half] * factor;
+            const float *angle = angles + ((size_t)t * half + e % half) * 2;
+            expected[t * part->out_stride + head * part->head_stride + e] =
+                !part->rotate ? y : y * angle[0] + (e < half ? -partner : partner) * angle[1];
+        }
+    }
+    char what[96];
+    snprintf(what, sizeof what, "%u rows in heads of %u, %u tokens, kernel %d", part->rows,
+             head_dim, p.m, kernel);
+    expect_close(got, expected, count, 1e-3, what);
+    free(got);
+    free(expected);
+}
+
+// Heads of queries and keys rotated, of values as they are, the latter two into a cache.
+static void test_heads(uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim, uint32_t m)
+{
+    if (!bnt_cuda_gemm_takes_heads(head_dim))
+        return;
+    const uint32_t cols = 96, context = m + 5;
+    const uint32_t heads[3] = {n_heads, n_kv_heads, n_kv_heads};
+    struct operands p = {};
+    p.rows = (n_heads + 2 * n_kv_heads) * head_dim;
+    p.cols = cols;
+    p.m = m;
+    make_operands(&p, RANDOM);
+    bnt_kernels_scalar.ternary(p.expected, p.rows, p.blocks, p.n_tiles, p.n_blocks, p.x, p.stride,
+                               p.sum, m);
+    float *scale = random_floats(m, 1), *angles = random_floats((size_t)m * head_dim, 1);
+    for (uint32_t t = 0; t < m; t++)
+        scale[t] = 1.5f + fabsf(scale[t]);
+    struct bnt_cuda_product product = {};
+    struct bnt_cuda_quantized x = {};
+    uint32_t *blocks = upload(p.blocks, (size_t)p.n_tiles * p.n_blocks * 32);
+    product.blocks = blocks;
+    product.n_blocks = p.n_blocks;
+    product.n_parts = 3;
+    product.head_dim = head_dim;
+    product.angles = (const float2 *)upload(angles, (size_t)m * head_dim);
+    for (uint32_t i = 0; i < 3; i++) {
+        struct bnt_cuda_part *part = &product.parts[i];
+        const size_t tokens = i == 0 ? m : context;
+        *part = {product.n_tiles, heads[i] * head_dim, 0.01f * (float)(i + 1), NULL, 0, 0, i < 2};
+        part->out_stride = i == 0 ? part->rows : head_dim;
+        part->head_stride = i == 0 ? head_dim : (size_t)context * head_dim;
+        product.n_tiles += part->rows / 16;
+        check(cudaMalloc(&part->out, tokens * part->rows * 4));
+        check(cudaMemset(part->out, 0, tokens * part->rows * 4));
+    }
+    check(cudaMalloc(&x.x, (size_t)m * p.stride));
+    upload_x(x.x, p);
+    x.stride = p.stride;
+    x.scale = upload(scale, m);
+    x.sum = upload(p.sum, m);
+    for (int kernel = 0; kernel < gemm_kernels(); kernel++) {
+        check(multiply(&product, &x, m, NULL, kernel));
+        for (uint32_t i = 0; i < 3; i++)
+            check_heads(p, product, i, angles, scale, context, kernel);
+    }
+    for (uint32_t i = 0; i < 3; i++)
+        check(cudaFree(product.parts[i].out));
+    check(cudaFree(blocks));
+    check(cudaFree((void *)product.angles));
+    check(cudaFree(x.x));
+    check(cudaFree(x.scale));
+    check(cudaFree(x.sum));
+    free(p.blocks);
+    free(p.x);
+    free(p.sum);
+    free(p.expected);
+    free(p.got);
+    free(scale);
+    free(angles);
+}
+
+// Quantized rows: within one of the definition, padded with zeros, with the sum of what is there.
+static void test_norm_quantize(uint32_t n, uint32_t m, bool weighted)
+{
+    float *x = random_floats((size_t)n * m, 3), *weight = random_floats(n, 1), *scale;
+    struct bnt_cuda_quantized q = {};
+    q.stride = bnt_cuda_pad(n, BNT_CUDA_CHUNK_COLS);
+    const size_t size = (size_t)m * q.stride;
+    int8_t *got = (int8_t *)malloc(size);
+    int32_t *sums = (int32_t *)malloc(m * 4);
+    float *device_x = upload(x, (size_t)n * m), *device_weight = upload(weight, n);
+    scale = (float *)malloc(m * 4);
+    check(cudaMalloc(&q.x, size));
+    check(cudaMemset(q.x, 0x55, size));
+    check(cudaMalloc(&q.scale, m * 4));
+    check(cudaMalloc(&q.sum, m * 4));
+    check(bnt_cuda_norm_quantize(&q, device_x, weighted ? device_weight : NULL, 1e-5f, n, m, 0));
+    check(cudaMemcpy(got, q.x, size, cudaMemcpyDeviceToHost));
+    check(cudaMemcpy(sums, q.sum, m * 4, cudaMemcpyDeviceToHost));
+    check(cudaMemcpy(scale, q.scale, m * 4, cudaMemcpyDeviceToHost));
+    uint32_t wrong = 0;
+    for (uint32_t t = 0; t < m; t++) {
+        const float *row = x + (size_t)t * n;
+        double squares = 0, max = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            squares += (double)row[i] * (double)row[i];
+            max = fmax(max, fabs((double)row[i] * (weighted ? (double)weight[i] : 1)));
+        }
+        const double factor = weighted ? 1 / sqrt(squares / n + 1e-5) : 1;
+        const double s = 127 / fmax(max * factor, 1e-5);
+        wrong += !(fabs(s / (double)scale[t] - 1) < 1e-5);
+        int32_t sum = 0;
+        for (uint32_t i = 0; i < q.stride; i++) {
+            const int v = got[bnt_cuda_quantized_at(m, t, i)];
+            const double y = i < n ? (double)row[i] * factor * (weighted ? (double)weight[i] : 1) *
+                                         (double)scale[t]
+                                   : 0;
+            wrong += !(fabs(v - y) <= (i < n ? 0.51 : 0));
+            sum += v;
+        }
+        wrong += sum != sums[t];
+    }
+    char what[96];
+    snprintf(what, sizeof what, "norm of %u rows of %u%s", m, n, weighted ? ", weighted" : "");
+    expect(wrong == 0, what);
+    check(cudaFree(device_x));
+    check(cudaFree(device_weight));
+    check(cudaFree(q.x));
+    check(cudaFree(q.scale));
+    check(cudaFree(q.sum));
+    free(x);
+    free(weight);
+    free(scale);
+    free(got);
+    free(sums);
+}
+
+// Attention on tensor cores against the plain form. What lies beyond the tokens' positions is NaN
+// and must not be touched.
+static void test_attention(struct bnt_cuda_heads heads, uint32_t position, uint32_t m, float scale)
+{
+    const uint32_t row = bnt_cuda_pad(heads.head_dim, 4), context = position + m + 3;
+    const size_t queries = (size_t)m * heads.n_heads * heads.head_dim;
+    const size_t cached = (size_t)heads.n_kv_heads * context * row;
+    float *q = random_floats(queries, 1 / scale), *keys = random_floats(cached, scale);
+    float *values = random_floats(cached, scale);
+    float *got = (float *)malloc(queries * 4), *expected = (float *)malloc(queries * 4);
+    double largest = 0;
+    for (size_t i = 0; i < cached; i++) {
+        if (i / row % context >= position + m)
+            keys[i] = values[i] = NAN;
+        else if (i % row >= heads.head_dim)
+            keys[i] = values[i] = 0;
+        else
+            largest = fmax(largest, fabs((double)values[i]));
+    }
+    float *out, *device_q = upload(q, queries);
+    struct bnt_cuda_cache cache = {upload(keys, cached), upload(values, cached), context, row};
+    check(cudaMalloc(&out, queries * 4));
+    check(bnt_cuda_attention(out, device_q, &cache, heads, position, m, 0));
+    check(cudaMemcpy(expected, out, queries * 4, cudaMemcpyDeviceToHost));
+    check(cudaMemset(out, 0xFF, queries * 4));
+    check(bnt_cuda_attention_tiles(out, device_q, &cache, heads, position, m, 0));
+    check(cudaMemcpy(got, out, queries * 4, cudaMemcpyDeviceToHost));
+    char what[96];
+    snprintf(what, sizeof what, "attention of %u/%u heads of %u, %u tokens after %u, scale %g",
+             heads.n_heads, heads.n_kv_heads, heads.head_dim, m, position, (double)scale);
+    expect_close(got, expected, queries, largest * 3e-6, what);
+    check(cudaFree(out));
+    check(cudaFree(device_q));
+    check(cudaFree(cache.keys));
+    check(cudaFree(cache.values));
+    free(q);
+    free(keys);
+    free(values);
+    free(got);
+    free(expected);
+}
+
+static void test_output(uint32_t vocab, uint32_t hidden, uint32_t m, bool wide)
+{
+    float *x = random_floats((size_t)m * hidden, 1), *w = random_floats((size_t)vocab * hidden, 1);
+    uint16_t *narrow = (uint16_t *)malloc((size_t)vocab * hidden * 2);
+    float *got = (float *)malloc((size_t)m * vocab * 4);
+    float *expected = (float *)malloc((size_t)m * vocab * 4);
+    for (size_t i = 0; !wide && i < (size_t)vocab * hidden; i++) {
+        uint32_t bits;
+        memcpy(&bits, &w[i], 4);
+        narrow[i] = (uint16_t)(bits >> 16);
+        bits &= 0xFFFF0000u;
+        memcpy(&w[i], &bits, 4);
+    }
+    for (size_t i = 0; i < (size_t)m * vocab; i++) {
+        double sum = 0;
+        for (uint32_t k = 0; k < hidden; k++)
+            sum += (double)x[i / vocab * hidden + k] * (double)w[i % vocab * hidden + k];
+        expected[i] = (float)sum;
+    }
+    float *logits, *device_x = upload(x, (size_t)m * hidden);
+    void *output = wide ? (void *)upload(w, (size_t)vocab * hidden)
+                        : (void *)upload(narrow, (size_t)vocab * hidden);
+    check(cudaMalloc(&logits, (size_t)m * vocab * 4));
+    check(bnt_cuda_output(logits, output, wide, device_x, hidden, vocab, m, 0));
+    check(cudaMemcpy(got, logits, (size_t)m * vocab * 4, cudaMemcpyDeviceToHost));
+    char what[96];
+    snprintf(what, sizeof what, "output of %u x %u, %u tokens%s", vocab, hidden, m,
+             wide ? ", f32" : "");
+    expect_close(got, expected, (size_t)m * vocab, 1e-5 * sqrt((double)hidden), what);
+    check(cudaFree(logits));
+    check(cudaFree(device_x));
+    check(cudaFree(output));
+    free(x);
+    free(w);
+    free(narrow);
+    free(got);
+    free(expected);
+}
+
+static void test_operations(bool small)
+{
+    const int before = failures;
+    for (uint32_t activation = 0; activation < 3; activation++)
+        for (uint32_t m : {2u, 33u, 150u}) {
+            test_parts(40, 96, m, activation == 0, activation);
+            test_parts(129, 160, m, false, activation);
+            if (!small)
+                test_parts(1000, 1024, m, activation == 0, activation);
+        }
+    test_heads(3, 1, 32, 7);
+    test_heads(4, 2, 64, 40);
+    test_heads(5, 5, 96, 130);
+    test_heads(20, 5, 128, small ? 17 : 300);
+    for (uint32_t n : {2u, 33u, 96u, 1024u, 2560u, 4096u, 6912u, 14336u, 17000u})
+        for (bool weighted : {false, true})
+            test_norm_quantize(n, small ? 3 : 11, weighted);
+    test_attention({4, 2, 24}, 0, 37, 1);
+    test_attention({6, 2, 64}, 5, 70, 1e4f);
+    test_attention({3, 3, 80}, 100, 65, 1e-6f);
+    test_attention({8, 2, 128}, 0, 3, 1e10f);
+    if (!small) {
+        test_attention({20, 5, 128}, 77, 300, 1);
+        test_attention({5, 1, 96}, 513, 130, 1e-20f);
+        test_attention({32, 8, 64}, 0, 200, 1);
+        test_attention({2, 2, 4}, 1000, 9, 1);
+        test_attention({128, 16, 32}, 50, 290, 1); // enough for warpgroups with their own queries
+        test_attention({128, 64, 80}, 0, 277, 1);
+    }
+    for (bool wide : {false, true})
+        for (uint32_t m : {1u, 2u, 11u}) {
+            test_output(37, 24, m, wide);
+            test_output(101, 36, m, wide);
+            test_output(1000, 520, m, wide);
+        }
+    printf("operations: %d failures\n", failures - before);
 }
 
 // --- models ---
@@ -633,6 +1045,7 @@ int main(int argc, char **argv)
     printf("%s, compute capability %d.%d\n", device.name, device.major, device.minor);
     bool small = argc > 1 && strcmp(argv[1], "--small") == 0; // for compute-sanitizer
     test_products(small);
+    test_operations(small);
     for (int i = 1 + small; i < argc; i++)
         test_model(argv[i]);
     printf("%d failures\n", failures);
