@@ -352,7 +352,7 @@ static void expect_close(const float *got, const float *expected, size_t count, 
 
 // Floats of a product: side by side with rows that do not fill their tiles, added to what is there,
 // and gated.
-static void test_parts(uint32_t rows, uint32_t cols, uint32_t m, bool add, uint32_t activation)
+static void test_floats(uint32_t rows, uint32_t cols, uint32_t m, bool add, uint32_t activation)
 {
     const bool gated = activation != 0;
     const uint32_t tiles = (rows + 15) / 16, n_parts = gated ? 2 : 3;
@@ -659,10 +659,10 @@ static void test_operations(bool small)
     const int before = failures;
     for (uint32_t activation = 0; activation < 3; activation++)
         for (uint32_t m : {2u, 33u, 150u}) {
-            test_parts(40, 96, m, activation == 0, activation);
-            test_parts(129, 160, m, false, activation);
+            test_floats(40, 96, m, activation == 0, activation);
+            test_floats(129, 160, m, false, activation);
             if (!small)
-                test_parts(1000, 1024, m, activation == 0, activation);
+                test_floats(1000, 1024, m, activation == 0, activation);
         }
     test_heads(3, 1, 32, 7);
     test_heads(4, 2, 64, 40);
