@@ -60,9 +60,6 @@ double bench_int8(struct bnt_pool *pool, const char *kernel);
 
 // --- what is measured ---
 
-// Says that AUTO ended up on the CPU, and why.
-void bench_note(const struct bench_options *options, const char *why);
-
 // A model: prompt and decoding, whole texts. Prints. (bench_model.c)
 enum bnt_status bench_model(const struct bench_options *options, struct bnt_error *err);
 

@@ -5,6 +5,7 @@
 
 #include "formats/cli.h"
 #include "runtime/bench_model.h"
+#include "runtime/options.h"
 
 // --- the device ---
 
@@ -120,7 +121,7 @@ static void settle_device(struct bench *b)
 {
     if (!b->gpu || b->session->cuda)
         return;
-    bench_note(b->options, bnt_session_note(b->session));
+    bnt_option_note(bnt_session_note(b->session), b->options->quiet);
     b->gpu = NULL;
     b->device = BNT_DEVICE_CPU;
 }

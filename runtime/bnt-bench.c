@@ -8,6 +8,7 @@
 #include "formats/cli.h"
 #include "formats/parallel.h"
 #include "runtime/bench.h"
+#include "runtime/options.h"
 
 static const char help[] =
     "Usage: bnt-bench [OPTION]... FILE.bnt\n"
@@ -75,7 +76,7 @@ static int number(uint64_t *out, uint64_t low, uint64_t high, const char *name)
 // Returns 0 to go on, or the exit code + 1 to end with.
 static int parse_option(struct bench_options *o, bool *gemv, int c, char **argv)
 {
-    int code;
+    int code = 0;
     switch (c) {
     case 'p':
         return number(&o->prompt, 0, 1 << 24, "--prompt");
@@ -86,15 +87,14 @@ static int parse_option(struct bench_options *o, bool *gemv, int c, char **argv)
     case 'r':
         return number(&o->rounds, 1, BENCH_MAX_ROUNDS, "--repeat");
     case 't':
-        return number(&o->threads, 1, BNT_MAX_PARTS, "--threads");
+        code = bnt_option_threads(optarg, &o->threads);
+        break;
     case OPTION_CACHE:
-        return bnt_cache_from_name(optarg, &o->cache)
-                   ? 0
-                   : 1 + bnt_cli_usage("--cache must be f16 or f32, not '%s'", optarg);
+        code = bnt_option_cache(optarg, &o->cache);
+        break;
     case OPTION_DEVICE:
-        if (!bnt_device_from_name(optarg, &o->device))
-            return 1 + bnt_cli_usage("--device must be auto, cpu or cuda, not '%s'", optarg);
-        return 0;
+        code = bnt_option_device(optarg, &o->device);
+        break;
     case OPTION_KERNEL:
         o->kernel = optarg;
         return 0;
@@ -117,12 +117,7 @@ static int parse_option(struct bench_options *o, bool *gemv, int c, char **argv)
     default:
         return 1 + bnt_cli_bad_option(c, argv);
     }
-}
-
-void bench_note(const struct bench_options *o, const char *why)
-{
-    if (!o->quiet)
-        bnt_cli_note("on the CPU, since the GPU cannot be used: %s", why);
+    return code ? 1 + code : 0;
 }
 
 // Settles what AUTO means, and opens the GPU.
@@ -137,7 +132,7 @@ static enum bnt_status open_device(struct bench_options *o, struct bnt_error *er
     o->gpu_start_time = bench_now() - start;
     if (status == BNT_OK || o->device == BNT_DEVICE_CUDA)
         return status;
-    bench_note(o, err->message);
+    bnt_option_note(err->message, o->quiet);
     o->device = BNT_DEVICE_CPU;
     return BNT_OK;
 }

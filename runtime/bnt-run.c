@@ -12,6 +12,7 @@
 #include "formats/cli.h"
 #include "formats/file.h"
 #include "formats/ids.h"
+#include "runtime/options.h"
 #include "runtime/run.h"
 
 static const char help[] =
@@ -126,12 +127,6 @@ static double rate(size_t n, double seconds)
 
 // --- generation ---
 
-void bnt_run_note(const struct run_arguments *a, const struct bnt_session *session)
-{
-    if (session && bnt_session_note(session)[0] && !a->quiet)
-        bnt_cli_note("on the CPU, since the GPU cannot be used: %s", bnt_session_note(session));
-}
-
 struct bnt_sampling bnt_run_sampling(const struct run_arguments *a,
                                      const struct bnt_model_info *info)
 {
@@ -196,7 +191,8 @@ static enum bnt_status run_model(const struct run_arguments *a, const struct bnt
             .cache = a->cache,
             .device = a->device};
         status = bnt_session_open(model, &options, &session, err);
-        bnt_run_note(a, status == BNT_OK ? session : NULL);
+        if (status == BNT_OK)
+            bnt_option_note(bnt_session_note(session), a->quiet);
     }
     if (status == BNT_OK)
         status = generate(a, session, model, tokens, count, err);
@@ -290,9 +286,7 @@ static int parse_number(struct run_arguments *a, int c)
                    ? 0
                    : bnt_cli_usage("--context must be a number from 1, not '%s'", optarg);
     case 't':
-        return bnt_cli_u64(optarg, 1, 256, &a->threads)
-                   ? 0
-                   : bnt_cli_usage("--threads must be a number from 1 to 256, not '%s'", optarg);
+        return bnt_option_threads(optarg, &a->threads);
     case OPTION_SEED:
         a->has_seed = true;
         return bnt_cli_u64(optarg, 0, UINT64_MAX, &a->seed)
@@ -340,8 +334,7 @@ static int parse_option(struct run_arguments *a, int c, char **argv)
         a->echo = true;
         break;
     case OPTION_CACHE:
-        if (!bnt_cache_from_name(optarg, &a->cache))
-            return 1 + bnt_cli_usage("--cache must be f16 or f32, not '%s'", optarg);
+        code = bnt_option_cache(optarg, &a->cache);
         break;
     case OPTION_STOP:
         if (optarg[0] == '\0' || a->n_stops == MAX_STOPS)
@@ -352,8 +345,7 @@ static int parse_option(struct run_arguments *a, int c, char **argv)
         a->ignore_eos = true;
         break;
     case OPTION_DEVICE:
-        if (!bnt_device_from_name(optarg, &a->device))
-            return 1 + bnt_cli_usage("--device must be auto, cpu or cuda, not '%s'", optarg);
+        code = bnt_option_device(optarg, &a->device);
         break;
     case OPTION_KERNEL:
         a->kernel = optarg;

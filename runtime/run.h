@@ -38,9 +38,6 @@ struct run_printer {
 };
 bool bnt_run_print(void *printer, uint32_t token, const char *text, size_t size);
 
-// Says why a session is not on a GPU, if it was to be on one if possible. session may be NULL.
-void bnt_run_note(const struct run_arguments *arguments, const struct bnt_session *session);
-
 // Seconds of a steady clock.
 double bnt_run_now(void);
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "formats/cli.h"
+#include "runtime/options.h"
 #include "runtime/run.h"
 
 struct chat {
@@ -143,9 +144,10 @@ enum bnt_status bnt_run_chat(const struct run_arguments *a, const struct bnt_mod
     if (status == BNT_ERR_UNSUPPORTED)
         return status;
     status = bnt_session_open(model, &options, &c.session, err);
-    bnt_run_note(a, c.session);
-    if (status == BNT_OK)
+    if (status == BNT_OK) {
+        bnt_option_note(bnt_session_note(c.session), a->quiet);
         status = converse(&c);
+    }
     bnt_session_close(c.session);
     return status;
 }

@@ -15,6 +15,7 @@
 #include "formats/file.h"
 #include "formats/ids.h"
 #include "runtime/bnt.h"
+#include "runtime/options.h"
 
 static const char help[] =
     "Usage: bnt-eval [OPTION]... FILE.bnt --perplexity FILE [--window W]\n"
@@ -92,8 +93,8 @@ static enum bnt_status open_session(struct evaluation *e, size_t context)
                                                 .cache = e->arguments->cache,
                                                 .device = e->arguments->device};
     enum bnt_status status = bnt_session_open(e->model, &options, &e->session, e->err);
-    if (status == BNT_OK && bnt_session_note(e->session)[0] && !e->arguments->quiet)
-        bnt_cli_note("on the CPU, since the GPU cannot be used: %s", bnt_session_note(e->session));
+    if (status == BNT_OK)
+        bnt_option_note(bnt_session_note(e->session), e->arguments->quiet);
     return status;
 }
 
@@ -354,6 +355,7 @@ static const struct option options[] = {
 // Returns 0 to go on, or the exit code + 1 to end with.
 static int parse_option(struct arguments *a, int c, char **argv)
 {
+    int code = 0;
     switch (c) {
     case OPTION_PERPLEXITY:
         a->perplexity = optarg;
@@ -375,17 +377,14 @@ static int parse_option(struct arguments *a, int c, char **argv)
                    ? 0
                    : 1 + bnt_cli_usage("--window must be a number from 1, not '%s'", optarg);
     case 't':
-        return bnt_cli_u64(optarg, 1, 256, &a->threads)
-                   ? 0
-                   : 1 + bnt_cli_usage("--threads must be a number from 1 to 256, not '%s'",
-                                       optarg);
+        code = bnt_option_threads(optarg, &a->threads);
+        break;
     case OPTION_JSON:
         a->json = true;
         return 0;
     case OPTION_CACHE:
-        return bnt_cache_from_name(optarg, &a->cache)
-                   ? 0
-                   : 1 + bnt_cli_usage("--cache must be f16 or f32, not '%s'", optarg);
+        code = bnt_option_cache(optarg, &a->cache);
+        break;
     case OPTION_KERNEL:
         a->kernel = optarg;
         return 0;
@@ -393,9 +392,8 @@ static int parse_option(struct arguments *a, int c, char **argv)
         a->quiet = true;
         return 0;
     case OPTION_DEVICE:
-        if (!bnt_device_from_name(optarg, &a->device))
-            return 1 + bnt_cli_usage("--device must be auto, cpu or cuda, not '%s'", optarg);
-        return 0;
+        code = bnt_option_device(optarg, &a->device);
+        break;
     case OPTION_HELP:
         return 1 + bnt_cli_print(help);
     case OPTION_VERSION:
@@ -403,6 +401,7 @@ static int parse_option(struct arguments *a, int c, char **argv)
     default:
         return 1 + bnt_cli_bad_option(c, argv);
     }
+    return code ? 1 + code : 0;
 }
 
 int main(int argc, char **argv)
