@@ -131,31 +131,7 @@ KERNEL_INLINE void some_tokens(int32_t *out, size_t out_stride, const uint32_t *
              tokens);
 }
 
-KERNEL void ternary(int32_t *out, size_t out_stride, const uint32_t *blocks, size_t n_block_rows,
-                    size_t n_blocks, const int8_t *x, size_t x_stride, const int32_t *x_sum,
-                    size_t n_tokens)
-{
-    if (n_tokens == 1) {
-        one_token(out, blocks, n_block_rows, n_blocks, x, x_sum[0]);
-        return;
-    }
-    for (size_t t = 0; t < n_tokens;) {
-        size_t left = n_tokens - t;
-        int tokens = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
-        int32_t *o = out + t * out_stride;
-        const int8_t *y = x + t * x_stride;
-        // The number must be a constant for the sums to stay in registers.
-        if (tokens == 8)
-            some_tokens(o, out_stride, blocks, n_block_rows, n_blocks, y, x_stride, x_sum + t, 8);
-        else if (tokens == 4)
-            some_tokens(o, out_stride, blocks, n_block_rows, n_blocks, y, x_stride, x_sum + t, 4);
-        else if (tokens == 2)
-            some_tokens(o, out_stride, blocks, n_block_rows, n_blocks, y, x_stride, x_sum + t, 2);
-        else
-            some_tokens(o, out_stride, blocks, n_block_rows, n_blocks, y, x_stride, x_sum + t, 1);
-        t += (size_t)tokens;
-    }
-}
+#include "runtime/kernel_tokens.h"
 
 // --- int8 rows ---
 
