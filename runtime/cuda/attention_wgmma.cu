@@ -512,10 +512,8 @@ cudaError_t bnt_cuda_attention_wgmma(float *out, const float *q, const struct bn
                                      struct bnt_cuda_heads heads, uint32_t position, uint32_t m,
                                      cudaStream_t stream)
 {
-    int device, processors;
-    cudaError_t error = cudaGetDevice(&device);
-    if (error == cudaSuccess)
-        error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+    int processors;
+    cudaError_t error = find_attribute(cudaDevAttrMultiProcessorCount, &processors);
     if (error != cudaSuccess)
         return error;
     // Where there are hardly more blocks than multiprocessors, they had better be short.

@@ -104,15 +104,21 @@ static __device__ __forceinline__ void wait_for_previous()
 #endif
 }
 
+// An attribute of the thread's current device.
+static inline cudaError_t find_attribute(cudaDeviceAttr which, int *value)
+{
+    int device;
+    cudaError_t error = cudaGetDevice(&device);
+    return error == cudaSuccess ? cudaDeviceGetAttribute(value, which, device) : error;
+}
+
 // Launches a kernel that may start early, as said above, where the GPU can do so.
 template <class... Parameters, class... Arguments>
 static cudaError_t launch_early(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
                                 cudaStream_t stream, const Arguments &...arguments)
 {
-    int device = 0, major = 0;
-    cudaError_t error = cudaGetDevice(&device);
-    if (error == cudaSuccess)
-        error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    int major;
+    cudaError_t error = find_attribute(cudaDevAttrComputeCapabilityMajor, &major);
     if (error != cudaSuccess)
         return error;
     cudaLaunchAttribute early = {};

@@ -617,10 +617,8 @@ cudaError_t bnt_cuda_has_wgmma(bool *has)
 
 static cudaError_t choose_shape(const struct bnt_cuda_product *product, uint32_t m, uint32_t *shape)
 {
-    int device, processors;
-    cudaError_t error = cudaGetDevice(&device);
-    if (error == cudaSuccess)
-        error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+    int processors;
+    cudaError_t error = find_attribute(cudaDevAttrMultiProcessorCount, &processors);
     if (error != cudaSuccess)
         return error;
     double least = INFINITY;

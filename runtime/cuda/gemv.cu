@@ -285,12 +285,10 @@ plan choose_plan(const bnt_cuda_product &product, uint32_t processors)
 cudaError_t bnt_cuda_gemv(const struct bnt_cuda_product *product,
                           const struct bnt_cuda_quantized *x, int32_t *sums, cudaStream_t stream)
 {
-    int device = 0, processors = 1, major = 0;
-    cudaError_t error = cudaGetDevice(&device);
+    int processors, major;
+    cudaError_t error = find_attribute(cudaDevAttrMultiProcessorCount, &processors);
     if (error == cudaSuccess)
-        error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-    if (error == cudaSuccess)
-        error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+        error = find_attribute(cudaDevAttrComputeCapabilityMajor, &major);
     if (error != cudaSuccess)
         return error;
     const plan p = choose_plan(*product, (uint32_t)processors);
