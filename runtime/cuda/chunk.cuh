@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// How a warp multiplies one token's activations by a row of ternary blocks on tensor cores.
+// How a warp multiplies one token's activations by a row of ternary blocks on tensor cores, and how
+// work is shared out.
 //
 // A chunk is four blocks of a 16-row tile: 16 rows × 128 columns, 512 bytes as they lie, 16 a lane.
 // A 16-byte piece holds 4 rows × 16 columns. Lane (g, t) = (lane / 4, lane % 4) takes rows
@@ -8,18 +9,12 @@
 // operand rows 4 … 7 (and 12 … 15) belong to odd blocks. Activations of even blocks stand in the
 // even columns of the other operand and those of odd blocks in the odd ones: each lane finds its
 // sum in one of its two.
-//
-// Masks alone split a word and its copy shifted by 4 into four groups of columns: once as codes,
-// once as codes times 4, which are summed apart and divided at the end.
 #ifndef BNT_RUNTIME_CUDA_CHUNK_CUH
 #define BNT_RUNTIME_CUDA_CHUNK_CUH
 
 #include "runtime/cuda/device.cuh"
 
 enum { CHUNK_BLOCKS = 4, CHUNK_BYTES = 512, BLOCK_BYTES = 128, TILE_ROWS = 16 };
-
-// 12 times 128, summed over half of 2^20 columns, the widest product: no overflow.
-static_assert(12ll * 128 * (1 << 19) <= INT32_MAX, "integer sums fit in int32");
 
 struct chunk_lane {
     uint32_t block;    // of the chunk's four, that this lane reads
@@ -43,37 +38,45 @@ static __device__ __forceinline__ chunk_lane find_chunk_lane()
     return at;
 }
 
-// Sums of the tile so far, as the tensor cores keep them: two operands, codes and codes times 4.
-struct chunk_sums {
-    int once[2][4];
-    int four[2][4];
+// A word's codes are bits 0–1, 2–3, 4–5 and 6–7 of its bytes. The word and its copy shifted left by
+// two, masked, are codes times 4 or times 64 of columns that lie side by side: no other shift.
+struct scaled_sums {
+    int by_4[2][4];
+    int by_64[2][4];
 };
 
-static __device__ __forceinline__ void multiply_chunk(chunk_sums &s, uint4 w, uint4 x)
+static __device__ __forceinline__ void multiply(scaled_sums &s, uint4 w, uint4 x)
 {
-    const uint32_t once = 0x03030303, four = 0x0C0C0C0C;
-    const uint4 v = make_uint4(w.x >> 4, w.y >> 4, w.z >> 4, w.w >> 4);
-    mma_codes(s.once[0], w.x & once, w.y & once, v.x & once, v.y & once, x.x, x.z);
-    mma_codes(s.once[1], w.z & once, w.w & once, v.z & once, v.w & once, x.x, x.z);
-    mma_codes(s.four[0], w.x & four, w.y & four, v.x & four, v.y & four, x.y, x.w);
-    mma_codes(s.four[1], w.z & four, w.w & four, v.z & four, v.w & four, x.y, x.w);
+    const uint32_t low = 0x0C0C0C0C, high = 0xC0C0C0C0;
+    const uint4 v = make_uint4(w.x << 2, w.y << 2, w.z << 2, w.w << 2);
+    mma_codes(s.by_4[0], v.x & low, v.y & low, w.x & low, w.y & low, x.x, x.y);
+    mma_codes(s.by_4[1], v.z & low, v.w & low, w.z & low, w.w & low, x.x, x.y);
+    mma_codes(s.by_64[0], v.x & high, v.y & high, w.x & high, w.y & high, x.z, x.w);
+    mma_codes(s.by_64[1], v.z & high, v.w & high, w.z & high, w.w & high, x.z, x.w);
 }
 
-// Adds the warp's sums of a tile to the tile's 16 in shared memory.
-static __device__ __forceinline__ void add_chunk_sums(int *tile, const chunk_sums &s,
-                                                      const chunk_lane &at)
+// So many things among so many takers, as evenly as can be.
+struct cut {
+    uint32_t each, more; // the first takers have one more
+};
+
+struct range {
+    uint32_t first, count;
+};
+
+static inline cut cut_evenly(uint32_t things, uint32_t takers)
 {
-    int row[4];
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const int *once = &s.once[i / 2][i % 2 * 2], *four = &s.four[i / 2][i % 2 * 2];
-        row[i] = at.odd ? once[1] + (four[1] >> 2) : once[0] + (four[0] >> 2);
-        row[i] += __shfl_xor_sync(FULL_WARP, row[i], 16);
-    }
-    int mine = at.t < 2 ? (at.t == 0 ? row[0] : row[1]) : (at.t == 2 ? row[2] : row[3]);
-    if (!at.odd)
-        atomicAdd(&tile[at.row + at.t], mine);
+    return {things / takers, things % takers};
+}
+
+static __device__ __forceinline__ range share_of(const cut &c, uint32_t i)
+{
+    return {i * c.each + min(i, c.more), c.each + (i < c.more)};
+}
+
+static inline __host__ __device__ uint32_t divide_up(uint32_t a, uint32_t b)
+{
+    return (a + b - 1) / b;
 }
 
 #endif

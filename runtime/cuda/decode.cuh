@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// One token through the whole model, in one kernel. (decode.cu)
+// One token through the whole model. (decode.cu)
 #ifndef BNT_RUNTIME_CUDA_DECODE_CUH
 #define BNT_RUNTIME_CUDA_DECODE_CUH
 
@@ -8,7 +8,7 @@
 struct bnt_cuda_decoder;
 
 // *decoder stays NULL where the model's shapes are not made for it: head_dim not divisible by 4 or
-// above 256, sizes not divisible by 8, or vectors too long for shared memory.
+// above 256, sizes not divisible by 8 and 4, or vectors too long for shared memory.
 enum bnt_status bnt_cuda_decoder_open(const struct bnt_cuda_session *session,
                                       struct bnt_cuda_decoder **decoder, struct bnt_error *err);
 void bnt_cuda_decoder_close(struct bnt_cuda_decoder *decoder);
@@ -17,10 +17,11 @@ void bnt_cuda_decoder_close(struct bnt_cuda_decoder *decoder);
 // there is none, or it is not to be used.
 uint32_t bnt_cuda_longest_shortlist(const struct bnt_cuda_decoder *decoder);
 
-// Feeds a token at a position: its keys and values go into the cache, its logits (vocab) to logits,
-// and the likeliest token to *best, in memory that the device can write. shortlist: if not 0, only
-// so many of the likeliest tokens are sure to have their logits, others may have −infinity.
+// Feeds a token at a position: its keys and values go into the cache, its logits to the session's,
+// and the likeliest token to *best, in memory that the device can write, the same in every call.
+// shortlist: if not 0, only so many of the likeliest tokens are sure to have their logits, others
+// may have −infinity.
 cudaError_t bnt_cuda_decode(struct bnt_cuda_decoder *decoder, uint32_t token, uint32_t position,
-                            uint32_t shortlist, float *logits, uint32_t *best);
+                            uint32_t shortlist, uint32_t *best);
 
 #endif

@@ -1,18 +1,56 @@
 // SPDX-License-Identifier: MIT
-// How a block awaits a vector and norms it.
+// How the kernels of a token take in what others have made.
 #ifndef BNT_RUNTIME_CUDA_DECODE_INPUT_CUH
 #define BNT_RUNTIME_CUDA_DECODE_INPUT_CUH
 
-#include "runtime/cuda/decode_vectors.cuh"
+#include "runtime/cuda/decode_steps.cuh"
+#include "runtime/cuda/device.cuh"
+
+// What another kernel of the token has written: after the wait, past the L1 cache, and in this
+// place, which the compiler must keep.
+static __device__ __forceinline__ float4 load_fresh(const float4 *p)
+{
+    float4 v;
+    asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                 : "l"(p)
+                 : "memory");
+    return v;
+}
+
+static __device__ __forceinline__ float load_fresh(const float *p)
+{
+    float v;
+    asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(v) : "l"(p) : "memory");
+    return v;
+}
+
+static __device__ __forceinline__ uint32_t load_fresh(const uint32_t *p)
+{
+    uint32_t v;
+    asm volatile("ld.global.cg.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
+    return v;
+}
+
+// Keeps the compiler from computing a value anew after the wait, to save a register.
+static __device__ __forceinline__ void keep(uint32_t &v)
+{
+    asm volatile("" : "+r"(v));
+}
+
+static __device__ __forceinline__ void keep(float &v)
+{
+    asm volatile("" : "+f"(v));
+}
+
+template <class T> static __device__ __forceinline__ void keep(const T *&p)
+{
+    asm volatile("" : "+l"(p));
+}
 
 static __device__ __forceinline__ float4 times(float4 a, float4 b)
 {
     return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w);
-}
-
-static __device__ __forceinline__ float squares(float4 v)
-{
-    return v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
 }
 
 static __device__ __forceinline__ float largest(float4 v)
@@ -20,89 +58,51 @@ static __device__ __forceinline__ float largest(float4 v)
     return fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
 }
 
-// The four values of a piece: x += sum · factor, which stays, or floats as they are.
-static __device__ __forceinline__ float4 value_of(uint4 w, float4 *x, float factor, bool is_sum)
-{
-    if (!is_sum)
-        return make_float4(to_float(w.x), to_float(w.y), to_float(w.z), to_float(w.w));
-    float4 v = *x;
-    v.x += to_sum(w.x) * factor;
-    v.y += to_sum(w.y) * factor;
-    v.z += to_sum(w.z) * factor;
-    v.w += to_sum(w.w) * factor;
-    *x = v;
-    return v;
-}
+// Of some values: what a norm and quantization need to know.
+struct input_totals {
+    float squares; // their sum
+    float largest; // of the values times the norm's weights, the greatest magnitude
 
-struct totals {
-    float squares, max;
+    __device__ __forceinline__ void add(float4 v, float4 weighted)
+    {
+        squares += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+        largest = fmaxf(largest, ::largest(weighted));
+    }
 };
 
-static __device__ totals reduce_block(const block &b, float sum, float max)
+// Room for a block's; those of warps that do not exist must be zero.
+enum { MOST_WARPS = 16 };
+struct block_totals {
+    alignas(16) float2 of_warps[MOST_WARPS];
+};
+
+// By what a vector is to be multiplied: the norm's factor, beside its weights, and the largest
+// magnitude that comes out.
+struct input_factors {
+    float norm, largest;
+};
+
+// By all threads, each with its part of the vector; behind a barrier.
+static __device__ __forceinline__ input_factors find_factors(const decode_input &in, input_totals t,
+                                                             block_totals *shared)
 {
-    sum = warp_sum(sum);
+    t.squares = warp_sum(t.squares);
     // Numbers that are not negative order as their bits do.
-    max = __uint_as_float(__reduce_max_sync(FULL_WARP, __float_as_uint(max)));
-    if (b.lane == 0)
-        b.small->totals[b.warp] = make_float2(sum, max);
+    t.largest = __uint_as_float(__reduce_max_sync(FULL_WARP, __float_as_uint(t.largest)));
+    if (threadIdx.x % WARP == 0)
+        shared->of_warps[threadIdx.x / WARP] = make_float2(t.squares, t.largest);
     __syncthreads();
-    totals t = {0, 0};
+    float squares[2] = {0, 0}, most[2] = {0, 0};
 #pragma unroll
-    for (int i = 0; i < WARPS / 2; i++) {
-        float4 two = reinterpret_cast<const float4 *>(b.small->totals)[i];
-        t.squares += two.x + two.z;
-        t.max = fmaxf(t.max, fmaxf(two.y, two.w));
+    for (uint32_t i = 0; i < MOST_WARPS / 2; i++) {
+        const float4 two = reinterpret_cast<const float4 *>(shared->of_warps)[i];
+        squares[i % 2] += two.x + two.z;
+        most[i % 2] = fmaxf(most[i % 2], fmaxf(two.y, two.w));
     }
-    return t;
-}
-
-// A vector that is awaited.
-struct input {
-    const uint32_t *vector; // NULL: the values are those of x
-    uint32_t mark, n;
-    const float *norm; // (n), or NULL
-    bool is_sum;       // of a product, to be added to x
-    float factor;      // of the sums
-};
-
-// Awaits a vector, takes values from it and leaves them times the norm's weights in y.
-static __device__ __forceinline__ totals gather(const block &b, const input &in)
-{
-    float sum = 0, max = 0;
-    const uint32_t pieces = in.n / 4;
-#pragma unroll 1
-    for (uint32_t base = b.warp * WARP; base < pieces; base += AT_ONCE * THREADS) {
-        const uint32_t first = base + b.lane; // a warp stays together, some lanes perhaps idle
-        float4 w[AT_ONCE];
-        uint4 v[AT_ONCE];
-#pragma unroll
-        for (uint32_t r = 0; r < AT_ONCE; r++) {
-            w[r] = make_float4(1, 1, 1, 1);
-            if (in.norm && first + r * THREADS < pieces)
-                w[r] = __ldg(reinterpret_cast<const float4 *>(in.norm) + first + r * THREADS);
-        }
-        if (in.vector)
-            await_pieces(v, in.vector, first, pieces, in.mark);
-        __syncwarp();
-#pragma unroll
-        for (uint32_t r = 0; r < AT_ONCE; r++) {
-            const uint32_t i = first + r * THREADS;
-            if (i >= pieces)
-                break;
-            float4 *x = reinterpret_cast<float4 *>(b.x) + i;
-            float4 value = in.vector ? value_of(v[r], x, in.factor, in.is_sum) : *x;
-            float4 scaled = times(w[r], value);
-            sum += squares(value);
-            max = fmaxf(max, largest(scaled));
-            reinterpret_cast<float4 *>(b.y)[i] = scaled;
-        }
-    }
-    return reduce_block(b, sum, max);
-}
-
-static __device__ __forceinline__ float norm_factor(const decode_args &a, float sum, uint32_t n)
-{
-    return rsqrtf(sum * (1.0f / (float)n) + a.eps);
+    float norm = 1;
+    if (in.norm)
+        norm = rsqrtf((squares[0] + squares[1]) * in.inverse_n + in.eps);
+    return {norm, fmaxf(most[0], most[1]) * norm};
 }
 
 #endif

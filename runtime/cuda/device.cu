@@ -1,10 +1,28 @@
 // SPDX-License-Identifier: MIT
-// Which devices can be used.
+// Which devices can be used, and what the code that is loaded for them can do.
 #include <string.h>
 
+#include "runtime/cuda/device.cuh"
 #include "runtime/cuda/session.cuh"
 
 enum { OLDEST_MAJOR = 8 };
+
+// For what code was loaded: that of all kernels is for the same architecture.
+__global__ static void any_kernel() {}
+
+static cudaError_t find_can_start_early(bool *can)
+{
+    cudaFuncAttributes loaded;
+    cudaError_t error = cudaFuncGetAttributes(&loaded, any_kernel);
+    *can = error == cudaSuccess && loaded.ptxVersion >= 90;
+    return error;
+}
+
+cudaError_t bnt_cuda_can_start_early(bool *can)
+{
+    static known_answers answers;
+    return answers.ask(can, find_can_start_early);
+}
 
 enum bnt_status bnt_cuda_fail(struct bnt_error *err, cudaError_t error, const char *what)
 {

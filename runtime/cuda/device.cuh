@@ -3,6 +3,8 @@
 #ifndef BNT_RUNTIME_CUDA_DEVICE_CUH
 #define BNT_RUNTIME_CUDA_DEVICE_CUH
 
+#include <atomic>
+
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -68,6 +70,20 @@ static __device__ __forceinline__ void mma_codes(int (&d)[4], uint32_t a0, uint3
         : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+// What is read once need not stay in the L1 cache. In this place, which the compiler must keep.
+static __device__ __forceinline__ void load_once(uint4 &to, const void *p)
+{
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to.x), "=r"(to.y), "=r"(to.z), "=r"(to.w)
+                 : "l"(p));
+}
+
+// Two bf16 as they lie in a word.
+static __device__ __forceinline__ float2 bf16_pair(uint32_t word)
+{
+    return make_float2(__uint_as_float(word << 16), __uint_as_float(word & 0xFFFF0000u));
+}
+
 // Copies 16 bytes into shared memory without waiting, or writes zeros there when not valid.
 static __device__ __forceinline__ void copy_async(void *shared, const void *global, bool valid)
 {
@@ -112,13 +128,42 @@ static inline cudaError_t find_attribute(cudaDeviceAttr which, int *value)
     return error == cudaSuccess ? cudaDeviceGetAttribute(value, which, device) : error;
 }
 
-// Launches a kernel that may start early, as said above, where the GPU can do so.
+// An answer for each device, found once.
+class known_answers
+{
+  public:
+    template <class Find> cudaError_t ask(bool *answer, const Find &find)
+    {
+        int device;
+        cudaError_t error = cudaGetDevice(&device);
+        if (error != cudaSuccess)
+            return error;
+        const int found = device < DEVICES ? known[device].load() : UNKNOWN;
+        *answer = found == YES;
+        if (found != UNKNOWN)
+            return cudaSuccess;
+        error = find(answer);
+        if (error == cudaSuccess && device < DEVICES)
+            known[device].store(*answer ? YES : NO);
+        return error;
+    }
+
+  private:
+    enum { UNKNOWN, NO, YES, DEVICES = 64 };
+    std::atomic<int> known[DEVICES] = {};
+};
+
+// Whether kernels may start early, as said above: the code that was loaded for the current device
+// waits. Then it knows of clusters of blocks too. (device.cu)
+cudaError_t bnt_cuda_can_start_early(bool *can);
+
+// Launches a kernel that may start early where that is so.
 template <class... Parameters, class... Arguments>
 static cudaError_t launch_early(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
                                 cudaStream_t stream, const Arguments &...arguments)
 {
-    int major;
-    cudaError_t error = find_attribute(cudaDevAttrComputeCapabilityMajor, &major);
+    bool can;
+    cudaError_t error = bnt_cuda_can_start_early(&can);
     if (error != cudaSuccess)
         return error;
     cudaLaunchAttribute early = {};
@@ -130,7 +175,7 @@ static cudaError_t launch_early(void (*kernel)(Parameters...), dim3 grid, dim3 b
     config.dynamicSmemBytes = shared;
     config.stream = stream;
     config.attrs = &early;
-    config.numAttrs = major >= 9;
+    config.numAttrs = can;
     return cudaLaunchKernelEx(&config, kernel, arguments...);
 }
 

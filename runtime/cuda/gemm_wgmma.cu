@@ -11,7 +11,6 @@
 // The order of rows within an operand is free. So rows that belong together, one of the gate and
 // one of its partner, or two of a head that are rotated together, stand eight rows apart, where one
 // lane gets the sums of both.
-#include <atomic>
 #include <math.h>
 
 #include "runtime/cuda/cuda.h"
@@ -599,20 +598,8 @@ cudaError_t prepare(bool *has)
 
 cudaError_t bnt_cuda_has_wgmma(bool *has)
 {
-    enum { UNKNOWN, NO, YES, DEVICES = 64 };
-    static std::atomic<int> known[DEVICES];
-    int device;
-    cudaError_t error = cudaGetDevice(&device);
-    if (error != cudaSuccess)
-        return error;
-    const int found = device < DEVICES ? known[device].load() : UNKNOWN;
-    *has = found == YES;
-    if (found != UNKNOWN)
-        return cudaSuccess;
-    error = prepare(has);
-    if (error == cudaSuccess && device < DEVICES)
-        known[device].store(*has ? YES : NO);
-    return error;
+    static known_answers answers;
+    return answers.ask(has, prepare);
 }
 
 static cudaError_t choose_shape(const struct bnt_cuda_product *product, uint32_t m, uint32_t *shape)

@@ -12,37 +12,6 @@ namespace
 {
 enum { MAX_WARPS = 16, MAX_TILES = 32 };
 
-// So many things among so many takers, as evenly as can be.
-struct cut {
-    uint32_t each, more; // the first takers have one more
-};
-
-struct range {
-    uint32_t first, count;
-};
-
-__device__ __forceinline__ range share_of(const cut &c, uint32_t i)
-{
-    return {i * c.each + min(i, c.more), c.each + (i < c.more)};
-}
-
-// A word's codes are bits 0–1, 2–3, 4–5 and 6–7 of its bytes. The word and its copy shifted left by
-// two, masked, are codes times 4 or times 64 of columns that lie side by side: no other shift.
-struct scaled_sums {
-    int by_4[2][4];
-    int by_64[2][4];
-};
-
-__device__ __forceinline__ void multiply(scaled_sums &s, uint4 w, uint4 x)
-{
-    const uint32_t low = 0x0C0C0C0C, high = 0xC0C0C0C0;
-    const uint4 v = make_uint4(w.x << 2, w.y << 2, w.z << 2, w.w << 2);
-    mma_codes(s.by_4[0], v.x & low, v.y & low, w.x & low, w.y & low, x.x, x.y);
-    mma_codes(s.by_4[1], v.z & low, v.w & low, w.z & low, w.w & low, x.x, x.y);
-    mma_codes(s.by_64[0], v.x & high, v.y & high, w.x & high, w.y & high, x.z, x.w);
-    mma_codes(s.by_64[1], v.z & high, v.w & high, w.z & high, w.w & high, x.z, x.w);
-}
-
 // The sum that this lane stands for: of row at.t of its four, in the operand of its block.
 __device__ __forceinline__ int pick(const int (&s)[2][4], const chunk_lane &at)
 {
@@ -52,14 +21,11 @@ __device__ __forceinline__ int pick(const int (&s)[2][4], const chunk_lane &at)
     return at.t & 2 ? odd : even;
 }
 
-// Volatile, so that the compiler keeps it before the wait.
 __device__ __forceinline__ uint4 load_weights(const void *p, bool valid)
 {
     uint4 v = make_uint4(0, 0, 0, 0);
     if (valid)
-        asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                     : "l"(p));
+        load_once(v, p);
     return v;
 }
 
@@ -210,16 +176,6 @@ struct plan {
     uint32_t slices, teams, blocks;
 };
 
-uint32_t divide_up(uint32_t a, uint32_t b)
-{
-    return (a + b - 1) / b;
-}
-
-cut cut_evenly(uint32_t things, uint32_t takers)
-{
-    return {things / takers, things % takers};
-}
-
 cudaError_t launch(const plan &p, const bnt_cuda_product &product, const bnt_cuda_quantized &x,
                    int32_t *sums, bool early, cudaStream_t stream)
 {
@@ -285,12 +241,13 @@ plan choose_plan(const bnt_cuda_product &product, uint32_t processors)
 cudaError_t bnt_cuda_gemv(const struct bnt_cuda_product *product,
                           const struct bnt_cuda_quantized *x, int32_t *sums, cudaStream_t stream)
 {
-    int processors, major;
+    int processors;
+    bool early;
     cudaError_t error = find_attribute(cudaDevAttrMultiProcessorCount, &processors);
     if (error == cudaSuccess)
-        error = find_attribute(cudaDevAttrComputeCapabilityMajor, &major);
+        error = bnt_cuda_can_start_early(&early);
     if (error != cudaSuccess)
         return error;
     const plan p = choose_plan(*product, (uint32_t)processors);
-    return launch(p, *product, *x, sums, major >= 9, stream);
+    return launch(p, *product, *x, sums, early, stream);
 }

@@ -61,7 +61,7 @@ enum bnt_status bnt_cuda_next(struct bnt_cuda_session *s, uint32_t token,
     const uint32_t shortlist = find_shortlist(s, sampling);
     cudaError_t error = cudaSetDevice(s->model->device);
     if (error == cudaSuccess)
-        error = bnt_cuda_decode(s->decoder, token, s->position, shortlist, s->logits,
+        error = bnt_cuda_decode(s->decoder, token, s->position, shortlist,
                                 &s->sampler->device_choice->token);
     if (error != cudaSuccess)
         return bnt_cuda_fail(err, error, "evaluating a token on the GPU");

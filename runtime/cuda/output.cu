@@ -12,31 +12,26 @@ struct eight {
     float v[COLS];
 };
 
-__device__ __forceinline__ uint4 load_once(const void *p)
-{
-    uint4 v;
-    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-        : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-        : "l"(p));
-    return v;
-}
-
 __device__ __forceinline__ eight load_weights(const __nv_bfloat16 *p)
 {
-    const uint4 w = load_once(p);
+    uint4 w;
+    load_once(w, p);
     const uint32_t words[4] = {w.x, w.y, w.z, w.w};
     eight to;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        to.v[2 * i] = __uint_as_float(words[i] << 16);
-        to.v[2 * i + 1] = __uint_as_float(words[i] & 0xFFFF0000u);
+        const float2 two = bf16_pair(words[i]);
+        to.v[2 * i] = two.x;
+        to.v[2 * i + 1] = two.y;
     }
     return to;
 }
 
 __device__ __forceinline__ eight load_weights(const float *p)
 {
-    const uint4 a = load_once(p), b = load_once(p + 4);
+    uint4 a, b;
+    load_once(a, p);
+    load_once(b, p + 4);
     return {{__uint_as_float(a.x), __uint_as_float(a.y), __uint_as_float(a.z), __uint_as_float(a.w),
              __uint_as_float(b.x), __uint_as_float(b.y), __uint_as_float(b.z),
              __uint_as_float(b.w)}};

@@ -31,8 +31,9 @@ done
 if command -v compute-sanitizer >/dev/null; then
     small=$work/2b-packed.bnt
     compute-sanitizer --tool memcheck --error-exitcode 1 "$bin/test_cuda" --small "$small"
-    # racecheck does not know copies that arrive at a barrier by themselves (cp.async.mbarrier.arrive), by which the prompt's
-    # products on Hopper wait for weights, and takes them for races: it leaves these kernels out.
+    # racecheck does not know copies that arrive at a barrier by themselves (cp.async.mbarrier.arrive),
+    # by which the prompt's products on Hopper wait for weights, and takes them for races: it leaves
+    # these kernels out.
     race=(compute-sanitizer --tool racecheck --kernel-name-exclude kns=gemm --error-exitcode 1)
     "${race[@]}" "$bin/test_cuda" --small
     for model in "$small" "$work/2b-packed-int8.bnt"; do

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "runtime/cuda/decode.cuh"
+#include "runtime/cuda/decode_steps.cuh"
 #include "runtime/cuda/sample.cuh"
 extern "C" {
 #include "formats/map.h"
@@ -615,6 +616,175 @@ static void test_attention(struct bnt_cuda_heads heads, uint32_t position, uint3
     free(expected);
 }
 
+static float activate(uint32_t activation, float v)
+{
+    return activation == BNT_ACTIVATION_RELU2 ? (v > 0 ? v * v : 0) : v / (1 + expf(-v));
+}
+
+// A product as a token's graph has it. Activations are whole numbers up to 127, and so are they
+// times the norm's weights, ±1: then quantization leaves them as they are.
+static void test_decode_product(uint32_t rows, uint32_t cols, bool gated, uint32_t activation,
+                                bool normed, bool add, bool alone)
+{
+    const float eps = 1e-5f, gammas[2] = {0.0078125f, 0.015625f};
+    struct operands p = {};
+    p.rows = bnt_cuda_pad(rows, 16) * (gated ? 2 : 1);
+    p.cols = bnt_cuda_pad(cols, 32);
+    p.m = 1;
+    make_operands(&p, RANDOM);
+    float *x = random_floats(cols, 1), *norm = random_floats(cols, 1);
+    float *old = random_floats(rows, 3);
+    double squares = 0;
+    p.sum[0] = 0;
+    for (uint32_t k = 0; k < p.cols; k++) {
+        const int v = k == 1 ? -127 : k < cols ? (int)(random_u32() % 255) - 127 : 0;
+        p.x[k] = (int8_t)v;
+        p.sum[0] += v;
+        if (k < cols) {
+            norm[k] = normed && random_u32() % 2 ? -1.0f : 1.0f;
+            x[k] = (float)v * norm[k];
+            squares += x[k] * x[k];
+        }
+    }
+    bnt_kernels_scalar.ternary(p.expected, p.rows, p.blocks, p.n_tiles, p.n_blocks, p.x, p.stride,
+                               p.sum, 1);
+    const float factor = normed ? 1 / sqrtf((float)(squares / cols) + eps) : 1;
+
+    struct decode_device device;
+    check(decode_find_device(&device));
+    struct decode_product step = {};
+    step.in = {upload(x, cols), normed ? upload(norm, cols) : NULL, cols, 1.0f / (float)cols, eps};
+    step.product.blocks = upload(p.blocks, (size_t)p.n_tiles * p.n_blocks * 32);
+    step.product.n_tiles = p.n_tiles;
+    step.product.n_blocks = p.n_blocks;
+    step.product.n_parts = gated ? 2 : 1;
+    step.product.gated = gated;
+    step.product.activation = activation;
+    step.product.add = add;
+    float *out = upload(old, rows);
+    step.product.parts[0] = {0, rows, gammas[0], out, rows, 0, false};
+    step.product.parts[1] = {p.n_tiles / 2, rows, gammas[1], NULL, rows, 0, false};
+    step.alone = alone;
+    check(decode_product_launch(&step, &device, 0));
+
+    float *got = (float *)malloc(rows * 4), *expected = (float *)malloc(rows * 4);
+    check(cudaMemcpy(got, out, rows * 4, cudaMemcpyDeviceToHost));
+    double largest = 0;
+    for (uint32_t r = 0; r < rows; r++) {
+        const float gate = (float)p.expected[r] * gammas[0] * factor;
+        const float up = gated ? (float)p.expected[r + p.rows / 2] * gammas[1] * factor : 0;
+        expected[r] = gated ? activate(activation, gate) * up : gate + (add ? old[r] : 0);
+        largest = fmax(largest, fabs((double)expected[r]));
+    }
+    char what[128];
+    snprintf(what, sizeof what, "product of a token, %u x %u, gated %d, act %u, norm %d, add %d",
+             rows, cols, gated, activation, normed, add);
+    expect_close(got, expected, rows, largest * 2e-6, what);
+    const void *const memory[] = {step.in.x, step.in.norm, step.product.blocks, out};
+    for (const void *m : memory)
+        check(cudaFree((void *)m));
+    void *const host[] = {x, norm, old, got, expected, p.blocks, p.x, p.sum, p.expected, p.got};
+    for (void *h : host)
+        free(h);
+}
+
+static void test_decode_products(bool small)
+{
+    static const uint32_t shapes[][2] = {{16, 32},     {17, 36},     {96, 352},    {640, 2560},
+                                         {2560, 2564}, {2570, 6912}, {272, 13824}, {5120, 640}};
+    for (size_t i = 0; i < (small ? 5 : sizeof shapes / sizeof shapes[0]); i++) {
+        const uint32_t rows = shapes[i][0], cols = shapes[i][1];
+        test_decode_product(rows, cols, false, 0, true, true, true);
+        test_decode_product(rows, cols, false, 0, false, false, false);
+        test_decode_product(rows, cols, true, BNT_ACTIVATION_RELU2, true, false, false);
+        test_decode_product(rows, cols, true, BNT_ACTIVATION_SILU, false, false, false);
+    }
+}
+
+// Attention as a token's graph has it, against rope and attention as prompts have them.
+static void test_decode_attention(struct bnt_cuda_heads heads, uint32_t position)
+{
+    const uint32_t dim = heads.head_dim, row = bnt_cuda_pad(dim, 4), context = position + 3;
+    const uint32_t n_q = heads.n_heads * dim, n_kv = heads.n_kv_heads * dim;
+    const size_t cached = (size_t)heads.n_kv_heads * context * row;
+    float *host[] = {random_floats(n_q, 1),    random_floats(n_kv, 1),   random_floats(n_kv, 1),
+                     random_floats(cached, 1), random_floats(cached, 1), random_floats(dim, 1)};
+    float *q = upload(host[0], n_q), *k = upload(host[1], n_kv), *v = upload(host[2], n_kv);
+    float *frequency = upload(host[5], dim);
+    float2 *angles;
+    float *out;
+    check(cudaMalloc(&angles, dim * sizeof *angles));
+    check(cudaMalloc(&out, n_q * 4));
+    check(bnt_cuda_angles(angles, frequency, dim, position, 1, 0));
+    struct bnt_cuda_cache caches[2];
+    for (auto &c : caches)
+        c = {upload(host[3], cached), upload(host[4], cached), context, row};
+
+    struct decode_device device;
+    check(decode_find_device(&device));
+    expect(decode_attention_fits(heads, &device), "attention of a token fits");
+    const uint32_t items = decode_attention_items(heads);
+    const size_t parts = decode_attention_parts(heads, &device);
+    struct decode_place place = {position, 0};
+    struct decode_attention step = {};
+    step.q = q;
+    step.k = k;
+    step.v = v;
+    step.angles = angles;
+    step.cache = caches[0];
+    step.heads = heads;
+    step.att = out;
+    struct decode_place *device_place = upload(&place, 1);
+    step.place = device_place;
+    check(cudaMalloc(&step.parts, (parts + 1) * 4));
+    check(cudaMalloc(&step.arrived, items * 4));
+    check(cudaMemset(step.arrived, 0, items * 4));
+    float *got = (float *)malloc(n_q * 4), *expected = (float *)malloc(n_q * 4);
+    char what[96];
+    snprintf(what, sizeof what, "attention of a token, %u/%u heads of %u after %u", heads.n_heads,
+             heads.n_kv_heads, dim, position);
+    for (int round = 0; round < 2; round++) { // what counts arrivals must be zero again
+        check(cudaMemset(out, 0xFF, n_q * 4));
+        check(decode_attention_launch(&step, &device, 0));
+    }
+    check(cudaMemcpy(got, out, n_q * 4, cudaMemcpyDeviceToHost));
+    check(bnt_cuda_rope(q, k, v, angles, &caches[1], heads, position, 1, 0));
+    check(bnt_cuda_attention(out, q, &caches[1], heads, position, 1, 0));
+    check(cudaMemcpy(expected, out, n_q * 4, cudaMemcpyDeviceToHost));
+    expect_close(got, expected, n_q, 2e-5, what);
+    float *cache[2] = {(float *)malloc(cached * 4), (float *)malloc(cached * 4)};
+    for (bool is_value : {false, true}) {
+        for (int i = 0; i < 2; i++)
+            check(cudaMemcpy(cache[i], is_value ? caches[i].values : caches[i].keys, cached * 4,
+                             cudaMemcpyDeviceToHost));
+        expect_close(cache[0], cache[1], cached, 1e-6, what);
+    }
+    void *const memory[] = {q,          k,           v, frequency, angles, out, device_place,
+                            step.parts, step.arrived};
+    for (void *m : memory)
+        check(cudaFree(m));
+    for (auto &c : caches) {
+        check(cudaFree(c.keys));
+        check(cudaFree(c.values));
+    }
+    for (float *h : host)
+        free(h);
+    for (void *h : {(void *)got, (void *)expected, (void *)cache[0], (void *)cache[1]})
+        free(h);
+}
+
+// Positions within a window, at its ends, in several windows, and heads that leave blocks idle.
+static void test_decode_attentions(bool small)
+{
+    static const struct bnt_cuda_heads kinds[] = {{20, 5, 128}, {4, 2, 24},  {3, 3, 80},
+                                                  {5, 1, 96},   {32, 8, 64}, {6, 2, 256},
+                                                  {2, 2, 4},    {1, 1, 128}, {64, 64, 132}};
+    for (const struct bnt_cuda_heads &heads : kinds)
+        for (uint32_t position : {0u, 1u, 15u, 64u, 511u, 1023u, 1024u, 1025u, 2500u})
+            if (!small || position < 100 || heads.n_heads == 20)
+                test_decode_attention(heads, position);
+}
+
 static void test_output(uint32_t vocab, uint32_t hidden, uint32_t m, bool wide)
 {
     float *x = random_floats((size_t)m * hidden, 1), *w = random_floats((size_t)vocab * hidden, 1);
@@ -683,6 +853,8 @@ static void test_operations(bool small)
         test_attention({128, 16, 32}, 50, 290, 1); // enough for warpgroups with their own queries
         test_attention({128, 64, 80}, 0, 277, 1);
     }
+    test_decode_products(small);
+    test_decode_attentions(small);
     for (bool wide : {false, true})
         for (uint32_t m : {1u, 2u, 11u}) {
             test_output(37, 24, m, wide);
@@ -807,7 +979,7 @@ static void test_logits(struct pair *p, uint32_t n)
         check(cudaMemcpy(to, p->cuda->logits, p->vocab * 4, cudaMemcpyDeviceToHost));
         wrong += next != best_of(to, p->vocab);
     }
-    printf("  decoder: %s\n", p->cuda->decoder ? "one kernel" : "operations");
+    printf("  decoder: %s\n", p->cuda->decoder ? "a graph" : "operations");
     judge("token by token", compare(cpu, gpu, n, p->vocab), n);
     expect(wrong == 0, "greedy choice");
     free(tokens);
@@ -1035,6 +1207,7 @@ static void test_model(const char *argument)
 
 int main(int argc, char **argv)
 {
+    (void)setvbuf(stdout, NULL, _IOLBF, 0); // what was done is seen, also where it is cut short
     struct bnt_error err = {};
     if (bnt_cuda_device_count(&err) == 0) {
         printf("skipped: no GPU (%s)\n", err.message);

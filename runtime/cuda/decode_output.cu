@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MIT
+// The output layer of one token, all of it.
+#include "runtime/cuda/decode_rows.cuh"
+
+namespace
+{
+enum { PARTS = 10 };
+
+__global__ void __launch_bounds__(ROW_THREADS, 1)
+    multiply_rows(const __grid_constant__ decode_output a)
+{
+    extern __shared__ __align__(128) float4 dynamic[];
+    const row_range rows = find_rows(a.vocab);
+    const uint32_t lane = threadIdx.x % WARP;
+    float4 *x = dynamic;
+    row_stream<PARTS> stream(a.matrix, row_bytes_of(a), rows);
+    wait_for_previous();
+    take_in_normed(x, a);
+    unsigned long long best = 0;
+    for (uint32_t r = 0; r < rows.count; r++) {
+        row_sums s = {};
+        for (uint32_t batch = 0; batch < stream.batches; batch++)
+            add_parts(s, stream.take(), batch * PARTS, a, x);
+        const float sum = warp_sum(s.of[0] + s.of[1]);
+        if (lane == 0)
+            a.logits[rows.first + r] = sum;
+        best = max(best, rank_of(sum, rows.first + r));
+    }
+    choose_best(a, best);
+}
+} // namespace
+
+uint32_t decode_output_blocks(const struct decode_device *device)
+{
+    return device->processors;
+}
+
+bool decode_output_fits(uint32_t hidden, const struct decode_device *device)
+{
+    const uint64_t arranged = bnt_cuda_pad(hidden, PART_BYTES) * sizeof(float);
+    const uint64_t words = 2ull * hidden, own = 8 << 10;
+    return arranged + words + own <= device->shared_bytes;
+}
+
+cudaError_t decode_output_launch(const struct decode_output *step,
+                                 const struct decode_device *device, cudaStream_t stream)
+{
+    const size_t bytes = arranged_runs(*step) * sizeof(float4);
+    cudaError_t error = cudaFuncSetAttribute(
+        multiply_rows, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+    if (error != cudaSuccess)
+        return error;
+    cudaLaunchAttribute attributes[2] = {};
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(decode_output_blocks(device));
+    config.blockDim = dim3(ROW_THREADS);
+    config.dynamicSmemBytes = bytes;
+    config.stream = stream;
+    decode_set_early(&config, attributes, device->is_early);
+    return cudaLaunchKernelEx(&config, multiply_rows, *step);
+}

@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: MIT
+// A ternary product of one token, with the norm and the quantization of what it takes in, and the
+// residual or the activation of what comes out.
+//
+// A block has whole tiles, whose weights the copy engine brings into shared memory before the wait.
+// A tile's columns are cut into slices, one a warp: it quantizes its slice of the input and
+// multiplies it by all of the block's tiles, with no barrier between the two. Sums of the slices
+// meet in shared memory; integers, they come out the same in any order.
+#include "runtime/cuda/bulk.cuh"
+#include "runtime/cuda/chunk.cuh"
+#include "runtime/cuda/cuda.h"
+#include "runtime/cuda/decode_input.cuh"
+
+namespace
+{
+enum {
+    MAX_WARPS = 14,
+    MAX_CHUNKS = 4,           // of a slice, at once
+    SHORT_WARPS = 10,         // where slices of half as many chunks suffice
+    WEIGHT_BYTES = 100 << 10, // of a block, at most where one unit does not need more
+    OWN_BYTES = 16 << 10,     // of shared memory, besides the dynamic one
+    // So that any two kernels that follow one another in a layer find room on a multiprocessor, and
+    // attention's 512 threads of 64 registers beside one of these.
+    SHORT_REGISTERS = 80,
+    LONG_REGISTERS = 88,
+};
+static_assert(WARP * (SHORT_WARPS * SHORT_REGISTERS + MAX_WARPS * LONG_REGISTERS) <= 1 << 16, "");
+
+// Where a row's product goes.
+struct target {
+    float *out; // NULL for padding
+    float scale;
+};
+
+__device__ __forceinline__ target find_target(const decode_product &a, uint32_t tile, uint32_t row)
+{
+    uint32_t first = 0, rows = a.product.parts[0].rows;
+    target to = {a.product.parts[0].out, a.product.parts[0].scale};
+#pragma unroll
+    for (uint32_t p = 1; p < BNT_CUDA_MAX_PARTS; p++) {
+        const bnt_cuda_part &part = a.product.parts[p];
+        if (!a.product.gated && p < a.product.n_parts && tile >= part.first_tile) {
+            first = part.first_tile;
+            rows = part.rows;
+            to.out = part.out;
+            to.scale = part.scale;
+        }
+    }
+    const uint32_t r = (tile - first) * TILE_ROWS + row;
+    to.out = r < rows ? to.out + r : NULL;
+    return to;
+}
+
+// round_half_even(v · s) in the lowest byte: 1.5 · 2^23 leaves no room for a fraction. The product
+// is at most 127 by the choice of s.
+__device__ __forceinline__ uint32_t quantize_bits(float v, float s)
+{
+    return __float_as_uint(fmaf(v, s, 12582912.0f));
+}
+
+__device__ __forceinline__ uint32_t quantize_run(float4 v, float s)
+{
+    return pack_bytes(quantize_bits(v.x, s), quantize_bits(v.y, s), quantize_bits(v.z, s),
+                      quantize_bits(v.w, s));
+}
+
+// Some chunks of the input: a run of four values of each, in each lane; the first `left` of them
+// exist.
+template <int CHUNKS> struct slice {
+    float4 v[CHUNKS];
+
+    __device__ __forceinline__ void ask(const float *from, uint32_t left)
+    {
+#pragma unroll
+        for (uint32_t i = 0; i < CHUNKS; i++) {
+            v[i] = make_float4(0, 0, 0, 0);
+            if (i < left)
+                v[i] = load_fresh(reinterpret_cast<const float4 *>(from + i * BNT_CUDA_CHUNK_COLS));
+        }
+    }
+
+    // norm: the weights, or NULL.
+    __device__ __forceinline__ void weigh(const float4 *norm, uint32_t left, input_totals *t)
+    {
+#pragma unroll
+        for (uint32_t i = 0; i < CHUNKS; i++) {
+            const float4 plain = v[i];
+            if (norm && i < left)
+                v[i] = times(plain, norm[i * WARP]);
+            t->add(plain, v[i]);
+        }
+    }
+
+    // Into shared memory, for the warp alone. Returns the sum of all.
+    __device__ __forceinline__ int quantize(uint32_t *to, float scale) const
+    {
+        int sum = 0;
+        __syncwarp();
+#pragma unroll
+        for (uint32_t i = 0; i < CHUNKS; i++) {
+            const uint32_t q = quantize_run(v[i], scale);
+            to[i * WARP] = q;
+            sum = __dp4a((int)q, 0x01010101, sum);
+        }
+        return warp_sum(sum);
+    }
+};
+
+// How a lane takes part where weights lie in shared memory. There 8 lanes that read their 16 bytes
+// of a chunk (chunk.cuh) would meet only half of the banks; so lanes with t >= 2 read the second 8
+// first, and thereby offer other rows than those with t < 2 at the same place. The activations of
+// these two halves of the columns stand in different columns of the other operand, zeros between
+// them, and so do their sums: each lane finds two of them, of rows that follow one another.
+struct shared_lane {
+    uint32_t first, second; // where the lane reads, from the chunk's start
+    uint32_t x_offset;
+    bool has_x;   // else its activations are zeros
+    bool odd;     // its sums are in the odd columns
+    bool is_last; // and in the second operand
+    bool is_half; // of the first half of the columns, even blocks
+    uint32_t row; // of the first sum
+};
+
+__device__ __forceinline__ shared_lane find_shared_lane()
+{
+    const chunk_lane at = find_chunk_lane();
+    const uint32_t half = at.t / 2 * 8;
+    shared_lane s;
+    s.first = at.offset + half;
+    s.second = at.offset + 8 - half;
+    s.x_offset = at.x_offset;
+    s.has_x = threadIdx.x / 8 % 2 == at.t / 2;
+    s.odd = at.odd;
+    s.is_last = at.t >= 2;
+    s.is_half = at.t % 2 == 0 && !at.odd;
+    s.row = at.row + (at.t == 0 || at.t == 3 ? 0 : 2);
+    return s;
+}
+
+__device__ __forceinline__ int2 pick_two(const int (&s)[2][4], const shared_lane &at)
+{
+    const int a = at.is_last ? s[1][0] : s[0][0], b = at.is_last ? s[1][1] : s[0][1];
+    const int c = at.is_last ? s[1][2] : s[0][2], d = at.is_last ? s[1][3] : s[0][3];
+    return make_int2(at.odd ? b : a, at.odd ? d : c);
+}
+// The chunks of two tiles from the first on, times the slice; to the tiles' rows. Where there are
+// fewer chunks, the activations are zeros, and weights are whatever lies behind. to_second: bytes
+// to the second tile, or 0, and its rows get what nobody reads.
+template <int CHUNKS>
+__device__ __forceinline__ void
+multiply_tiles(int *rows, const uint8_t *first, const uint8_t *second, uint32_t to_second,
+               const uint4 (&x)[CHUNKS], int correction, const shared_lane &at)
+{
+    static_assert(3 * 64 * 128ll * CHUNKS * BNT_CUDA_CHUNK_COLS <= INT32_MAX, "sums fit in int32");
+    scaled_sums s[2] = {};
+#pragma unroll
+    for (uint32_t i = 0; i < CHUNKS; i++) {
+#pragma unroll
+        for (uint32_t t = 0; t < 2; t++) {
+            const uint32_t offset = t * to_second + i * CHUNK_BYTES;
+            const uint2 a = *reinterpret_cast<const uint2 *>(first + offset);
+            const uint2 b = *reinterpret_cast<const uint2 *>(second + offset);
+            multiply(s[t], make_uint4(a.x, a.y, b.x, b.y), x[i]);
+        }
+    }
+#pragma unroll
+    for (uint32_t t = 0; t < 2; t++) {
+        const int2 by_4 = pick_two(s[t].by_4, at), by_64 = pick_two(s[t].by_64, at);
+        atomicAdd(rows + t * TILE_ROWS, (by_4.x >> 2) + (by_64.x >> 6) - correction);
+        atomicAdd(rows + t * TILE_ROWS + 1, (by_4.y >> 2) + (by_64.y >> 6) - correction);
+    }
+}
+
+// Asks for the norm's weights and the block's tiles: of gate and up, all of its gate tiles first.
+__device__ __forceinline__ void ask_weights(const decode_product &a, range own, uint8_t *norm,
+                                            uint8_t *weights, message_barrier *arrived)
+{
+    const uint32_t tile_bytes = a.product.n_blocks * BLOCK_BYTES, bytes = own.count * tile_bytes;
+    const uint32_t norm_bytes = a.in.norm ? a.in.n * (uint32_t)sizeof(float) : 0;
+    const uint8_t *from =
+        reinterpret_cast<const uint8_t *>(a.product.blocks) + (size_t)own.first * tile_bytes;
+    open_bulk(arrived);
+    announce_bulk(arrived, (a.product.gated ? 2 : 1) * bytes + norm_bytes);
+    if (a.in.norm)
+        copy_bulk(norm, a.in.norm, norm_bytes, arrived);
+    copy_bulk(weights, from, bytes, arrived);
+    if (a.product.gated)
+        copy_bulk(weights + bytes, from + (size_t)a.product.n_tiles / 2 * tile_bytes, bytes,
+                  arrived);
+}
+
+// What comes out for a row, from its sum and that of its up row, if it has one.
+__device__ __forceinline__ float finish_row(const decode_product &a, const target &to, float sum,
+                                            float up_sum, float scale, float old)
+{
+    const float v = sum * __fdividef(to.scale, scale);
+    if (!a.product.gated)
+        return v + old;
+    const float up = up_sum * __fdividef(a.product.parts[1].scale, scale);
+    return (a.product.activation == BNT_ACTIVATION_RELU2 ? relu2(v) : silu(v)) * up;
+}
+
+// A block's units are tiles, or pairs of a gate tile and an up tile. A block has a thread at least
+// for each row that comes out.
+template <int CHUNKS>
+__global__ void __maxnreg__(CHUNKS < MAX_CHUNKS ? SHORT_REGISTERS : LONG_REGISTERS)
+    multiply_input(const __grid_constant__ decode_product a, cut units, cut chunks)
+{
+    extern __shared__ __align__(128) uint8_t dynamic[]; // the norm's weights, then the tiles
+    __shared__ message_barrier arrived;
+    __shared__ __align__(16) int8_t quantized[MAX_WARPS][CHUNKS * BNT_CUDA_CHUNK_COLS];
+    __shared__ int rows[2 * MAX_WARPS * WARP + TILE_ROWS];
+    __shared__ block_totals totals;
+    let_next_start();
+    const shared_lane at = find_shared_lane();
+    const uint32_t thread = threadIdx.x, warp = thread / WARP, lane = thread % WARP;
+    const range own = share_of(units, blockIdx.x), part = share_of(chunks, warp);
+    const uint32_t n_tiles = a.product.gated ? 2 * own.count : own.count;
+    const uint32_t norm_runs = a.in.norm ? a.in.n / 4 : 0;
+    const uint32_t weights = bnt_cuda_pad(norm_runs, WARP) * (uint32_t)sizeof(float4);
+    if (warp == 0 || !HAS_COPY_ENGINE)
+        ask_weights(a, own, dynamic, dynamic + weights, &arrived);
+    float4 *norm = reinterpret_cast<float4 *>(dynamic);
+    for (uint32_t i = norm_runs + thread; i * sizeof(float4) < weights; i += blockDim.x)
+        norm[i] = make_float4(0, 0, 0, 0);
+    for (uint32_t i = thread; i < n_tiles * TILE_ROWS; i += blockDim.x)
+        rows[i] = 0;
+    if (thread < MOST_WARPS)
+        totals.of_warps[thread] = make_float2(0, 0);
+    norm += part.first * WARP + lane;
+
+    target to = {};
+    if (thread < own.count * TILE_ROWS)
+        to = find_target(a, own.first + thread / TILE_ROWS, thread % TILE_ROWS);
+    const float *old_at = a.product.add ? to.out : NULL;
+    const uint32_t column = part.first * BNT_CUDA_CHUNK_COLS + lane * 4;
+    const float *x_at = a.in.x + column;
+    uint32_t left = column < a.in.n ? (a.in.n - column - 1) / BNT_CUDA_CHUNK_COLS + 1 : 0;
+    left = min(left, part.count);
+    uint32_t first = weights + part.first * CHUNK_BYTES + at.first;
+    uint32_t second = weights + part.first * CHUNK_BYTES + at.second;
+    uint32_t row = at.row, has_norm = a.in.norm != NULL;
+    uint32_t two_tiles = 2 * a.product.n_blocks * BLOCK_BYTES;
+    keep(x_at);
+    keep(left);
+    keep(first);
+    keep(second);
+    keep(old_at);
+    keep(row);
+    keep(has_norm);
+    keep(two_tiles);
+    __syncthreads();
+
+    wait_for_previous();
+    slice<CHUNKS> x;
+    input_totals t = {0, 0};
+    x.ask(x_at, left);
+    const float old = old_at ? load_fresh(old_at) : 0;
+    await_bulk(&arrived, 0);
+    x.weigh(has_norm ? norm : NULL, left, &t);
+    // A slice may be longer than what is held at once; then it is read twice.
+#pragma unroll 1
+    for (uint32_t done = CHUNKS; done < part.count; done += CHUNKS) {
+        const uint32_t rest = left - min(left, done);
+        x.ask(x_at + done * BNT_CUDA_CHUNK_COLS, rest);
+        x.weigh(has_norm ? norm + done * WARP : NULL, rest, &t);
+    }
+    const input_factors factors = find_factors(a.in, t, &totals);
+    const float scale = __fdividef(127.0f, fmaxf(factors.largest, 1e-5f));
+    const float factor = factors.norm * scale;
+#pragma unroll 1
+    for (uint32_t done = 0; done < part.count; done += CHUNKS) {
+        if (part.count > CHUNKS) {
+            const uint32_t rest = left - min(left, done);
+            x.ask(x_at + done * BNT_CUDA_CHUNK_COLS, rest);
+            x.weigh(has_norm ? norm + done * WARP : NULL, rest, &t);
+        }
+        const int sum = x.quantize(reinterpret_cast<uint32_t *>(quantized[warp]) + lane, factor);
+        uint4 q[CHUNKS];
+        __syncwarp();
+#pragma unroll
+        for (uint32_t i = 0; i < CHUNKS; i++)
+            q[i] = at.has_x ? *reinterpret_cast<const uint4 *>(
+                                  quantized[warp] + i * BNT_CUDA_CHUNK_COLS + at.x_offset)
+                            : make_uint4(0, 0, 0, 0);
+        const uint8_t *tiles = dynamic + done * CHUNK_BYTES;
+#pragma unroll 1
+        for (uint32_t i = 0; i < n_tiles; i += 2, tiles += two_tiles)
+            multiply_tiles<CHUNKS>(rows + row + i * TILE_ROWS, tiles + first, tiles + second,
+                                   i + 1 < n_tiles ? two_tiles / 2 : 0, q, at.is_half ? 2 * sum : 0,
+                                   at);
+    }
+    __syncthreads();
+    if (to.out) {
+        const float up = a.product.gated ? (float)rows[own.count * TILE_ROWS + thread] : 0;
+        *to.out = finish_row(a, to, (float)rows[thread], up, scale, old);
+    }
+}
+
+typedef void (*kernel)(const decode_product, cut, cut);
+
+struct plan {
+    kernel run;
+    uint32_t units, blocks, slices, chunks, bytes;
+};
+
+uint32_t unit_bytes(const bnt_cuda_product &product)
+{
+    return product.n_blocks * BLOCK_BYTES * (product.gated ? 2 : 1);
+}
+
+// Of dynamic shared memory, besides weights: the norm's, and what is read in vain behind a tile.
+uint32_t other_bytes(uint32_t chunks)
+{
+    return chunks * BNT_CUDA_CHUNK_COLS * (uint32_t)sizeof(float) + MAX_CHUNKS * CHUNK_BYTES;
+}
+
+// One block on each multiprocessor, or more where they would need too much shared memory.
+plan choose_plan(const bnt_cuda_product &product, const struct decode_device &device)
+{
+    plan p;
+    p.chunks = divide_up(product.n_blocks, CHUNK_BLOCKS);
+    p.units = product.n_tiles / (product.gated ? 2 : 1);
+    const bool is_short = p.chunks <= SHORT_WARPS * MAX_CHUNKS / 2;
+    p.run = is_short ? multiply_input<MAX_CHUNKS / 2> : multiply_input<MAX_CHUNKS>;
+    p.slices =
+        min(divide_up(p.chunks, is_short ? MAX_CHUNKS / 2 : MAX_CHUNKS), (uint32_t)MAX_WARPS);
+    const uint32_t room = device.shared_bytes - OWN_BYTES - other_bytes(p.chunks);
+    const uint32_t by_weights = min(room, (uint32_t)WEIGHT_BYTES) / unit_bytes(product);
+    const uint32_t most = max(min(by_weights, p.slices * WARP / TILE_ROWS), 1u);
+    p.blocks = max(divide_up(p.units, most), min(p.units, device.processors));
+    p.bytes = divide_up(p.units, p.blocks) * unit_bytes(product) + other_bytes(p.chunks);
+    return p;
+}
+} // namespace
+
+bool decode_product_fits(uint32_t n, const struct decode_device *device)
+{
+    const uint64_t blocks = bnt_cuda_pad(n, 32) / 32, chunks = (blocks + 3) / 4;
+    return 2 * blocks * BLOCK_BYTES + other_bytes((uint32_t)chunks) + OWN_BYTES <=
+           device->shared_bytes;
+}
+
+cudaError_t decode_product_launch(const struct decode_product *step,
+                                  const struct decode_device *device, cudaStream_t stream)
+{
+    plan p = choose_plan(step->product, *device);
+    cudaError_t error = cudaFuncSetAttribute(p.run, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                             (int)(device->shared_bytes - OWN_BYTES));
+    if (error != cudaSuccess)
+        return error;
+    if (step->alone && device->is_early) // more than half of what a multiprocessor has
+        p.bytes = max(p.bytes, device->processor_shared_bytes / 2 - OWN_BYTES / 4);
+    cudaLaunchAttribute attributes[2] = {};
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(p.blocks);
+    config.blockDim = dim3(p.slices * WARP);
+    config.dynamicSmemBytes = p.bytes;
+    config.stream = stream;
+    decode_set_early(&config, attributes, device->is_early);
+    return cudaLaunchKernelEx(&config, p.run, *step, cut_evenly(p.units, p.blocks),
+                              cut_evenly(p.chunks, p.slices));
+}
