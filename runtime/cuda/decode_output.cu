@@ -45,17 +45,5 @@ bool decode_output_fits(uint32_t hidden, const struct decode_device *device)
 cudaError_t decode_output_launch(const struct decode_output *step,
                                  const struct decode_device *device, cudaStream_t stream)
 {
-    const size_t bytes = arranged_runs(*step) * sizeof(float4);
-    cudaError_t error = cudaFuncSetAttribute(
-        multiply_rows, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
-    if (error != cudaSuccess)
-        return error;
-    cudaLaunchAttribute attributes[2] = {};
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(decode_output_blocks(device));
-    config.blockDim = dim3(ROW_THREADS);
-    config.dynamicSmemBytes = bytes;
-    config.stream = stream;
-    decode_set_early(&config, attributes, device->is_early);
-    return cudaLaunchKernelEx(&config, multiply_rows, *step);
+    return launch_rows(multiply_rows, step, arranged_runs(*step) * sizeof(float4), device, stream);
 }

@@ -176,4 +176,23 @@ static __device__ __forceinline__ void choose_best(const decode_output &a, unsig
     }
 }
 
+// Launches a kernel that goes through the rows, with so much dynamic shared memory.
+template <class Step>
+static cudaError_t launch_rows(void (*kernel)(Step), const Step *step, size_t bytes,
+                               const struct decode_device *device, cudaStream_t stream)
+{
+    cudaError_t error =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+    if (error != cudaSuccess)
+        return error;
+    cudaLaunchAttribute attributes[2] = {};
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(decode_output_blocks(device));
+    config.blockDim = dim3(ROW_THREADS);
+    config.dynamicSmemBytes = bytes;
+    config.stream = stream;
+    decode_set_early(&config, attributes, device->is_early);
+    return cudaLaunchKernelEx(&config, kernel, *step);
+}
+
 #endif

@@ -241,24 +241,6 @@ __global__ void __launch_bounds__(ROW_THREADS, 1)
     }
     choose_best(o, best);
 }
-
-template <class Kernel>
-cudaError_t launch(Kernel kernel, const struct decode_shortlist *step, size_t bytes,
-                   const struct decode_device *device, cudaStream_t stream)
-{
-    cudaError_t error =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
-    if (error != cudaSuccess)
-        return error;
-    cudaLaunchAttribute attributes[2] = {};
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(decode_output_blocks(device));
-    config.blockDim = dim3(ROW_THREADS);
-    config.dynamicSmemBytes = bytes;
-    config.stream = stream;
-    decode_set_early(&config, attributes, device->is_early);
-    return cudaLaunchKernelEx(&config, kernel, *step);
-}
 } // namespace
 
 cudaError_t decode_shortlist_launch(const struct decode_shortlist *step,
@@ -266,6 +248,6 @@ cudaError_t decode_shortlist_launch(const struct decode_shortlist *step,
 {
     const uint32_t n = step->output.in.n;
     const size_t x = arranged_runs(step->output) * sizeof(float4);
-    cudaError_t error = launch(score_rows, step, x + 2 * n, device, stream);
-    return error == cudaSuccess ? launch(multiply_candidates, step, x, device, stream) : error;
+    cudaError_t error = launch_rows(score_rows, step, x + 2 * n, device, stream);
+    return error == cudaSuccess ? launch_rows(multiply_candidates, step, x, device, stream) : error;
 }
