@@ -668,8 +668,9 @@ cudaError_t decode_attention_launch(const struct decode_attention *step,
     const kernel run = choose_kernel(heads, step->heads.head_dim);
     room r;
     const size_t bytes = find_room(a, heads, &r, NULL) * sizeof(float);
-    cudaError_t error =
-        cudaFuncSetAttribute(run, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+    // As much as there may be, since other models may have other needs.
+    cudaError_t error = cudaFuncSetAttribute(run, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                             (int)(device->shared_bytes - OWN_BYTES));
     if (error == cudaSuccess && device->is_early && a.cluster > 8)
         error = cudaFuncSetAttribute(run, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
     if (error != cudaSuccess)

@@ -38,8 +38,8 @@ uint32_t decode_output_blocks(const struct decode_device *device)
 bool decode_output_fits(uint32_t hidden, const struct decode_device *device)
 {
     const uint64_t arranged = bnt_cuda_pad(hidden, PART_BYTES) * sizeof(float);
-    const uint64_t words = 2ull * hidden, own = 8 << 10;
-    return arranged + words + own <= device->shared_bytes;
+    const uint64_t words = 2ull * hidden;
+    return arranged + words + ROW_OWN_BYTES <= device->shared_bytes;
 }
 
 cudaError_t decode_output_launch(const struct decode_output *step,

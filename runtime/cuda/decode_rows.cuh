@@ -8,6 +8,7 @@
 #include "runtime/cuda/rank.cuh"
 
 enum { ROW_THREADS = 512, ROW_WARPS = ROW_THREADS / WARP, PART_BYTES = 512 }; // 16 bytes a lane
+enum { ROW_OWN_BYTES = 8 << 10 }; // of shared memory, besides the dynamic one
 
 // A warp's rows of the vocabulary, one after another in memory.
 struct row_range {
@@ -181,8 +182,9 @@ template <class Step>
 static cudaError_t launch_rows(void (*kernel)(Step), const Step *step, size_t bytes,
                                const struct decode_device *device, cudaStream_t stream)
 {
-    cudaError_t error =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+    // As much as there may be, since other models may have other needs.
+    cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                             (int)(device->shared_bytes - ROW_OWN_BYTES));
     if (error != cudaSuccess)
         return error;
     cudaLaunchAttribute attributes[2] = {};
