@@ -23,15 +23,8 @@ static __device__ __forceinline__ uint32_t rank_in_cluster()
 // By all threads: makes the barrier, and lets the cluster know. bytes: what the block will receive.
 static __device__ __forceinline__ void open_mailbox(message_barrier *barrier, uint32_t bytes)
 {
-    if (threadIdx.x == 0) {
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(barrier))
-                     : "memory");
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-        asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(
-                         shared_address(barrier)),
-                     "r"(bytes)
-                     : "memory");
-    }
+    open_bulk(barrier);
+    announce_bulk(barrier, bytes);
     __syncwarp();
     asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 }

@@ -30,11 +30,10 @@ extern "C" {
 
 struct bnt_cuda_device {
     char name[128];
-    int major, minor;      // compute capability
-    unsigned processors;   // multiprocessors
-    uint64_t memory;       // bytes in all
-    uint64_t l2_size;      // bytes
-    unsigned shared_bytes; // shared memory that one block may have
+    int major, minor;    // compute capability
+    unsigned processors; // multiprocessors
+    uint64_t memory;     // bytes in all
+    uint64_t l2_size;    // bytes
 };
 
 // Whether this machine has an NVIDIA GPU, usable or not. false too where the library was built

@@ -41,37 +41,17 @@ struct bnt_cuda_decoder {
     float *bounds, *parts;
 };
 
-static uint32_t tiles(uint32_t rows)
-{
-    return bnt_pad_rows(rows) / BNT_BLOCK_ROWS;
-}
-
-static void add_part(struct bnt_cuda_product *p, const struct bnt_cuda_matrix *m, float *out)
-{
-    p->parts[p->n_parts++] = {p->n_tiles, m->rows, m->scale, out, m->rows, 0, false};
-    p->n_tiles += tiles(m->rows);
-}
-
 static struct decode_input input(const struct bnt_cuda_decoder *d, const float *x, uint32_t n,
                                  const float *norm)
 {
     return {x, norm, n, 1.0f / (float)n, d->session->model->hyper.norm_eps};
 }
 
-static struct bnt_cuda_product stack(const struct bnt_cuda_matrix *first, float *out)
-{
-    struct bnt_cuda_product p = {};
-    p.blocks = first->blocks;
-    p.n_blocks = bnt_pad_cols(first->cols) / BNT_BLOCK_COLS;
-    add_part(&p, first, out);
-    return p;
-}
-
 static struct bnt_cuda_product stack_gate_up(const struct bnt_cuda_session *s,
                                              const struct bnt_cuda_layer *layer)
 {
-    struct bnt_cuda_product p = stack(&layer->gate, s->up);
-    add_part(&p, &layer->up, NULL);
+    struct bnt_cuda_product p = bnt_cuda_stack(&layer->gate, s->up, false);
+    bnt_cuda_add_part(&p, &layer->up, NULL);
     p.gated = true;
     p.activation = s->model->hyper.activation;
     return p;
@@ -86,9 +66,9 @@ static cudaError_t launch_attention(const struct bnt_cuda_decoder *d, uint32_t i
     const struct bnt_cuda_layer *next = i + 1 < s->model->hyper.n_layers ? layer + 1 : NULL;
     const struct bnt_hyper *h = &s->model->hyper;
     struct decode_product qkv = {input(d, s->x, h->hidden_size, layer->attn_norm),
-                                 stack(&layer->q, s->q), false};
-    add_part(&qkv.product, &layer->k, s->k);
-    add_part(&qkv.product, &layer->v, s->v);
+                                 bnt_cuda_stack(&layer->q, s->q, false), false};
+    bnt_cuda_add_part(&qkv.product, &layer->k, s->k);
+    bnt_cuda_add_part(&qkv.product, &layer->v, s->v);
     struct decode_attention attention = {};
     attention.q = s->q;
     attention.k = s->k;
@@ -102,9 +82,8 @@ static cudaError_t launch_attention(const struct bnt_cuda_decoder *d, uint32_t i
     attention.arrived = d->items_arrived;
     if (next)
         attention.next = bnt_cuda_session_cache(s, i + 1).keys - attention.cache.keys;
-    struct decode_product o = {input(d, s->att, bnt_q_size(h), layer->attn_sub_norm),
-                               stack(&layer->o, s->x), true};
-    o.product.add = true;
+    const struct decode_product o = {input(d, s->att, bnt_q_size(h), layer->attn_sub_norm),
+                                     bnt_cuda_stack(&layer->o, s->x, true), true};
     cudaError_t error = decode_product_launch(&qkv, &device, s->stream);
     if (error == cudaSuccess)
         error = decode_attention_launch(&attention, &d->device, s->stream);
@@ -118,9 +97,8 @@ static cudaError_t launch_ffn(const struct bnt_cuda_decoder *d, uint32_t i)
     const struct bnt_cuda_layer *layer = &s->model->layers[i];
     const struct decode_product gate_up = {input(d, s->x, h->hidden_size, layer->ffn_norm),
                                            stack_gate_up(s, layer), false};
-    struct decode_product down = {input(d, s->up, h->ffn_size, layer->ffn_sub_norm),
-                                  stack(&layer->down, s->x), false};
-    down.product.add = true;
+    const struct decode_product down = {input(d, s->up, h->ffn_size, layer->ffn_sub_norm),
+                                        bnt_cuda_stack(&layer->down, s->x, true), false};
     cudaError_t error = decode_product_launch(&gate_up, &d->device, s->stream);
     return error == cudaSuccess ? decode_product_launch(&down, &d->device, s->stream) : error;
 }
@@ -284,8 +262,8 @@ enum bnt_status bnt_cuda_decoder_open(const struct bnt_cuda_session *s,
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     d->session = s;
     d->device = device;
-    d->has_shortlist = m->output_int8 && !s->full_output && m->hyper.hidden_size % 16 == 0 &&
-                       decode_output_blocks(&device) <= 512;
+    d->has_shortlist =
+        m->output_int8 && !s->full_output && decode_shortlist_fits(m->hyper.hidden_size, &device);
     error = allocate(d);
     if (error != cudaSuccess) {
         bnt_cuda_decoder_close(d);

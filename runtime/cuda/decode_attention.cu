@@ -681,7 +681,7 @@ cudaError_t decode_attention_launch(const struct decode_attention *step,
     config.blockDim = dim3(THREADS);
     config.dynamicSmemBytes = bytes;
     config.stream = stream;
-    decode_set_early(&config, attributes, device->is_early);
+    set_sharing(&config, attributes, device->is_early);
     if (device->is_early) {
         attributes[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
         attributes[config.numAttrs].val.clusterDim.x = a.cluster;

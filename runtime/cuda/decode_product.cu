@@ -137,12 +137,14 @@ __device__ __forceinline__ shared_lane find_shared_lane()
     return s;
 }
 
+// Of two operands' sums, those that the lane finds.
 __device__ __forceinline__ int2 pick_two(const int (&s)[2][4], const shared_lane &at)
 {
     const int a = at.is_last ? s[1][0] : s[0][0], b = at.is_last ? s[1][1] : s[0][1];
     const int c = at.is_last ? s[1][2] : s[0][2], d = at.is_last ? s[1][3] : s[0][3];
     return make_int2(at.odd ? b : a, at.odd ? d : c);
 }
+
 // The chunks of two tiles from the first on, times the slice; to the tiles' rows. Where there are
 // fewer chunks, the activations are zeros, and weights are whatever lies behind. to_second: bytes
 // to the second tile, or 0, and its rows get what nobody reads.
@@ -357,7 +359,7 @@ cudaError_t decode_product_launch(const struct decode_product *step,
     config.blockDim = dim3(p.slices * WARP);
     config.dynamicSmemBytes = p.bytes;
     config.stream = stream;
-    decode_set_early(&config, attributes, device->is_early);
+    set_sharing(&config, attributes, device->is_early);
     return cudaLaunchKernelEx(&config, p.run, *step, cut_evenly(p.units, p.blocks),
                               cut_evenly(p.chunks, p.slices));
 }

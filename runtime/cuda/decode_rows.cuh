@@ -193,7 +193,7 @@ static cudaError_t launch_rows(void (*kernel)(Step), const Step *step, size_t by
     config.blockDim = dim3(ROW_THREADS);
     config.dynamicSmemBytes = bytes;
     config.stream = stream;
-    decode_set_early(&config, attributes, device->is_early);
+    set_sharing(&config, attributes, device->is_early);
     return cudaLaunchKernelEx(&config, kernel, *step);
 }
 

@@ -243,6 +243,11 @@ __global__ void __launch_bounds__(ROW_THREADS, 1)
 }
 } // namespace
 
+bool decode_shortlist_fits(uint32_t hidden, const struct decode_device *device)
+{
+    return hidden % 16 == 0 && 2 * decode_output_blocks(device) <= MAX_BOUNDS;
+}
+
 cudaError_t decode_shortlist_launch(const struct decode_shortlist *step,
                                     const struct decode_device *device, cudaStream_t stream)
 {

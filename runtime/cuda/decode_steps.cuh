@@ -104,27 +104,15 @@ struct decode_bound {
 };
 struct decode_shortlist {
     struct decode_output output;
-    const int8_t *int8; // (vocab, n), n divisible by 16
+    const int8_t *int8; // (vocab, n), see decode_shortlist_fits
     const float *scale; // (vocab)
     const struct decode_place *place;
     float *normed; // (n)
     float *bounds; // (2 decode_output_blocks) greatest lower bounds
     struct decode_bound *bound;
 };
+bool decode_shortlist_fits(uint32_t hidden, const struct decode_device *device);
 cudaError_t decode_shortlist_launch(const struct decode_shortlist *step,
                                     const struct decode_device *device, cudaStream_t stream);
-
-// Fills in how a kernel is launched: with a division of the L1 cache that is the same for all, so
-// that they can share a multiprocessor, and early where that is possible. attributes: two.
-static inline void decode_set_early(cudaLaunchConfig_t *config, cudaLaunchAttribute *attributes,
-                                    bool is_early)
-{
-    attributes[0].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
-    attributes[0].val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
-    attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[1].val.programmaticStreamSerializationAllowed = 1;
-    config->attrs = attributes;
-    config->numAttrs = is_early ? 2 : 1;
-}
 
 #endif

@@ -110,7 +110,6 @@ static enum bnt_status describe(int device, struct bnt_cuda_device *out, struct 
     out->processors = (unsigned)p.multiProcessorCount;
     out->memory = p.totalGlobalMem;
     out->l2_size = (uint64_t)p.l2CacheSize;
-    out->shared_bytes = (unsigned)p.sharedMemPerBlockOptin;
     return BNT_OK;
 }
 

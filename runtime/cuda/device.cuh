@@ -157,6 +157,19 @@ class known_answers
 // waits. Then it knows of clusters of blocks too. (device.cu)
 cudaError_t bnt_cuda_can_start_early(bool *can);
 
+// Fills in how kernels are launched that share a multiprocessor: with a division of the L1 cache
+// that is the same for all, and early where that is possible. attributes: two.
+static inline void set_sharing(cudaLaunchConfig_t *config, cudaLaunchAttribute *attributes,
+                               bool early)
+{
+    attributes[0].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
+    attributes[0].val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
+    attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[1].val.programmaticStreamSerializationAllowed = 1;
+    config->attrs = attributes;
+    config->numAttrs = early ? 2 : 1;
+}
+
 // Launches a kernel that may start early where that is so.
 template <class... Parameters, class... Arguments>
 static cudaError_t launch_early(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,

@@ -11,25 +11,19 @@
             return try_error;                                                                      \
     } while (0)
 
-static uint32_t tiles(uint32_t rows)
-{
-    return bnt_pad_rows(rows) / BNT_BLOCK_ROWS;
-}
-
-static void add_part(struct bnt_cuda_product *p, const struct bnt_cuda_matrix *m, float *out)
+void bnt_cuda_add_part(struct bnt_cuda_product *p, const struct bnt_cuda_matrix *m, float *out)
 {
     p->parts[p->n_parts++] = {p->n_tiles, m->rows, m->scale, out, m->rows, 0, false};
-    p->n_tiles += tiles(m->rows);
+    p->n_tiles += bnt_pad_rows(m->rows) / BNT_BLOCK_ROWS;
 }
 
-// The stack of matrices whose first is m.
-static struct bnt_cuda_product stack(const struct bnt_cuda_matrix *m, float *out, bool add)
+struct bnt_cuda_product bnt_cuda_stack(const struct bnt_cuda_matrix *m, float *out, bool add)
 {
     struct bnt_cuda_product p = {};
     p.blocks = m->blocks;
     p.n_blocks = bnt_pad_cols(m->cols) / BNT_BLOCK_COLS;
     p.add = add;
-    add_part(&p, m, out);
+    bnt_cuda_add_part(&p, m, out);
     return p;
 }
 
@@ -54,9 +48,9 @@ static cudaError_t project(struct bnt_cuda_session *s, const struct bnt_cuda_lay
                            const struct bnt_cuda_cache *cache, uint32_t m)
 {
     const struct bnt_hyper *h = &s->model->hyper;
-    struct bnt_cuda_product qkv = stack(&layer->q, s->q, false);
-    add_part(&qkv, &layer->k, s->k);
-    add_part(&qkv, &layer->v, s->v);
+    struct bnt_cuda_product qkv = bnt_cuda_stack(&layer->q, s->q, false);
+    bnt_cuda_add_part(&qkv, &layer->k, s->k);
+    bnt_cuda_add_part(&qkv, &layer->v, s->v);
     if (m > 1 && bnt_cuda_gemm_takes_heads(h->head_dim)) {
         const size_t at = (size_t)s->position * cache->row,
                      head = (size_t)cache->context * cache->row;
@@ -98,7 +92,7 @@ static cudaError_t attention_block(struct bnt_cuda_session *s, uint32_t i, uint3
     struct bnt_cuda_cache cache = bnt_cuda_session_cache(s, i);
     struct bnt_cuda_quantized in = quantized(s, h->hidden_size);
     struct bnt_cuda_quantized att = quantized(s, bnt_q_size(h));
-    struct bnt_cuda_product out = stack(&layer->o, s->x, true);
+    struct bnt_cuda_product out = bnt_cuda_stack(&layer->o, s->x, true);
     TRY(bnt_cuda_norm_quantize(&in, s->x, layer->attn_norm, h->norm_eps, h->hidden_size, m,
                                s->stream));
     TRY(project(s, layer, &cache, m));
@@ -115,11 +109,11 @@ static cudaError_t ffn_block(struct bnt_cuda_session *s, uint32_t i, uint32_t m)
     const struct bnt_cuda_layer *layer = &s->model->layers[i];
     struct bnt_cuda_quantized in = quantized(s, h->hidden_size);
     struct bnt_cuda_quantized hidden = quantized(s, h->ffn_size);
-    struct bnt_cuda_product gate_up = stack(&layer->gate, s->gate, false);
-    add_part(&gate_up, &layer->up, s->up);
+    struct bnt_cuda_product gate_up = bnt_cuda_stack(&layer->gate, s->gate, false);
+    bnt_cuda_add_part(&gate_up, &layer->up, s->up);
     gate_up.gated = m > 1;
     gate_up.activation = h->activation;
-    struct bnt_cuda_product down = stack(&layer->down, s->x, true);
+    struct bnt_cuda_product down = bnt_cuda_stack(&layer->down, s->x, true);
     TRY(bnt_cuda_norm_quantize(&in, s->x, layer->ffn_norm, h->norm_eps, h->hidden_size, m,
                                s->stream));
     TRY(multiply(s, &gate_up, h->hidden_size, m));

@@ -180,17 +180,11 @@ cudaError_t launch(const plan &p, const bnt_cuda_product &product, const bnt_cud
                    int32_t *sums, bool early, cudaStream_t stream)
 {
     cudaLaunchAttribute attributes[2] = {};
-    // The same division of the L1 cache for all of them, so that they can share a multiprocessor.
-    attributes[0].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
-    attributes[0].val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
-    attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[1].val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3(p.blocks);
     config.blockDim = dim3(p.slices * WARP, p.teams);
     config.stream = stream;
-    config.attrs = attributes;
-    config.numAttrs = early ? 2 : 1;
+    set_sharing(&config, attributes, early);
     return cudaLaunchKernelEx(
         &config, p.how->kernel, product, x, cut_evenly(product.n_tiles, p.blocks),
         cut_evenly(divide_up(product.n_blocks, CHUNK_BLOCKS), p.slices), sums);

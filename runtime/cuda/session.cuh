@@ -79,4 +79,9 @@ struct bnt_cuda_heads bnt_cuda_session_heads(const struct bnt_cuda_session *sess
 struct bnt_cuda_cache bnt_cuda_session_cache(const struct bnt_cuda_session *session,
                                              uint32_t layer);
 
+// A stack of matrices that lie side by side, beginning with m; out: where a part's rows go.
+// (evaluate.cu)
+struct bnt_cuda_product bnt_cuda_stack(const struct bnt_cuda_matrix *m, float *out, bool add);
+void bnt_cuda_add_part(struct bnt_cuda_product *stack, const struct bnt_cuda_matrix *m, float *out);
+
 #endif

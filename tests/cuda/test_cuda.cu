@@ -91,6 +91,15 @@ static void make_operands(struct operands *p, enum fill fill)
     }
 }
 
+static void free_operands(const struct operands &p)
+{
+    free(p.blocks);
+    free(p.x);
+    free(p.sum);
+    free(p.expected);
+    free(p.got);
+}
+
 // As bnt_cuda_quantized has it.
 static void upload_x(int8_t *to, const struct operands &p)
 {
@@ -158,11 +167,7 @@ static void test_product(uint32_t rows, uint32_t cols, uint32_t m, enum fill fil
     check(cudaFree(x.x));
     check(cudaFree(x.sum));
     check(cudaFree(out));
-    free(p.blocks);
-    free(p.x);
-    free(p.sum);
-    free(p.expected);
-    free(p.got);
+    free_operands(p);
 }
 
 // Three matrices side by side, rows that leave padding, each with its own scale and place. Scales
@@ -226,11 +231,7 @@ static void test_parts(bool add)
     check(cudaFree(out));
     free(got);
     free(expected);
-    free(p.blocks);
-    free(p.x);
-    free(p.sum);
-    free(p.expected);
-    free(p.got);
+    free_operands(p);
 }
 
 // Kernels that may start before the one whose results they read is done: a chain of products, each
@@ -277,11 +278,7 @@ static void test_chain()
     check(cudaFree(sums[0]));
     check(cudaFree(sums[1]));
     check(cudaFree(x.sum));
-    free(p.blocks);
-    free(p.x);
-    free(p.sum);
-    free(p.expected);
-    free(p.got);
+    free_operands(p);
 }
 
 static void test_products(bool small)
@@ -415,11 +412,7 @@ static void test_floats(uint32_t rows, uint32_t cols, uint32_t m, bool add, uint
     check(cudaFree(x.x));
     check(cudaFree(x.scale));
     check(cudaFree(x.sum));
-    free(p.blocks);
-    free(p.x);
-    free(p.sum);
-    free(p.expected);
-    free(p.got);
+    free_operands(p);
     free(before);
     free(scale);
     free(got);
@@ -509,11 +502,7 @@ static void test_heads(uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim,
     check(cudaFree(x.x));
     check(cudaFree(x.scale));
     check(cudaFree(x.sum));
-    free(p.blocks);
-    free(p.x);
-    free(p.sum);
-    free(p.expected);
-    free(p.got);
+    free_operands(p);
     free(scale);
     free(angles);
 }
@@ -683,8 +672,8 @@ static void test_decode_product(uint32_t rows, uint32_t cols, bool gated, uint32
     const void *const memory[] = {step.in.x, step.in.norm, step.product.blocks, out};
     for (const void *m : memory)
         check(cudaFree((void *)m));
-    void *const host[] = {x, norm, old, got, expected, p.blocks, p.x, p.sum, p.expected, p.got};
-    for (void *h : host)
+    free_operands(p);
+    for (float *h : {x, norm, old, got, expected})
         free(h);
 }
 
