@@ -21,11 +21,12 @@ typedef unsigned long long message_barrier; // in shared memory
 static __device__ __forceinline__ void open_bulk(message_barrier *barrier)
 {
 #if __CUDA_ARCH__ >= 900
-    if (threadIdx.x > 0)
-        return;
-    const uint32_t at = (uint32_t)__cvta_generic_to_shared(barrier);
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(at) : "memory");
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    if (threadIdx.x == 0) {
+        const uint32_t at = (uint32_t)__cvta_generic_to_shared(barrier);
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(at) : "memory");
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    __syncwarp(); // the warp may use it at once
 #endif
 }
 
@@ -57,14 +58,6 @@ static __device__ __forceinline__ void copy_bulk(void *shared, const void *globa
     for (uint32_t i = threadIdx.x * 16; i < bytes; i += blockDim.x * 16)
         copy_async((uint8_t *)shared + i, (const uint8_t *)global + i, true);
     copy_commit();
-#endif
-}
-
-// Brings a run of memory near that is needed later. By one thread, any.
-static __device__ __forceinline__ void prefetch_bulk(const void *global, uint32_t bytes)
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
 #endif
 }
 

@@ -20,13 +20,14 @@ static __device__ __forceinline__ uint32_t rank_in_cluster()
     return rank;
 }
 
-// By all threads: makes the barrier, and lets the cluster know. bytes: what the block will receive.
+// By all threads: makes the barrier, which its fence lets the cluster see, and says so. bytes: what
+// the block will receive; it is no harm if some of it comes before this is announced.
 static __device__ __forceinline__ void open_mailbox(message_barrier *barrier, uint32_t bytes)
 {
     open_bulk(barrier);
     announce_bulk(barrier, bytes);
     __syncwarp();
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 }
 
 // By all threads, before the first message: until all blocks have opened theirs.

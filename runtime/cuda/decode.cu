@@ -63,7 +63,6 @@ static cudaError_t launch_attention(const struct bnt_cuda_decoder *d, uint32_t i
     const struct bnt_cuda_layer *layer = &s->model->layers[i];
     struct decode_device device = d->device;
     device.is_early = device.is_early && i > 0; // waits for all of the embedding, and *place
-    const struct bnt_cuda_layer *next = i + 1 < s->model->hyper.n_layers ? layer + 1 : NULL;
     const struct bnt_hyper *h = &s->model->hyper;
     struct decode_product qkv = {input(d, s->x, h->hidden_size, layer->attn_norm),
                                  bnt_cuda_stack(&layer->q, s->q, false), false};
@@ -80,8 +79,6 @@ static cudaError_t launch_attention(const struct bnt_cuda_decoder *d, uint32_t i
     attention.place = d->place;
     attention.parts = d->parts;
     attention.arrived = d->items_arrived;
-    if (next)
-        attention.next = bnt_cuda_session_cache(s, i + 1).keys - attention.cache.keys;
     const struct decode_product o = {input(d, s->att, bnt_q_size(h), layer->attn_sub_norm),
                                      bnt_cuda_stack(&layer->o, s->x, true), true};
     cudaError_t error = decode_product_launch(&qkv, &device, s->stream);
@@ -225,7 +222,7 @@ static cudaError_t allocate(struct bnt_cuda_decoder *d)
     if (error != cudaSuccess)
         return error;
     (void)lay_out(d, static_cast<uint8_t *>(d->memory));
-    return cudaMemset(d->memory, 0, size);
+    return cudaMemsetAsync(d->memory, 0, size, d->session->stream);
 }
 
 cudaError_t decode_find_device(struct decode_device *device)
@@ -238,12 +235,12 @@ cudaError_t decode_find_device(struct decode_device *device)
         error = find_attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, &processor);
     if (error == cudaSuccess)
         error = bnt_cuda_can_start_early(&device->is_early);
-    if (error == cudaSuccess) {
-        device->processors = (uint32_t)processors;
-        device->shared_bytes = (uint32_t)block;
-        device->processor_shared_bytes = (uint32_t)processor;
-    }
-    return error;
+    if (error != cudaSuccess)
+        return error;
+    device->processors = (uint32_t)processors;
+    device->shared_bytes = (uint32_t)block;
+    device->processor_shared_bytes = (uint32_t)processor;
+    return decode_attention_find_cluster(device, &device->most_clustered);
 }
 
 enum bnt_status bnt_cuda_decoder_open(const struct bnt_cuda_session *s,

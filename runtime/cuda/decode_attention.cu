@@ -25,6 +25,7 @@ enum {
     BATCH = 4,              // positions that a warp takes at once
     WINDOW = WARPS * BATCH, // positions of a block whose keys and values are there at once
     MAX_CLUSTER = 16,
+    SURE_CLUSTER = 8, // that every device with clusters has a place for
     MAX_DIM = 256,
     OWN_BYTES = 8 << 10, // of shared memory, besides the dynamic one
 };
@@ -128,17 +129,6 @@ __device__ __forceinline__ void ask_window(const attention_args &a, const item &
     announce_bulk(arrived, 2 * bytes);
     copy_bulk(r.keys, a.step.cache.keys + at, bytes, arrived);
     copy_bulk(r.values, a.step.cache.values + at, bytes, arrived);
-}
-
-// The block's earlier positions in the next layer.
-__device__ __forceinline__ void prefetch_next(const attention_args &a, const item &t)
-{
-    const uint32_t row = a.step.cache.row, end = min(t.to, t.position);
-    if (!a.step.next || t.from >= end)
-        return;
-    const size_t at = ((size_t)t.kv * a.step.cache.context + t.from) * row + a.step.next;
-    prefetch_bulk(a.step.cache.keys + at, (end - t.from) * row * (uint32_t)sizeof(float));
-    prefetch_bulk(a.step.cache.values + at, (end - t.from) * row * (uint32_t)sizeof(float));
 }
 
 // Where a pair of elements, half a head apart, of a query, the new key or the new value comes from
@@ -277,7 +267,10 @@ template <int HEADS, int RUNS> struct warp_attention {
         return s[0];
     }
 
-    __device__ __forceinline__ void add(const batch &b, const float *q, float *weights)
+    // is_first: nothing was added yet. Asked of the caller, since lanes may differ in what max is:
+    // of a head whose scores are no numbers it stays −infinity.
+    __device__ __forceinline__ void add(const batch &b, const float *q, float *weights,
+                                        bool is_first)
     {
         const uint32_t lane = threadIdx.x % WARP;
         float s = score(b, q);
@@ -288,8 +281,8 @@ template <int HEADS, int RUNS> struct warp_attention {
         for (uint32_t step = HEADS * LANES; step < WARP; step *= 2)
             most = fmaxf(most, __shfl_xor_sync(FULL_WARP, most, step));
         const float weight = __expf(s - most);
-        if (max != -INFINITY) // the same in all lanes
-            rescale(__expf(max - most));
+        if (!is_first)
+            rescale(weight_of(max, most));
         sum += weight;
         max = most;
         if (lane % LANES == 0)
@@ -421,31 +414,50 @@ template <int HEADS, bool IS_LAST> struct joined {
     enum { PASSES = (HEADS * MAX_CLUSTER + WARP - 1) / WARP };
     part_totals of[PASSES];
 
+    // Step by step for all passes, so that one does not wait for the other.
     __device__ __forceinline__ joined(const part_totals (*parts)[MAX_CLUSTER], uint32_t n,
                                       float (*factors)[MAX_CLUSTER])
     {
         const uint32_t lane = threadIdx.x % WARP, part = lane % MAX_CLUSTER;
+        part_totals own[PASSES];
+        float factor[PASSES];
+        __syncwarp(); // all lanes have read what factors were before
 #pragma unroll
         for (uint32_t i = 0; i < PASSES; i++) {
-            const uint32_t head = i * (WARP / MAX_CLUSTER) + lane / MAX_CLUSTER;
-            part_totals own = {-INFINITY, 0};
+            const uint32_t head = head_of_lane(i);
+            own[i] = {-INFINITY, 0};
             if (part < n && head < HEADS)
-                own = IS_LAST ? part_totals{load_part(&parts[head][part].max),
-                                            load_part(&parts[head][part].sum)}
-                              : parts[head][part];
-            float max = own.max;
-#pragma unroll
-            for (uint32_t step = 1; step < MAX_CLUSTER; step *= 2)
-                max = fmaxf(max, __shfl_xor_sync(FULL_WARP, max, step));
-            const float factor = weight_of(own.max, max);
-            float sum = own.sum * factor;
-#pragma unroll
-            for (uint32_t step = 1; step < MAX_CLUSTER; step *= 2)
-                sum += __shfl_xor_sync(FULL_WARP, sum, step);
-            factors[head][part] = IS_LAST ? __fdividef(factor, sum) : factor;
-            of[i] = {max, sum};
+                own[i] = IS_LAST ? part_totals{load_part(&parts[head][part].max),
+                                               load_part(&parts[head][part].sum)}
+                                 : parts[head][part];
+            of[i].max = own[i].max;
         }
+#pragma unroll
+        for (uint32_t step = 1; step < MAX_CLUSTER; step *= 2) {
+#pragma unroll
+            for (uint32_t i = 0; i < PASSES; i++)
+                of[i].max = fmaxf(of[i].max, __shfl_xor_sync(FULL_WARP, of[i].max, step));
+        }
+#pragma unroll
+        for (uint32_t i = 0; i < PASSES; i++) {
+            factor[i] = weight_of(own[i].max, of[i].max);
+            of[i].sum = own[i].sum * factor[i];
+        }
+#pragma unroll
+        for (uint32_t step = 1; step < MAX_CLUSTER; step *= 2) {
+#pragma unroll
+            for (uint32_t i = 0; i < PASSES; i++)
+                of[i].sum += __shfl_xor_sync(FULL_WARP, of[i].sum, step);
+        }
+#pragma unroll
+        for (uint32_t i = 0; i < PASSES; i++)
+            factors[head_of_lane(i)][part] = IS_LAST ? __fdividef(factor[i], of[i].sum) : factor[i];
         __syncwarp();
+    }
+
+    static __device__ __forceinline__ uint32_t head_of_lane(uint32_t i)
+    {
+        return i * (WARP / MAX_CLUSTER) + threadIdx.x % WARP / MAX_CLUSTER;
     }
 };
 
@@ -481,7 +493,7 @@ __device__ __forceinline__ void send_part(const attention_args &a, const item &t
     for (uint32_t rank = lane % MAX_CLUSTER; rank < receivers; rank += MAX_CLUSTER) {
 #pragma unroll
         for (uint32_t i = 0; i < all.PASSES; i++) {
-            const uint32_t head = i * (WARP / MAX_CLUSTER) + lane / MAX_CLUSTER;
+            const uint32_t head = all.head_of_lane(i);
             if (head < HEADS)
                 send_to(&shared->parts, rank, reinterpret_cast<float2 *>(&to.totals[head][t.rank]),
                         make_float2(all.of[i].max, all.of[i].sum));
@@ -581,7 +593,7 @@ __global__ void __launch_bounds__(THREADS, 2) attend(const __grid_constant__ att
         if (done + first_of_warp < count)
             own.add({keys, r.values + first_of_warp * row,
                      min(count - done - first_of_warp, (uint32_t)BATCH), row},
-                    r.q, shared.weights[warp]);
+                    r.q, shared.weights[warp], done == 0);
     }
     own.leave(keys, dim, shared.of_warps);
 #if HAS_CLUSTERS
@@ -590,8 +602,6 @@ __global__ void __launch_bounds__(THREADS, 2) attend(const __grid_constant__ att
     __syncthreads();
     const meeting_place place = find_meeting_place(a, t, r, &shared);
     send_part(a, t, r, place, &shared);
-    if (threadIdx.x == THREADS - 1)
-        prefetch_next(a, t);
     if (await_parts(a, t, &shared))
         join_parts(a, t, place, &shared);
 }
@@ -621,12 +631,55 @@ uint32_t count_items(struct bnt_cuda_heads heads)
 uint32_t choose_cluster(struct bnt_cuda_heads heads, const struct decode_device *device)
 {
     uint32_t cluster = 1;
-    while (2 * cluster <= MAX_CLUSTER && 2 * cluster * count_items(heads) <= device->processors)
+    while (2 * cluster <= device->most_clustered &&
+           2 * cluster * count_items(heads) <= device->processors)
         cluster *= 2;
     return cluster;
 }
 
+// Allows the kernel as much shared memory as there may be, since other models may have other needs,
+// and the largest clusters.
+cudaError_t allow_most(kernel run, const struct decode_device &device)
+{
+    cudaError_t error = cudaFuncSetAttribute(run, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                             (int)(device.shared_bytes - OWN_BYTES));
+    if (error == cudaSuccess && device.is_early)
+        error = cudaFuncSetAttribute(run, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    return error;
+}
+
+void set_cluster(cudaLaunchConfig_t *config, cudaLaunchAttribute *attributes, uint32_t blocks)
+{
+    attributes[config->numAttrs].id = cudaLaunchAttributeClusterDimension;
+    attributes[config->numAttrs].val.clusterDim.x = blocks;
+    attributes[config->numAttrs].val.clusterDim.y = 1;
+    attributes[config->numAttrs++].val.clusterDim.z = 1;
+}
 } // namespace
+
+// A part of a GPU may have no group of multiprocessors large enough.
+cudaError_t decode_attention_find_cluster(const struct decode_device *device, uint32_t *blocks)
+{
+    *blocks = MAX_CLUSTER;
+    if (!device->is_early)
+        return cudaSuccess;
+    const kernel run = choose_kernel(MAX_HEADS, MAX_DIM);
+    cudaError_t error = allow_most(run, *device);
+    if (error != cudaSuccess)
+        return error;
+    cudaLaunchAttribute attributes[3] = {};
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(MAX_CLUSTER);
+    config.blockDim = dim3(THREADS);
+    config.dynamicSmemBytes = device->shared_bytes - OWN_BYTES;
+    set_sharing(&config, attributes, true);
+    set_cluster(&config, attributes, MAX_CLUSTER);
+    int places = 0;
+    error = cudaOccupancyMaxActiveClusters(&places, run, &config);
+    if (error == cudaSuccess && places < 1)
+        *blocks = SURE_CLUSTER;
+    return error;
+}
 
 bool decode_attention_fits(struct bnt_cuda_heads heads, const struct decode_device *device)
 {
@@ -668,11 +721,7 @@ cudaError_t decode_attention_launch(const struct decode_attention *step,
     const kernel run = choose_kernel(heads, step->heads.head_dim);
     room r;
     const size_t bytes = find_room(a, heads, &r, NULL) * sizeof(float);
-    // As much as there may be, since other models may have other needs.
-    cudaError_t error = cudaFuncSetAttribute(run, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                             (int)(device->shared_bytes - OWN_BYTES));
-    if (error == cudaSuccess && device->is_early && a.cluster > 8)
-        error = cudaFuncSetAttribute(run, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    cudaError_t error = allow_most(run, *device);
     if (error != cudaSuccess)
         return error;
     cudaLaunchAttribute attributes[3] = {};
@@ -682,11 +731,7 @@ cudaError_t decode_attention_launch(const struct decode_attention *step,
     config.dynamicSmemBytes = bytes;
     config.stream = stream;
     set_sharing(&config, attributes, device->is_early);
-    if (device->is_early) {
-        attributes[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
-        attributes[config.numAttrs].val.clusterDim.x = a.cluster;
-        attributes[config.numAttrs].val.clusterDim.y = 1;
-        attributes[config.numAttrs++].val.clusterDim.z = 1;
-    }
+    if (device->is_early)
+        set_cluster(&config, attributes, a.cluster);
     return cudaLaunchKernelEx(&config, run, a);
 }

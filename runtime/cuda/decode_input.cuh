@@ -43,6 +43,11 @@ static __device__ __forceinline__ void keep(float &v)
     asm volatile("" : "+f"(v));
 }
 
+static __device__ __forceinline__ void keep(double &v)
+{
+    asm volatile("" : "+d"(v));
+}
+
 template <class T> static __device__ __forceinline__ void keep(const T *&p)
 {
     asm volatile("" : "+l"(p));

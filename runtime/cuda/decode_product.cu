@@ -18,7 +18,7 @@ enum {
     MAX_CHUNKS = 4,           // of a slice, at once
     SHORT_WARPS = 10,         // where slices of half as many chunks suffice
     WEIGHT_BYTES = 100 << 10, // of a block, at most where one unit does not need more
-    OWN_BYTES = 16 << 10,     // of shared memory, besides the dynamic one
+    OWN_BYTES = 20 << 10,     // of shared memory, besides the dynamic one
     // So that any two kernels that follow one another in a layer find room on a multiprocessor, and
     // attention's 512 threads of 64 registers beside one of these.
     SHORT_REGISTERS = 80,
@@ -26,16 +26,18 @@ enum {
 };
 static_assert(WARP * (SHORT_WARPS * SHORT_REGISTERS + MAX_WARPS * LONG_REGISTERS) <= 1 << 16, "");
 
-// Where a row's product goes.
-struct target {
+// Where a row's product goes. It lies in shared memory while the weights are multiplied: in
+// registers it would make the compiler put others into local memory, which is far away.
+struct alignas(16) target {
     float *out; // NULL for padding
     float scale;
+    float old; // what is added
 };
 
 __device__ __forceinline__ target find_target(const decode_product &a, uint32_t tile, uint32_t row)
 {
     uint32_t first = 0, rows = a.product.parts[0].rows;
-    target to = {a.product.parts[0].out, a.product.parts[0].scale};
+    target to = {a.product.parts[0].out, a.product.parts[0].scale, 0};
 #pragma unroll
     for (uint32_t p = 1; p < BNT_CUDA_MAX_PARTS; p++) {
         const bnt_cuda_part &part = a.product.parts[p];
@@ -193,11 +195,11 @@ __device__ __forceinline__ void ask_weights(const decode_product &a, range own, 
 
 // What comes out for a row, from its sum and that of its up row, if it has one.
 __device__ __forceinline__ float finish_row(const decode_product &a, const target &to, float sum,
-                                            float up_sum, float scale, float old)
+                                            float up_sum, float scale)
 {
     const float v = sum * __fdividef(to.scale, scale);
     if (!a.product.gated)
-        return v + old;
+        return v + to.old;
     const float up = up_sum * __fdividef(a.product.parts[1].scale, scale);
     return (a.product.activation == BNT_ACTIVATION_RELU2 ? relu2(v) : silu(v)) * up;
 }
@@ -212,6 +214,7 @@ __global__ void __maxnreg__(CHUNKS < MAX_CHUNKS ? SHORT_REGISTERS : LONG_REGISTE
     __shared__ message_barrier arrived;
     __shared__ __align__(16) int8_t quantized[MAX_WARPS][CHUNKS * BNT_CUDA_CHUNK_COLS];
     __shared__ int rows[2 * MAX_WARPS * WARP + TILE_ROWS];
+    __shared__ target targets[MAX_WARPS * WARP];
     __shared__ block_totals totals;
     let_next_start();
     const shared_lane at = find_shared_lane();
@@ -231,10 +234,12 @@ __global__ void __maxnreg__(CHUNKS < MAX_CHUNKS ? SHORT_REGISTERS : LONG_REGISTE
         totals.of_warps[thread] = make_float2(0, 0);
     norm += part.first * WARP + lane;
 
-    target to = {};
-    if (thread < own.count * TILE_ROWS)
-        to = find_target(a, own.first + thread / TILE_ROWS, thread % TILE_ROWS);
-    const float *old_at = a.product.add ? to.out : NULL;
+    const float *old_at = NULL;
+    if (thread < own.count * TILE_ROWS) {
+        const target to = find_target(a, own.first + thread / TILE_ROWS, thread % TILE_ROWS);
+        old_at = a.product.add ? to.out : NULL;
+        targets[thread] = to;
+    }
     const uint32_t column = part.first * BNT_CUDA_CHUNK_COLS + lane * 4;
     const float *x_at = a.in.x + column;
     uint32_t left = column < a.in.n ? (a.in.n - column - 1) / BNT_CUDA_CHUNK_COLS + 1 : 0;
@@ -268,6 +273,8 @@ __global__ void __maxnreg__(CHUNKS < MAX_CHUNKS ? SHORT_REGISTERS : LONG_REGISTE
         x.weigh(has_norm ? norm + done * WARP : NULL, rest, &t);
     }
     const input_factors factors = find_factors(a.in, t, &totals);
+    if (old_at)
+        targets[thread].old = old;
     const float scale = __fdividef(127.0f, fmaxf(factors.largest, 1e-5f));
     const float factor = factors.norm * scale;
 #pragma unroll 1
@@ -293,10 +300,12 @@ __global__ void __maxnreg__(CHUNKS < MAX_CHUNKS ? SHORT_REGISTERS : LONG_REGISTE
                                    at);
     }
     __syncthreads();
-    if (to.out) {
-        const float up = a.product.gated ? (float)rows[own.count * TILE_ROWS + thread] : 0;
-        *to.out = finish_row(a, to, (float)rows[thread], up, scale, old);
-    }
+    if (thread >= own.count * TILE_ROWS)
+        return;
+    const target to = targets[thread];
+    const float up = a.product.gated ? (float)rows[own.count * TILE_ROWS + thread] : 0;
+    if (to.out)
+        *to.out = finish_row(a, to, (float)rows[thread], up, scale);
 }
 
 typedef void (*kernel)(const decode_product, cut, cut);
@@ -351,8 +360,12 @@ cudaError_t decode_product_launch(const struct decode_product *step,
                                              (int)(device->shared_bytes - OWN_BYTES));
     if (error != cudaSuccess)
         return error;
-    if (step->alone && device->is_early) // more than half of what a multiprocessor has
-        p.bytes = max(p.bytes, device->processor_shared_bytes / 2 - OWN_BYTES / 4);
+    cudaFuncAttributes own;
+    error = cudaFuncGetAttributes(&own, (const void *)p.run);
+    if (error != cudaSuccess)
+        return error;
+    if (step->alone && device->is_early) // half of a multiprocessor's, besides what all blocks need
+        p.bytes = max(p.bytes, device->processor_shared_bytes / 2 - (uint32_t)own.sharedSizeBytes);
     cudaLaunchAttribute attributes[2] = {};
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3(p.blocks);

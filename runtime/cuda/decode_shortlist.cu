@@ -38,9 +38,25 @@ __device__ __forceinline__ uint32_t round_to_16_bits(float v, float step)
     return (uint32_t)(int)fminf(fmaxf(rintf(__fdiv_rn(v, step)), -32767.0f), 32767.0f);
 }
 
-// The 16-bit form, and what bounds need. Each product goes through at most n / 32 + 8 roundings on
-// its way into a logit.
-__device__ decode_bound prepare(const words &to, const float4 *x, bool wide, uint32_t n)
+// Of a bound over a row's scale: a share of the sum of magnitudes, and of the 16-bit form's step.
+struct margin_shares {
+    double of_sum, of_step;
+};
+
+// Each product goes through at most n / 32 + 8 roundings on its way into a logit. Divisions of
+// doubles take long: they are done before the wait.
+__device__ __forceinline__ margin_shares find_shares(uint32_t n)
+{
+    const double roundings = (n / 32 + 8) * 0x1p-24, gamma = roundings / (1 - roundings);
+    margin_shares s = {0.5 + 0x1p-16 + 127.01 * gamma, 127 * (double)n * 0.51};
+    keep(s.of_sum);
+    keep(s.of_step);
+    return s;
+}
+
+// The 16-bit form, and what bounds need.
+__device__ decode_bound prepare(const words &to, const float4 *x, bool wide, uint32_t n,
+                                const margin_shares &shares)
 {
     float sum = 0, max = 0;
     for (uint32_t i = threadIdx.x; i < n / 4; i += ROW_THREADS) {
@@ -51,12 +67,10 @@ __device__ decode_bound prepare(const words &to, const float4 *x, bool wide, uin
     sum = reduce_block(sum, true) * (1 + 0x1p-16f); // its own roundings
     max = reduce_block(max, false);
     const bool helps = max > FLT_MIN * 65536 && sum < FLT_MAX; // else all rows are candidates
-    const double roundings = (n / 32 + 8) * 0x1p-24, gamma = roundings / (1 - roundings);
     decode_bound b;
     b.step = helps ? __fdiv_rn(max, 32767.0f) : 1.0f;
-    b.margin = (float)(((0.5 + 0x1p-16 + 127.01 * gamma) * (double)sum +
-                        127 * (double)n * 0.51 * (double)b.step) *
-                       (1 + 0x1p-20));
+    b.margin =
+        (float)((shares.of_sum * (double)sum + shares.of_step * (double)b.step) * (1 + 0x1p-20));
     b.reach = helps ? 128 * sum : INFINITY;
     for (uint32_t i = threadIdx.x; i < n / 4; i += ROW_THREADS) {
         const float4 v = x[run_place(wide, i)];
@@ -137,9 +151,10 @@ __global__ void __launch_bounds__(ROW_THREADS, 1)
     const words in = {bytes, reinterpret_cast<uint8_t *>(bytes) + n};
     const row_range rows = find_rows(a.output.vocab);
     row_stream<PARTS> stream(reinterpret_cast<const uint8_t *>(a.int8), n, rows);
+    const margin_shares shares = find_shares(n);
     wait_for_previous();
     take_in_normed(x, a.output);
-    const decode_bound b = prepare(in, x, a.output.wide, n);
+    const decode_bound b = prepare(in, x, a.output.wide, n, shares);
     if (blockIdx.x == 0) {
         for (uint32_t i = threadIdx.x; i < n / 4; i += ROW_THREADS)
             reinterpret_cast<float4 *>(a.normed)[i] = x[run_place(a.output.wide, i)];
@@ -172,12 +187,17 @@ __global__ void __launch_bounds__(ROW_THREADS, 1)
     publish_bounds(a, best);
 }
 
-// The k-th greatest of what all blocks found, a little lowered.
-__device__ float find_threshold(const float *bounds, uint32_t n, uint32_t k)
+// The k-th greatest of some numbers.
+__device__ float find_greatest(const float *bounds, uint32_t n, uint32_t k)
 {
     __shared__ float all[MAX_BOUNDS], threshold;
-    for (uint32_t i = threadIdx.x; i < n; i += ROW_THREADS)
+    float most = -INFINITY;
+    for (uint32_t i = threadIdx.x; i < n; i += ROW_THREADS) {
         all[i] = load_fresh(bounds + i);
+        most = fmaxf(most, all[i]);
+    }
+    if (k == 1)
+        return reduce_block(most, false);
     __syncthreads();
     for (uint32_t i = threadIdx.x; i < n; i += ROW_THREADS) {
         const float v = all[i];
@@ -190,7 +210,7 @@ __device__ float find_threshold(const float *bounds, uint32_t n, uint32_t k)
             threshold = v;
     }
     __syncthreads();
-    return threshold - fabsf(threshold) * 0x1p-20f - 1e-30f;
+    return threshold;
 }
 
 __device__ float multiply_row(const decode_output &a, const float4 *x, uint32_t row)
@@ -217,8 +237,9 @@ __global__ void __launch_bounds__(ROW_THREADS, 1)
         dynamic[run_place(o.wide, i)] = load_fresh(reinterpret_cast<const float4 *>(a.normed) + i);
     const decode_bound b = {load_fresh(&a.bound->step), load_fresh(&a.bound->margin),
                             load_fresh(&a.bound->reach)};
-    const float threshold =
-        find_threshold(a.bounds, 2 * gridDim.x, load_fresh(&a.place->shortlist));
+    // The k-th greatest of what all blocks found, a little lowered.
+    float threshold = find_greatest(a.bounds, 2 * gridDim.x, load_fresh(&a.place->shortlist));
+    threshold -= fabsf(threshold) * 0x1p-20f + 1e-30f;
     unsigned long long best = 0;
 #pragma unroll 1
     for (uint32_t from = (blockIdx.x * ROW_WARPS + threadIdx.x / WARP) * WARP; from < o.vocab;

@@ -20,6 +20,7 @@ struct decode_device {
     uint32_t shared_bytes;           // of a block, at most
     uint32_t processor_shared_bytes; // of a multiprocessor
     bool is_early;                   // kernels may start early, and blocks may form clusters
+    uint32_t most_clustered;         // blocks of a cluster, where there are any
 };
 // Of the thread's current device. (decode.cu)
 cudaError_t decode_find_device(struct decode_device *device);
@@ -68,10 +69,11 @@ struct decode_attention {
     struct bnt_cuda_heads heads; // see decode_attention_fits
     float *att;                  // (n_heads * head_dim)
     const struct decode_place *place;
-    size_t next;       // elements of the cache from this layer to the next, or 0
     float *parts;      // (decode_attention_parts)
     unsigned *arrived; // (decode_attention_items), zero
 };
+// The greatest cluster that the device, as it is, has a place for. device: all else.
+cudaError_t decode_attention_find_cluster(const struct decode_device *device, uint32_t *blocks);
 bool decode_attention_fits(struct bnt_cuda_heads heads, const struct decode_device *device);
 size_t decode_attention_parts(struct bnt_cuda_heads heads, const struct decode_device *device);
 uint32_t decode_attention_items(struct bnt_cuda_heads heads);

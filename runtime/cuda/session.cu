@@ -127,14 +127,17 @@ static enum bnt_status prepare(struct bnt_cuda_session *s, struct bnt_error *err
         error = allocate_work(s);
     if (error == cudaSuccess)
         error = fill_frequencies(s);
-    if (error == cudaSuccess)
-        error = cudaStreamSynchronize(s->stream);
     if (error != cudaSuccess)
         return bnt_cuda_fail(err, error, "allocating memory for a session");
     enum bnt_status status = bnt_cuda_decoder_open(s, &s->decoder, err);
     if (status == BNT_OK)
         status = bnt_cuda_sampler_open(s, &s->sampler, err);
-    return status;
+    if (status != BNT_OK)
+        return status;
+    // What was cleared and uploaded, the model too, is there: on whatever stream, and though a copy
+    // from ordinary memory may return before its end.
+    error = cudaDeviceSynchronize();
+    return error == cudaSuccess ? BNT_OK : bnt_cuda_fail(err, error, "preparing a session");
 }
 
 enum bnt_status bnt_cuda_session_open(const struct bnt_cuda_model *model, uint32_t context,
