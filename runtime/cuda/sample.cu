@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: MIT
 // Sampling on the device, by the rules of runtime/sample.c. Both cuts, top_k and top_p, keep what
-// ranks at or above some token, and ranks are distinct 64-bit numbers: the token is found digit by
-// digit, from histograms of how many (or how much probability) have each digit. Weights are
-// integers, multiples of 2^-40 of the largest, so that sums do not depend on their order. Every
-// block has its own run of ids; blocks meet at barriers.
+// ranks at or above some token. Weights are integers, multiples of 2^-40 of the largest, so that
+// sums do not depend on their order. Every block has its own run of ids; blocks meet at barriers.
+//
+// Mostly few tokens are kept: a histogram of how far tokens are below the best says how far down
+// the cut is at most, and one block chooses among the tokens until there. Where these are many, the
+// last token that is kept is found digit by digit of its rank, a distinct 64-bit number, from
+// histograms of how many (or how much weight) have each digit.
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 
 #include "runtime/cuda/device.cuh"
@@ -20,19 +24,27 @@ enum {
     DIGIT_BITS = 8,
     MAX_PASSES = 16, // eight digits for each cut
     WEIGHT_BITS = 40,
+    NEAR_BINS = 1024,
+    NEAR = 29,        // e^-29 of the largest weight is none
+    LISTED = THREADS, // tokens among which one block chooses, at most
 };
+static_assert(NEAR_BINS == 2 * THREADS, "a thread has two bins");
 typedef unsigned long long u64;
 
-struct histogram {
-    u64 weight[BINS];
-    unsigned count[BINS];
+template <int N> struct histogram_of {
+    u64 weight[N];
+    unsigned count[N];
 };
+typedef histogram_of<BINS> histogram;
 
 struct scratch { // zero before each choice
     u64 best;
     unsigned arrived;
     u64 weight[MAX_BLOCKS]; // that each block keeps
     histogram passes[MAX_PASSES];
+    histogram_of<NEAR_BINS> near;
+    unsigned listed;
+    u64 list[LISTED]; // ranks; need not be zero
 };
 
 struct choose_args {
@@ -90,6 +102,19 @@ struct chooser {
     __device__ u64 weight(float z) const
     {
         return (u64)__double2ull_rn((double)expf(z - max) * (double)(1ull << WEIGHT_BITS));
+    }
+    __device__ bool cuts_count() const
+    {
+        return a.top_k > 0 && a.top_k < a.vocab;
+    }
+    __device__ bool cuts_weight() const
+    {
+        return a.top_p > 0 && a.top_p < 1;
+    }
+    // What the likeliest tokens must weigh in all, of such a total.
+    __device__ u64 share_of(u64 total) const
+    {
+        return ::max((u64)ceil((double)a.top_p * (double)total), 1ull);
     }
 };
 
@@ -162,6 +187,144 @@ __device__ void raise_threshold(chooser &c, u64 target, bool by_weight)
             return;
         }
     }
+}
+
+// Of a token that has a weight; others have NEAR_BINS. No greater for what ranks higher.
+__device__ unsigned near_bin(const chooser &c, float z)
+{
+    const float below = (c.max - z) * ((float)NEAR_BINS / NEAR);
+    return below < NEAR_BINS ? (unsigned)below : (unsigned)NEAR_BINS;
+}
+
+// Sums of the bins of all blocks' tokens. Weights only if they are asked for.
+__device__ void count_near(const chooser &c, bool by_weight)
+{
+    __shared__ histogram_of<NEAR_BINS> h;
+    for (int i = threadIdx.x; i < NEAR_BINS; i += THREADS) {
+        h.weight[i] = 0;
+        h.count[i] = 0;
+    }
+    __syncthreads();
+    for (uint32_t i = c.from + threadIdx.x; i < c.to; i += THREADS) {
+        const float z = c.scaled(i);
+        const unsigned bin = near_bin(c, z);
+        if (bin == NEAR_BINS)
+            continue;
+        atomicAdd(&h.count[bin], 1);
+        if (by_weight)
+            atomicAdd(&h.weight[bin], c.weight(z));
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < NEAR_BINS; i += THREADS) {
+        if (!h.count[i])
+            continue;
+        atomicAdd(&c.a.room->near.count[i], h.count[i]);
+        if (by_weight)
+            atomicAdd(&c.a.room->near.weight[i], h.weight[i]);
+    }
+}
+
+// The sum of v over this thread and those before it.
+__device__ u64 sum_until(u64 v, u64 *partial)
+{
+    for (uint32_t step = 1; step < WARP; step *= 2) {
+        const u64 other = __shfl_up_sync(FULL_WARP, v, step);
+        v += threadIdx.x % WARP >= step ? other : 0;
+    }
+    if (threadIdx.x % WARP == WARP - 1)
+        partial[threadIdx.x / WARP] = v;
+    __syncthreads();
+    for (uint32_t i = 0; i < threadIdx.x / WARP; i++)
+        v += partial[i];
+    __syncthreads();
+    return v;
+}
+
+// The bin that has the last of the k likeliest tokens, or of the likeliest that have a share of all
+// weight; *tokens: how many there are until there, *total: what all weigh, if that was counted.
+__device__ unsigned find_near_cut(const chooser &c, u64 *tokens, u64 *total)
+{
+    __shared__ unsigned cut;
+    const histogram_of<NEAR_BINS> &near = c.a.room->near;
+    const uint32_t at = 2 * threadIdx.x;
+    const u64 counts[2] = {__ldcg(&near.count[at]), __ldcg(&near.count[at + 1])};
+    const u64 weights[2] = {__ldcg(&near.weight[at]), __ldcg(&near.weight[at + 1])};
+    const bool by_weight = !c.cuts_count();
+    *total = block_sum(weights[0] + weights[1], c.partial);
+    const u64 target = by_weight ? c.share_of(*total) : c.a.top_k;
+    const u64 first = by_weight ? weights[0] : counts[0],
+              second = by_weight ? weights[1] : counts[1];
+    const u64 sum = sum_until(first + second, c.partial), before = sum - first - second;
+    if (threadIdx.x == 0)
+        cut = NEAR_BINS - 1;
+    __syncthreads();
+    if (before < target && sum >= target)
+        cut = before + first >= target ? at : at + 1;
+    __syncthreads();
+    *tokens = block_sum((at <= cut ? counts[0] : 0) + (at + 1 <= cut ? counts[1] : 0), c.partial);
+    return cut;
+}
+
+__device__ void list_near(const chooser &c, unsigned cut)
+{
+    for (uint32_t i = c.from + threadIdx.x; i < c.to; i += THREADS) {
+        const float z = c.scaled(i);
+        if (near_bin(c, z) <= cut)
+            c.a.room->list[atomicAdd(&c.a.room->listed, 1)] = rank_of(z, i);
+    }
+}
+
+// Chooses among n tokens on the list, a thread each. total: what all tokens weigh.
+__device__ void choose_listed(const chooser &c, uint32_t n, u64 total)
+{
+    __shared__ u64 ranks[LISTED], weights[LISTED], kept_total;
+    const bool valid = threadIdx.x < n;
+    const u64 rank = valid ? __ldcg(&c.a.room->list[threadIdx.x]) : 0;
+    const u64 weight = valid ? c.weight(logit_of(rank)) : 0;
+    ranks[threadIdx.x] = rank;
+    weights[threadIdx.x] = weight;
+    __syncthreads();
+    u64 place = 0, sum = 0; // of the tokens from the best to this one: how many, and their weight
+    for (uint32_t i = 0; valid && i < n; i++) {
+        place += ranks[i] >= rank;
+        sum += ranks[i] >= rank ? weights[i] : 0;
+    }
+    const u64 count = c.cuts_count() && c.a.top_k < n ? c.a.top_k : n;
+    if (valid && place == count)
+        kept_total = sum;
+    __syncthreads();
+    if (c.cuts_count())
+        total = kept_total;
+    const bool kept =
+        valid && place <= count && (!c.cuts_weight() || sum - weight < c.share_of(total));
+    weights[threadIdx.x] = kept ? weight : 0;
+    __syncthreads();
+    u64 before = 0, all = 0; // weight of the kept ones: with lower ids, and of all
+    for (uint32_t i = 0; kept && i < n; i++) {
+        before += id_of(ranks[i]) < id_of(rank) ? weights[i] : 0;
+        all += weights[i];
+    }
+    const u64 target = (u64)(c.a.random * (double)all);
+    if (kept && before <= target && target < before + weight) {
+        c.a.choice->token = id_of(rank);
+        c.a.choice->drew = 1;
+    }
+}
+
+// Chooses if few tokens are in question; returns whether that was so.
+__device__ bool choose_near(chooser &c)
+{
+    u64 tokens, total;
+    count_near(c, !c.cuts_count());
+    meet(c.a.room, c.meetings);
+    const unsigned cut = find_near_cut(c, &tokens, &total);
+    if (tokens > LISTED)
+        return false;
+    list_near(c, cut);
+    meet(c.a.room, c.meetings);
+    if (blockIdx.x == 0)
+        choose_listed(c, (uint32_t)tokens, total);
+    return true;
 }
 
 // Weight of what the block keeps.
@@ -241,12 +404,13 @@ __global__ void __launch_bounds__(THREADS) choose(const __grid_constant__ choose
         }
         return;
     }
-    if (a.top_k > 0 && a.top_k < a.vocab)
+    if ((c.cuts_count() || c.cuts_weight()) && choose_near(c))
+        return;
+    if (c.cuts_count())
         raise_threshold(c, a.top_k, false);
     u64 before, mine, total = share_weights(c, &before, &mine);
-    if (a.top_p > 0 && a.top_p < 1) {
-        u64 target = (u64)ceil((double)a.top_p * (double)total);
-        raise_threshold(c, max(target, 1ull), true);
+    if (c.cuts_weight()) {
+        raise_threshold(c, c.share_of(total), true);
         meet(a.room, c.meetings); // all have read the weights
         total = share_weights(c, &before, &mine);
     }
@@ -299,7 +463,7 @@ cudaError_t bnt_cuda_choose(const struct bnt_cuda_sampler *s, const float *logit
                         random,
                         static_cast<scratch *>(s->scratch),
                         s->device_choice};
-    cudaError_t error = cudaMemsetAsync(s->scratch, 0, sizeof(scratch), stream);
+    cudaError_t error = cudaMemsetAsync(s->scratch, 0, offsetof(scratch, list), stream);
     if (error != cudaSuccess)
         return error;
     void *list[] = {&args};
