@@ -4,9 +4,7 @@
 #ifndef BNT_RUNTIME_CUDA_BULK_CUH
 #define BNT_RUNTIME_CUDA_BULK_CUH
 
-#include "runtime/cuda/device.cuh"
-
-typedef unsigned long long message_barrier; // in shared memory
+#include "runtime/cuda/barrier.cuh"
 
 #if __CUDA_ARCH__ >= 900
 #define HAS_COPY_ENGINE 1
@@ -18,42 +16,32 @@ typedef unsigned long long message_barrier; // in shared memory
 // is a copy engine. Addresses and sizes are multiples of 16.
 
 // Makes a barrier; others may wait on it after a barrier of the block.
-static __device__ __forceinline__ void open_bulk(message_barrier *barrier)
+static __device__ __forceinline__ void open_bulk(barrier *arrived)
 {
-#if __CUDA_ARCH__ >= 900
+#if HAS_COPY_ENGINE
     if (threadIdx.x == 0) {
-        const uint32_t at = (uint32_t)__cvta_generic_to_shared(barrier);
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(at) : "memory");
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        barrier_init(arrived, 1);
+        barrier_init_done();
     }
     __syncwarp(); // the warp may use it at once
 #endif
 }
 
 // bytes: what will be copied until it is awaited, in all.
-static __device__ __forceinline__ void announce_bulk(message_barrier *barrier, uint32_t bytes)
+static __device__ __forceinline__ void announce_bulk(barrier *arrived, uint32_t bytes)
 {
-#if __CUDA_ARCH__ >= 900
-    if (threadIdx.x > 0)
-        return;
-    asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(
-                     (uint32_t)__cvta_generic_to_shared(barrier)),
-                 "r"(bytes)
-                 : "memory");
+#if HAS_COPY_ENGINE
+    if (threadIdx.x == 0)
+        barrier_arrive_expecting(arrived, bytes);
 #endif
 }
 
-static __device__ __forceinline__ void copy_bulk(void *shared, const void *global, uint32_t bytes,
-                                                 message_barrier *barrier)
+static __device__ __forceinline__ void ask_bulk(void *shared, const void *global, uint32_t bytes,
+                                                barrier *arrived)
 {
-#if __CUDA_ARCH__ >= 900
-    if (threadIdx.x > 0)
-        return;
-    asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
-            "r"((uint32_t)__cvta_generic_to_shared(shared)),
-        "l"(global), "r"(bytes), "r"((uint32_t)__cvta_generic_to_shared(barrier))
-        : "memory");
+#if HAS_COPY_ENGINE
+    if (threadIdx.x == 0)
+        copy_bulk(shared, global, bytes, arrived);
 #else
     for (uint32_t i = threadIdx.x * 16; i < bytes; i += blockDim.x * 16)
         copy_async((uint8_t *)shared + i, (const uint8_t *)global + i, true);
@@ -61,10 +49,11 @@ static __device__ __forceinline__ void copy_bulk(void *shared, const void *globa
 #endif
 }
 
-// use: how often the barrier was awaited before.
-static __device__ __forceinline__ void await_bulk(message_barrier *barrier, uint32_t use)
+// use: how often the barrier was awaited before. What barrier_wait does, in a form that leaves the
+// registers of products as they were measured.
+static __device__ __forceinline__ void await_bulk(barrier *arrived, uint32_t use)
 {
-#if __CUDA_ARCH__ >= 900
+#if HAS_COPY_ENGINE
     uint32_t done = 0;
     while (!done)
         asm volatile("{\n"
@@ -73,7 +62,7 @@ static __device__ __forceinline__ void await_bulk(message_barrier *barrier, uint
                      "selp.u32 %0, 1, 0, p;\n"
                      "}"
                      : "=r"(done)
-                     : "r"((uint32_t)__cvta_generic_to_shared(barrier)), "r"(use % 2)
+                     : "r"(shared_address(arrived)), "r"(use % 2)
                      : "memory");
 #else
     copy_wait<0>();

@@ -74,9 +74,4 @@ static __device__ __forceinline__ range share_of(const cut &c, uint32_t i)
     return {i * c.each + min(i, c.more), c.each + (i < c.more)};
 }
 
-static inline __host__ __device__ uint32_t divide_up(uint32_t a, uint32_t b)
-{
-    return (a + b - 1) / b;
-}
-
 #endif

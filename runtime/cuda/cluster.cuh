@@ -7,11 +7,7 @@
 #include "runtime/cuda/bulk.cuh"
 
 #if __CUDA_ARCH__ >= 900
-
-static __device__ __forceinline__ uint32_t shared_address(const void *p)
-{
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
+#define HAS_CLUSTERS 1
 
 static __device__ __forceinline__ uint32_t rank_in_cluster()
 {
@@ -22,10 +18,10 @@ static __device__ __forceinline__ uint32_t rank_in_cluster()
 
 // By all threads: makes the barrier, which its fence lets the cluster see, and says so. bytes: what
 // the block will receive; it is no harm if some of it comes before this is announced.
-static __device__ __forceinline__ void open_mailbox(message_barrier *barrier, uint32_t bytes)
+static __device__ __forceinline__ void open_mailbox(barrier *parts, uint32_t bytes)
 {
-    open_bulk(barrier);
-    announce_bulk(barrier, bytes);
+    open_bulk(parts);
+    announce_bulk(parts, bytes);
     __syncwarp();
     asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 }
@@ -41,9 +37,9 @@ struct receiver {
     uint32_t offset, barrier;
 };
 
-static __device__ __forceinline__ receiver find_receiver(message_barrier *barrier, uint32_t rank)
+static __device__ __forceinline__ receiver find_receiver(barrier *parts, uint32_t rank)
 {
-    const uint32_t own = shared_address(barrier);
+    const uint32_t own = shared_address(parts);
     uint32_t there;
     asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(own), "r"(rank));
     return {there - own, there};
@@ -68,7 +64,7 @@ static __device__ __forceinline__ void send(const receiver &to, float2 *p, float
 }
 
 // By all threads: until all that was announced has come.
-static __device__ __forceinline__ void await_messages(message_barrier *barrier)
+static __device__ __forceinline__ void await_messages(barrier *parts)
 {
     uint32_t done = 0;
     while (!done)
@@ -78,10 +74,12 @@ static __device__ __forceinline__ void await_messages(message_barrier *barrier)
                      "selp.u32 %0, 1, 0, p;\n"
                      "}"
                      : "=r"(done)
-                     : "r"(shared_address(barrier))
+                     : "r"(shared_address(parts))
                      : "memory");
 }
 
+#else
+#define HAS_CLUSTERS 0
 #endif
 
 #endif

@@ -10,12 +10,6 @@
 #include "runtime/cuda/cluster.cuh"
 #include "runtime/cuda/decode_input.cuh"
 
-#if __CUDA_ARCH__ >= 900
-#define HAS_CLUSTERS 1
-#else
-#define HAS_CLUSTERS 0
-#endif
-
 namespace
 {
 enum {
@@ -47,7 +41,7 @@ struct part_totals {
 };
 
 template <int HEADS> struct small_shared {
-    message_barrier arrived, parts;
+    barrier arrived, parts;
     part_totals of_warps[HEADS][WARPS], of_blocks[HEADS][MAX_CLUSTER];
     bool is_last;
     alignas(16) float weights[WARPS][BATCH * HEADS]; // of a batch
@@ -58,7 +52,7 @@ template <int HEADS> struct small_shared {
 // cluster.
 __host__ __device__ uint32_t count_runs(uint32_t heads, uint32_t dim)
 {
-    return (heads * dim + WARP - 1) / WARP;
+    return divide_up(heads * dim, WARP);
 }
 
 template <int HEADS> __device__ __forceinline__ uint32_t head_of(uint32_t element, uint32_t dim)
@@ -89,7 +83,7 @@ __host__ __device__ uint32_t find_room(const attention_args &a, uint32_t heads, 
     r->key = at += heads * row;
     r->value = at += row;
     r->received = at += row;
-    at += (count_runs(heads, dim) + a.cluster - 1) / a.cluster * a.cluster * WARP;
+    at += bnt_cuda_pad(count_runs(heads, dim), a.cluster) * WARP;
     return (uint32_t)(at - dynamic);
 }
 
@@ -111,7 +105,7 @@ __device__ __forceinline__ item find_item(const attention_args &a, uint32_t rank
     t.head = t.kv * a.group + sub * HEADS;
     t.heads = min(a.group - sub * HEADS, (uint32_t)HEADS);
     t.position = load_fresh(&a.step.place->position);
-    const uint32_t count = t.position + 1, each = (count + a.cluster - 1) / a.cluster;
+    const uint32_t count = t.position + 1, each = divide_up(count, a.cluster);
     t.from = min(t.rank * each, count);
     t.to = min(t.from + each, count);
     return t;
@@ -119,7 +113,7 @@ __device__ __forceinline__ item find_item(const attention_args &a, uint32_t rank
 
 // Asks for a window of earlier positions, from its first on.
 __device__ __forceinline__ void ask_window(const attention_args &a, const item &t, const room &r,
-                                           message_barrier *arrived, uint32_t from)
+                                           barrier *arrived, uint32_t from)
 {
     const uint32_t row = a.step.cache.row, end = min(min(t.to, t.position), from + WINDOW);
     if (from >= end)
@@ -127,8 +121,8 @@ __device__ __forceinline__ void ask_window(const attention_args &a, const item &
     const size_t at = ((size_t)t.kv * a.step.cache.context + from) * row;
     const uint32_t bytes = (end - from) * row * (uint32_t)sizeof(float);
     announce_bulk(arrived, 2 * bytes);
-    copy_bulk(r.keys, a.step.cache.keys + at, bytes, arrived);
-    copy_bulk(r.values, a.step.cache.values + at, bytes, arrived);
+    ask_bulk(r.keys, a.step.cache.keys + at, bytes, arrived);
+    ask_bulk(r.values, a.step.cache.values + at, bytes, arrived);
 }
 
 // Where a pair of elements, half a head apart, of a query, the new key or the new value comes from
@@ -373,13 +367,12 @@ __device__ __forceinline__ float load_part(const float *p)
 }
 
 #if HAS_CLUSTERS
-template <class T>
-__device__ __forceinline__ void send_to(message_barrier *barrier, uint32_t rank, T *p, T v)
+template <class T> __device__ __forceinline__ void send_to(barrier *parts, uint32_t rank, T *p, T v)
 {
-    send(find_receiver(barrier, rank), p, v);
+    send(find_receiver(parts, rank), p, v);
 }
 #else
-template <class T> __device__ __forceinline__ void send_to(message_barrier *, uint32_t, T *p, T v)
+template <class T> __device__ __forceinline__ void send_to(barrier *, uint32_t, T *p, T v)
 {
     *p = v;
 }
@@ -624,7 +617,7 @@ uint32_t choose_heads(struct bnt_cuda_heads heads)
 uint32_t count_items(struct bnt_cuda_heads heads)
 {
     const uint32_t group = heads.n_heads / heads.n_kv_heads, each = choose_heads(heads);
-    return heads.n_kv_heads * ((group + each - 1) / each);
+    return heads.n_kv_heads * divide_up(group, each);
 }
 
 // As many blocks as can work at once.

@@ -177,7 +177,7 @@ multiply_tiles(int *rows, const uint8_t *first, const uint8_t *second, uint32_t 
 
 // Asks for the norm's weights and the block's tiles: of gate and up, all of its gate tiles first.
 __device__ __forceinline__ void ask_weights(const decode_product &a, range own, uint8_t *norm,
-                                            uint8_t *weights, message_barrier *arrived)
+                                            uint8_t *weights, barrier *arrived)
 {
     const uint32_t tile_bytes = a.product.n_blocks * BLOCK_BYTES, bytes = own.count * tile_bytes;
     const uint32_t norm_bytes = a.in.norm ? a.in.n * (uint32_t)sizeof(float) : 0;
@@ -186,11 +186,11 @@ __device__ __forceinline__ void ask_weights(const decode_product &a, range own, 
     open_bulk(arrived);
     announce_bulk(arrived, (a.product.gated ? 2 : 1) * bytes + norm_bytes);
     if (a.in.norm)
-        copy_bulk(norm, a.in.norm, norm_bytes, arrived);
-    copy_bulk(weights, from, bytes, arrived);
+        ask_bulk(norm, a.in.norm, norm_bytes, arrived);
+    ask_bulk(weights, from, bytes, arrived);
     if (a.product.gated)
-        copy_bulk(weights + bytes, from + (size_t)a.product.n_tiles / 2 * tile_bytes, bytes,
-                  arrived);
+        ask_bulk(weights + bytes, from + (size_t)a.product.n_tiles / 2 * tile_bytes, bytes,
+                 arrived);
 }
 
 // What comes out for a row, from its sum and that of its up row, if it has one.
@@ -211,7 +211,7 @@ __global__ void __maxnreg__(CHUNKS < MAX_CHUNKS ? SHORT_REGISTERS : LONG_REGISTE
     multiply_input(const __grid_constant__ decode_product a, cut units, cut chunks)
 {
     extern __shared__ __align__(128) uint8_t dynamic[]; // the norm's weights, then the tiles
-    __shared__ message_barrier arrived;
+    __shared__ barrier arrived;
     __shared__ __align__(16) int8_t quantized[MAX_WARPS][CHUNKS * BNT_CUDA_CHUNK_COLS];
     __shared__ int rows[2 * MAX_WARPS * WARP + TILE_ROWS];
     __shared__ target targets[MAX_WARPS * WARP];

@@ -12,9 +12,14 @@
 // warp can always load a chunk of four blocks.
 enum { BNT_CUDA_CHUNK_COLS = 128 };
 
+static inline __host__ __device__ uint32_t divide_up(uint32_t a, uint32_t b)
+{
+    return (a + b - 1) / b;
+}
+
 static inline __host__ __device__ uint32_t bnt_cuda_pad(uint32_t n, uint32_t to)
 {
-    return (n + to - 1) / to * to;
+    return divide_up(n, to) * to;
 }
 
 // One or several matrices that lie side by side in the file and share their input, as one stack of

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
 // What Hopper (compute capability 9.0, code for sm_90a) has beyond its forerunners: products of a
-// warpgroup with operands in shared memory, copies of whole runs of memory, barriers that count
-// bytes.
+// warpgroup with operands in shared memory.
 #ifndef BNT_RUNTIME_CUDA_WGMMA_CUH
 #define BNT_RUNTIME_CUDA_WGMMA_CUH
 
-#include "runtime/cuda/device.cuh"
+#include "runtime/cuda/barrier.cuh"
 
 // Defined where the code being compiled may use them. Elsewhere kernels made of them are empty.
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -13,72 +12,6 @@
 #endif
 
 enum { WARPGROUP = 4 * WARP };
-
-static __device__ __forceinline__ uint32_t shared_address(const void *p)
-{
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
-
-// --- barriers ---
-
-struct barrier {
-    uint64_t state;
-};
-
-static __device__ __forceinline__ void barrier_init(barrier *b, uint32_t arrivals)
-{
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(b)), "r"(arrivals)
-                 : "memory");
-}
-
-// Makes the initial states seen by copies, too.
-static __device__ __forceinline__ void barrier_init_done()
-{
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-}
-
-static __device__ __forceinline__ void barrier_arrive(barrier *b)
-{
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(b)) : "memory");
-}
-
-// Arrives, and lets the phase last until copies have brought that many bytes more.
-static __device__ __forceinline__ void barrier_arrive_expecting(barrier *b, uint32_t bytes)
-{
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(b)),
-                 "r"(bytes)
-                 : "memory");
-}
-
-// Arrives as soon as what this thread has asked for by copy_async has come.
-static __device__ __forceinline__ void barrier_arrive_copied(barrier *b)
-{
-    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(b))
-                 : "memory");
-}
-
-// Waits for the end of the phase of that parity; phases are 0, 1, 0, …
-static __device__ __forceinline__ void barrier_wait(barrier *b, uint32_t parity)
-{
-    asm volatile("{\n"
-                 ".reg .pred done;\n"
-                 "again:\n"
-                 "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-                 "@!done bra again;\n"
-                 "}" ::"r"(shared_address(b)),
-                 "r"(parity)
-                 : "memory");
-}
-
-// Copies a multiple of 16 bytes into shared memory and counts them at the barrier.
-static __device__ __forceinline__ void copy_bulk(void *shared, const void *global, uint32_t bytes,
-                                                 barrier *b)
-{
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
-                 "[%0], [%1], %2, [%3];" ::"r"(shared_address(shared)),
-                 "l"(global), "r"(bytes), "r"(shared_address(b))
-                 : "memory");
-}
 
 // Brings some warps of the block together; number: 1 … 15.
 static __device__ __forceinline__ void sync_threads(uint32_t number, uint32_t threads)
