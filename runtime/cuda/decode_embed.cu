@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(THREADS) embed(const __grid_constant__ decode_
 
 dim3 grid(const struct decode_embed *step)
 {
-    return dim3((step->hidden + THREADS - 1) / THREADS);
+    return dim3(divide_up(step->hidden, THREADS));
 }
 } // namespace
 

@@ -49,8 +49,7 @@ template <int PARTS> struct row_stream {
     __device__ __forceinline__ row_stream(const uint8_t *matrix, uint32_t bytes,
                                           const row_range &rows)
         : next_row(matrix + (size_t)rows.first * bytes), row_bytes(bytes),
-          batches((bytes + PARTS * PART_BYTES - 1) / (PARTS * PART_BYTES)), rows_left(rows.count),
-          batch(0)
+          batches(divide_up(bytes, PARTS * PART_BYTES)), rows_left(rows.count), batch(0)
     {
         ask();
     }
@@ -88,7 +87,7 @@ static inline __host__ __device__ uint32_t row_bytes_of(const decode_output &a)
 // Runs that x takes in shared memory.
 static inline __host__ __device__ uint32_t arranged_runs(const decode_output &a)
 {
-    return (row_bytes_of(a) + PART_BYTES - 1) / PART_BYTES * WARP * (a.wide ? 1 : 2);
+    return divide_up(row_bytes_of(a), PART_BYTES) * WARP * (a.wide ? 1 : 2);
 }
 
 // After the wait: leaves the normed vector in x; ends behind a barrier.

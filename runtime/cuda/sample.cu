@@ -132,6 +132,29 @@ __device__ u64 find_best(chooser &c)
     return *(volatile u64 *)&c.a.room->best;
 }
 
+// A block's histogram, by all its threads; ends behind a barrier.
+template <int N> __device__ void clear(histogram_of<N> &h)
+{
+    for (int i = threadIdx.x; i < N; i += THREADS) {
+        h.weight[i] = 0;
+        h.count[i] = 0;
+    }
+    __syncthreads();
+}
+
+// Adds it to that of all blocks.
+template <int N>
+__device__ void add_to(histogram_of<N> *all, const histogram_of<N> &h, bool has_weights)
+{
+    for (int i = threadIdx.x; i < N; i += THREADS) {
+        if (!h.count[i])
+            continue;
+        atomicAdd(&all->count[i], h.count[i]);
+        if (has_weights)
+            atomicAdd(&all->weight[i], h.weight[i]);
+    }
+}
+
 // Raises the threshold to the highest rank at which the tokens from it on amount to at least
 // target: their number, or their weight.
 __device__ void raise_threshold(chooser &c, u64 target, bool by_weight)
@@ -141,11 +164,7 @@ __device__ void raise_threshold(chooser &c, u64 target, bool by_weight)
     __shared__ unsigned digit, count;
     u64 prefix = 0;
     for (int shift = 64 - DIGIT_BITS; shift >= 0; shift -= DIGIT_BITS) {
-        for (int i = threadIdx.x; i < BINS; i += THREADS) {
-            h.weight[i] = 0;
-            h.count[i] = 0;
-        }
-        __syncthreads();
+        clear(h);
         for (uint32_t i = c.from + threadIdx.x; i < c.to; i += THREADS) {
             float z = c.scaled(i);
             u64 rank = rank_of(z, i);
@@ -158,12 +177,7 @@ __device__ void raise_threshold(chooser &c, u64 target, bool by_weight)
         }
         __syncthreads();
         histogram *all = &c.a.room->passes[c.passes++];
-        for (int i = threadIdx.x; i < BINS; i += THREADS) {
-            if (h.count[i]) {
-                atomicAdd(&all->weight[i], h.weight[i]);
-                atomicAdd(&all->count[i], h.count[i]);
-            }
-        }
+        add_to(all, h, true);
         meet(c.a.room, c.meetings);
         for (int i = threadIdx.x; i < BINS; i += THREADS) {
             h.weight[i] = __ldcg(&all->weight[i]);
@@ -200,11 +214,7 @@ __device__ unsigned near_bin(const chooser &c, float z)
 __device__ void count_near(const chooser &c, bool by_weight)
 {
     __shared__ histogram_of<NEAR_BINS> h;
-    for (int i = threadIdx.x; i < NEAR_BINS; i += THREADS) {
-        h.weight[i] = 0;
-        h.count[i] = 0;
-    }
-    __syncthreads();
+    clear(h);
     for (uint32_t i = c.from + threadIdx.x; i < c.to; i += THREADS) {
         const float z = c.scaled(i);
         const unsigned bin = near_bin(c, z);
@@ -215,13 +225,7 @@ __device__ void count_near(const chooser &c, bool by_weight)
             atomicAdd(&h.weight[bin], c.weight(z));
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < NEAR_BINS; i += THREADS) {
-        if (!h.count[i])
-            continue;
-        atomicAdd(&c.a.room->near.count[i], h.count[i]);
-        if (by_weight)
-            atomicAdd(&c.a.room->near.weight[i], h.weight[i]);
-    }
+    add_to(&c.a.room->near, h, by_weight);
 }
 
 // The sum of v over this thread and those before it.

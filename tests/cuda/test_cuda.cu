@@ -348,6 +348,11 @@ static void expect_close(const float *got, const float *expected, size_t count, 
     }
 }
 
+static float activate(uint32_t activation, float v)
+{
+    return activation == BNT_ACTIVATION_RELU2 ? (v > 0 ? v * v : 0) : v / (1 + expf(-v));
+}
+
 // Floats of a product: side by side with rows that do not fill their tiles, added to what is there,
 // and gated.
 static void test_floats(uint32_t rows, uint32_t cols, uint32_t m, bool add, uint32_t activation)
@@ -390,10 +395,9 @@ static void test_floats(uint32_t rows, uint32_t cols, uint32_t m, bool add, uint
         const int32_t *sums = p.expected + (size_t)t * p.rows + i % rows;
         const float y = (float)sums[part * tiles * 16] * (product.parts[part].scale / scale[t]);
         const float up = (float)sums[tiles * 16] * (product.parts[1].scale / scale[t]);
-        const float relu2 = y > 0 ? y * y : 0, silu = y / (1 + expf(-y));
         expected[i] = !gated     ? y + (add ? before[i] : 0)
                       : part > 0 ? before[i]
-                                 : (activation == BNT_ACTIVATION_RELU2 ? relu2 : silu) * up;
+                                 : activate(activation, y) * up;
     }
     double largest = 0;
     for (size_t i = 0; i < count; i++)
@@ -603,11 +607,6 @@ static void test_attention(struct bnt_cuda_heads heads, uint32_t position, uint3
     free(values);
     free(got);
     free(expected);
-}
-
-static float activate(uint32_t activation, float v)
-{
-    return activation == BNT_ACTIVATION_RELU2 ? (v > 0 ? v * v : 0) : v / (1 + expf(-v));
 }
 
 // A product as a token's graph has it. Activations are whole numbers up to 127, and so are they
