@@ -327,7 +327,7 @@ enum bnt_status bnt_config_parse(struct bnt_config *config, const char *text, si
                                  const char *generation, size_t generation_size, const char *name,
                                  struct bnt_error *err)
 {
-    *config = (struct bnt_config){0};
+    *config = (struct bnt_config){.hyper.activation_bits = 8};
     json_t *json = NULL;
     json_t *generation_json = NULL;
     enum bnt_status status = bnt_json_parse(text, size, name, &json, err);

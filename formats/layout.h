@@ -23,13 +23,18 @@ enum {
     BNT_MAX_LAYERS = 4096,
     BNT_MAX_HEADS = 4096,
     BNT_MAX_HEAD_DIM = 4096,
-    BNT_VERSION_MAJOR = 1,
+    BNT_MAX_GROUP = 4096,    // columns that share a scale, unless a whole row does …
+    BNT_GROUP_ROW = 1 << 20, // … that is scale_group then
+    BNT_VERSION_1 = 1,
+    BNT_VERSION_2 = 2, // has what is marked v2 in bnt.md
     BNT_VERSION_MINOR = 0,
 };
 
 // Unsigned codes up to 3 times activations of magnitude up to 128, BNT_MAX_COLS of them, must fit
 // in int32.
 _Static_assert(3ll * 128 * BNT_MAX_COLS <= INT32_MAX, "integer sums fit in int32");
+// The two bytes of a group's 16-bit activations, put together, too. (A damaged file's code is -2.)
+_Static_assert(2ll * 32768 * BNT_MAX_GROUP <= INT32_MAX, "16-bit sums of a group fit in int32");
 
 #define BNT_MAGIC                                                                                  \
     "\x89"                                                                                         \
@@ -47,6 +52,7 @@ enum bnt_section_type {
     BNT_SECTION_EMBD = BNT_FOURCC('E', 'M', 'B', 'D'),
     BNT_SECTION_EMB8 = BNT_FOURCC('E', 'M', 'B', '8'),
     BNT_SECTION_TERN = BNT_FOURCC('T', 'E', 'R', 'N'),
+    BNT_SECTION_SCAL = BNT_FOURCC('S', 'C', 'A', 'L'),
     BNT_SECTION_TENS = BNT_FOURCC('T', 'E', 'N', 'S'),
     BNT_SECTION_PROV = BNT_FOURCC('P', 'R', 'O', 'V'),
 };
@@ -82,10 +88,36 @@ _Static_assert(offsetof(struct bnt_header, content_sha256) == 32, "header");
 _Static_assert(offsetof(struct bnt_header, sections) == 128, "header");
 
 enum bnt_activation { BNT_ACTIVATION_SILU = 1, BNT_ACTIVATION_RELU2 = 2 };
-enum bnt_rope_scaling { BNT_ROPE_NONE = 0, BNT_ROPE_LLAMA3 = 1 };
-// Bits of bnt_hyper.flags.
-enum { BNT_HYPER_TIED = 1, BNT_HYPER_SUB_NORMS = 2, BNT_HYPER_F32_EMBEDDINGS = 4 };
+enum bnt_rope_scaling {
+    BNT_ROPE_NONE = 0,
+    BNT_ROPE_LLAMA3 = 1,
+    BNT_ROPE_YARN = 2,
+    BNT_ROPE_LINEAR = 3,
+};
+enum bnt_pooling {
+    BNT_POOLING_NONE = 0,
+    BNT_POOLING_LAST = 1,
+    BNT_POOLING_MEAN = 2,
+    BNT_POOLING_FIRST = 3,
+};
+enum { // bits of bnt_hyper.flags
+    BNT_HYPER_TIED = 1,
+    BNT_HYPER_SUB_NORMS = 2,
+    BNT_HYPER_F32_EMBEDDINGS = 4,
+    BNT_HYPER_FLAGS_1 = 7, // all that version 1 has
+    BNT_HYPER_TERNARY_EMBEDDING = 8,
+    BNT_HYPER_TERNARY_OUTPUT = 16, // of an output matrix of its own
+    BNT_HYPER_QKV_BIAS = 32,
+    BNT_HYPER_O_BIAS = 64,
+    BNT_HYPER_FFN_BIAS = 128,
+    BNT_HYPER_QK_NORMS = 256,
+    BNT_HYPER_LINEAR_NORMS = 512,
+    BNT_HYPER_YARN_EXACT = 1024, // the range is not rounded to whole pairs
+    BNT_HYPER_NORMALIZED = 2048, // a text's vector is
+    BNT_HYPER_FLAGS_2 = 4095,
+};
 
+// Version 1 has the first half.
 struct bnt_hyper {
     uint32_t n_layers;
     uint32_t hidden_size;
@@ -111,19 +143,41 @@ struct bnt_hyper {
     float top_p;
     uint32_t top_k;
     uint32_t reserved;
+    // --- version 2 ---
+    uint32_t scale_group;     // 0: one scale a matrix; BNT_GROUP_ROW: one a row; else columns
+    uint32_t scale_dtype;     // BNT_F32 or BNT_F16; 0 where scale_group is
+    uint32_t activation_bits; // 8 (all that version 1 has) or 16
+    float linear_norm_eps;
+    float rope_attention_factor;
+    float rope_beta_fast;
+    float rope_beta_slow;
+    uint32_t pooling;
+    uint32_t reserved2[24];
 };
-_Static_assert(sizeof(struct bnt_hyper) == 128, "HYPR");
+enum { BNT_HYPER_SIZE_1 = 128 };
+_Static_assert(sizeof(struct bnt_hyper) == 256, "HYPR");
+_Static_assert(offsetof(struct bnt_hyper, scale_group) == BNT_HYPER_SIZE_1, "HYPR");
+_Static_assert(offsetof(struct bnt_hyper, pooling) == 156, "HYPR");
 _Static_assert(offsetof(struct bnt_hyper, rope_theta) == 48, "HYPR");
 _Static_assert(offsetof(struct bnt_hyper, bos_id) == 72, "HYPR");
 _Static_assert(offsetof(struct bnt_hyper, temperature) == 112, "HYPR");
 
-enum bnt_dtype { BNT_TERNARY = 1, BNT_BF16 = 2, BNT_F32 = 3, BNT_I8 = 4 };
+enum bnt_dtype { BNT_TERNARY = 1, BNT_BF16 = 2, BNT_F32 = 3, BNT_I8 = 4, BNT_F16 = 5 };
 
 enum bnt_role {
     BNT_ATTN_NORM = 1,
     BNT_ATTN_SUB_NORM = 2,
     BNT_FFN_NORM = 3,
     BNT_FFN_SUB_NORM = 4,
+    BNT_ATTN_Q_NORM = 5,
+    BNT_ATTN_K_NORM = 6,
+    BNT_ATTN_Q_BIAS = 8, // of a matrix: its role − BNT_ATTN_Q + BNT_ATTN_Q_BIAS
+    BNT_ATTN_K_BIAS = 9,
+    BNT_ATTN_V_BIAS = 10,
+    BNT_ATTN_O_BIAS = 11,
+    BNT_FFN_GATE_BIAS = 12,
+    BNT_FFN_UP_BIAS = 13,
+    BNT_FFN_DOWN_BIAS = 14,
     BNT_ATTN_Q = 16,
     BNT_ATTN_K = 17,
     BNT_ATTN_V = 18,
@@ -131,6 +185,13 @@ enum bnt_role {
     BNT_FFN_GATE = 20,
     BNT_FFN_UP = 21,
     BNT_FFN_DOWN = 22,
+    BNT_ATTN_Q_LINEAR_NORM = 24, // likewise
+    BNT_ATTN_K_LINEAR_NORM = 25,
+    BNT_ATTN_V_LINEAR_NORM = 26,
+    BNT_ATTN_O_LINEAR_NORM = 27,
+    BNT_FFN_GATE_LINEAR_NORM = 28,
+    BNT_FFN_UP_LINEAR_NORM = 29,
+    BNT_FFN_DOWN_LINEAR_NORM = 30,
     BNT_FINAL_NORM = 32,
     BNT_TOKEN_EMBEDDING = 33,
     BNT_OUTPUT = 34,
@@ -148,7 +209,8 @@ struct bnt_tensor_record {
     uint64_t offset;
     uint64_t size;
     float scale;
-    uint8_t reserved[12];
+    uint32_t reserved;
+    uint64_t scale_offset; // version 2
 };
 _Static_assert(sizeof(struct bnt_tensor_record) == 48, "TENS");
 _Static_assert(offsetof(struct bnt_tensor_record, offset) == 16, "TENS");
@@ -283,9 +345,12 @@ struct bnt_tensor_place {
     enum bnt_dtype dtype;
     uint32_t rows;
     uint32_t cols;
-    uint32_t section; // bnt_section_type
-    uint64_t offset;  // from the section's start
-    uint64_t size;    // bytes
+    uint32_t section;      // bnt_section_type
+    uint64_t offset;       // from the section's start
+    uint64_t size;         // bytes
+    bool has_scales;       // its scales lie in SCAL …
+    uint64_t scale_offset; // … here, from that section's start,
+    uint64_t scale_size;   // so many bytes
 };
 
 // Walks the tensors of a model in table order, giving each its place (R14 – R16). Reader and writer
@@ -295,12 +360,12 @@ struct bnt_layout_walk {
     bool has_int8;
     int32_t layer;
     size_t index;    // into the table of roles
-    uint64_t end[4]; // of NORM, EMBD, EMB8, TERN so far
+    uint64_t end[5]; // of NORM, EMBD, EMB8, TERN, SCAL so far
 };
 
 struct bnt_layout_walk bnt_layout_walk(const struct bnt_hyper *hyper, bool has_int8);
 bool bnt_layout_next(struct bnt_layout_walk *walk, struct bnt_tensor_place *place);
-// After the last tensor: the size of one of the four tensor sections.
+// After the last tensor: the size of one of the five tensor sections.
 uint64_t bnt_layout_section_size(const struct bnt_layout_walk *walk, uint32_t section);
 // Number of tensors of a model.
 uint64_t bnt_layout_count(const struct bnt_hyper *hyper, bool has_int8);
@@ -310,8 +375,19 @@ const char *bnt_role_name(unsigned role);
 unsigned bnt_role_from_name(const char *name);
 const char *bnt_dtype_name(unsigned dtype);
 
-// The section (bnt_section_type) that holds tensors of a known role.
-uint32_t bnt_role_section(unsigned role);
+// The section (bnt_section_type) that holds a tensor with a known role.
+uint32_t bnt_record_section(const struct bnt_tensor_record *record);
+
+// Whether a role is one of those that only version 2 has.
+bool bnt_role_needs_version_2(unsigned role);
+
+// The least version that can express a model.
+unsigned bnt_hyper_version(const struct bnt_hyper *hyper);
+// Bytes of HYPR in a version.
+static inline size_t bnt_hyper_size(unsigned version)
+{
+    return version == BNT_VERSION_1 ? (size_t)BNT_HYPER_SIZE_1 : sizeof(struct bnt_hyper);
+}
 
 // Names the first field out of its range (R12), or returns NULL.
 const char *bnt_hyper_problem(const struct bnt_hyper *hyper);
@@ -324,6 +400,18 @@ static inline uint32_t bnt_q_size(const struct bnt_hyper *h)
 static inline uint32_t bnt_kv_size(const struct bnt_hyper *h)
 {
     return h->n_kv_heads * h->head_dim;
+}
+
+static inline bool bnt_output_is_ternary(const struct bnt_hyper *h)
+{
+    return h->flags &
+           (h->flags & BNT_HYPER_TIED ? BNT_HYPER_TERNARY_EMBEDDING : BNT_HYPER_TERNARY_OUTPUT);
+}
+
+// Scales that a row of so many columns has.
+static inline uint32_t bnt_row_groups(const struct bnt_hyper *h, uint32_t cols)
+{
+    return h->scale_group ? (cols + h->scale_group - 1) / h->scale_group : 0;
 }
 
 static inline uint32_t bnt_pad_rows(uint32_t rows)

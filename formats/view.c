@@ -101,9 +101,9 @@ static bool check_magic_and_version(struct bnt_view *view, struct bnt_report *re
         return false;
     }
     memcpy(&view->header, view->data, sizeof view->header);
-    if (h->version_major != BNT_VERSION_MAJOR) {
-        bnt_report(report, "R2", "offset 8: version %u.%u, this program reads %d.x",
-                   h->version_major, h->version_minor, BNT_VERSION_MAJOR);
+    if (h->version_major != BNT_VERSION_1 && h->version_major != BNT_VERSION_2) {
+        bnt_report(report, "R2", "offset 8: version %u.%u, this program reads %d.x and %d.x",
+                   h->version_major, h->version_minor, BNT_VERSION_1, BNT_VERSION_2);
         return false;
     }
     return true;
@@ -178,17 +178,23 @@ static bool check_extents(const struct bnt_view *view, struct bnt_report *report
 
 static const struct known_section {
     uint32_t type;
-    bool required;
+    bool required; // where it is there
+    bool depends;  // on HYPR, whether it is: check_dependent_sections
 } known_sections[] = {
-    {BNT_SECTION_HYPR, true}, {BNT_SECTION_TOKN, false}, {BNT_SECTION_CHAT, false},
-    {BNT_SECTION_NORM, true}, {BNT_SECTION_EMBD, true},  {BNT_SECTION_EMB8, false},
-    {BNT_SECTION_TERN, true}, {BNT_SECTION_TENS, true},  {BNT_SECTION_PROV, false},
+    {BNT_SECTION_HYPR, true, false},  {BNT_SECTION_TOKN, false, false},
+    {BNT_SECTION_CHAT, false, false}, {BNT_SECTION_NORM, true, false},
+    {BNT_SECTION_EMBD, true, true},   {BNT_SECTION_EMB8, false, false},
+    {BNT_SECTION_TERN, true, false},  {BNT_SECTION_SCAL, true, true},
+    {BNT_SECTION_TENS, true, false},  {BNT_SECTION_PROV, false, false},
 };
 enum { KNOWN_SECTIONS = sizeof known_sections / sizeof known_sections[0] };
 
-static const struct known_section *find_known(uint32_t type)
+// SCAL came with version 2.
+static const struct known_section *find_known(const struct bnt_view *view, uint32_t type)
 {
     for (size_t i = 0; i < KNOWN_SECTIONS; i++) {
+        if (type == BNT_SECTION_SCAL && view->header.version_major == BNT_VERSION_1)
+            return NULL;
         if (known_sections[i].type == type)
             return &known_sections[i];
     }
@@ -201,7 +207,7 @@ static void check_section_type(const struct bnt_view *view, uint32_t i, struct b
     const struct bnt_name holder = bnt_section_name(s->type);
     const char *name = holder.text;
     bool required = s->flags & BNT_SECTION_REQUIRED;
-    const struct known_section *known = find_known(s->type);
+    const struct known_section *known = find_known(view, s->type);
     if (s->flags & ~(uint32_t)BNT_SECTION_REQUIRED)
         bnt_report(report, "R7", "section %s: unknown flags %#" PRIx32, name, s->flags);
     if (!known && required)
@@ -223,7 +229,8 @@ static bool check_section_types(const struct bnt_view *view, struct bnt_report *
     for (uint32_t i = 0; i < view->header.section_count; i++)
         check_section_type(view, i, report);
     for (size_t i = 0; i < KNOWN_SECTIONS; i++) {
-        if (known_sections[i].required && !bnt_view_section(view, known_sections[i].type))
+        if (known_sections[i].required && !known_sections[i].depends &&
+            !bnt_view_section(view, known_sections[i].type))
             bnt_report(report, "R11", "section %s is missing",
                        bnt_section_name(known_sections[i].type).text);
     }
@@ -233,16 +240,49 @@ static bool check_section_types(const struct bnt_view *view, struct bnt_report *
 static bool check_hyper(struct bnt_view *view, struct bnt_report *report)
 {
     const struct bnt_section_record *s = bnt_view_section(view, BNT_SECTION_HYPR);
-    if (s->size != sizeof view->hyper) {
+    const unsigned version = view->header.version_major;
+    const size_t size = bnt_hyper_size(version);
+    if (s->size != size) {
         bnt_report(report, "R12", "section HYPR has %" PRIu64 " bytes, must have %zu", s->size,
-                   sizeof view->hyper);
+                   size);
         return false;
     }
-    memcpy(&view->hyper, view->data + s->offset, sizeof view->hyper);
+    view->hyper = (struct bnt_hyper){.activation_bits = 8}; // what version 1 leaves unsaid
+    memcpy(&view->hyper, view->data + s->offset, size);
     const char *problem = bnt_hyper_problem(&view->hyper);
+    if (!problem && bnt_hyper_version(&view->hyper) > version)
+        problem = view->hyper.flags & ~(uint32_t)BNT_HYPER_FLAGS_1 ? "flags" : "rope_scaling";
     if (problem)
         bnt_report(report, "R12", "section HYPR: %s is out of its range", problem);
     return !problem;
+}
+
+static bool has_dense_embedding(const struct bnt_hyper *h)
+{
+    return !(h->flags & BNT_HYPER_TERNARY_EMBEDDING) ||
+           !(h->flags & (BNT_HYPER_TERNARY_OUTPUT | BNT_HYPER_TIED));
+}
+
+// R11 for sections that HYPR calls for or excludes.
+static bool check_dependent_sections(const struct bnt_view *view, struct bnt_report *report)
+{
+    const struct bnt_hyper *h = &view->hyper;
+    const struct {
+        uint32_t type;
+        bool excluded, needed;
+    } rows[] = {
+        {BNT_SECTION_EMBD, !has_dense_embedding(h), has_dense_embedding(h)},
+        {BNT_SECTION_SCAL, !h->scale_group, h->scale_group != 0},
+        {BNT_SECTION_EMB8, bnt_output_is_ternary(h), false},
+    };
+    uint64_t before = report->count;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        bool there = bnt_view_section(view, rows[i].type) != NULL;
+        if (there ? rows[i].excluded : rows[i].needed)
+            bnt_report(report, "R11", "section %s %s", bnt_section_name(rows[i].type).text,
+                       there ? "is there, and the model has no use for it" : "is missing");
+    }
+    return report->count == before;
 }
 
 static bool ascending(const struct bnt_tensor_record *a, const struct bnt_tensor_record *b)
@@ -264,13 +304,14 @@ static bool check_records(struct bnt_view *view, struct bnt_report *report)
     // R6 put the section at a multiple of 4096, so the records are as aligned as the file's bytes.
     view->tensors = (const void *)(view->data + s->offset);
     view->n_tensors = s->size / sizeof *view->tensors;
+    const bool old = view->header.version_major == BNT_VERSION_1;
     for (uint64_t i = 0; i < view->n_tensors; i++) {
         const struct bnt_tensor_record *t = &view->tensors[i];
         uint64_t at = s->offset + i * sizeof *t;
         const char *problem = NULL;
-        if (!bnt_role_name(t->role))
+        if (!bnt_role_name(t->role) || (old && bnt_role_needs_version_2(t->role)))
             problem = "unknown role";
-        else if (!all_zero(t->reserved, sizeof t->reserved))
+        else if (t->reserved || (old && t->scale_offset))
             problem = "reserved bytes are not zero";
         else if (i > 0 && !ascending(t - 1, t))
             problem = "not in ascending order of (layer, role)";
@@ -301,10 +342,16 @@ static void check_tensor(const struct bnt_view *view, const struct bnt_tensor_pl
                    "%s is at offset %" PRIu64 " with %" PRIu64 " bytes, must be at %" PRIu64
                    " with %" PRIu64,
                    name, t->offset, t->size, offset, place->size);
-    if (place->dtype == BNT_TERNARY ? !(isfinite(t->scale) && t->scale > 0)
-                                    : bnt_bits_from_float(t->scale) != 0)
+    uint64_t scales = place->has_scales
+                          ? bnt_view_section(view, BNT_SECTION_SCAL)->offset + place->scale_offset
+                          : 0;
+    if (t->scale_offset != scales)
+        bnt_report(report, "R16", "the scales of %s are at offset %" PRIu64 ", must be at %" PRIu64,
+                   name, t->scale_offset, scales);
+    const bool scaled = place->dtype == BNT_TERNARY && !place->has_scales;
+    if (scaled ? !(isfinite(t->scale) && t->scale > 0) : bnt_bits_from_float(t->scale) != 0)
         bnt_report(report, "R17", "%s: scale %g must be %s", name, (double)t->scale,
-                   place->dtype == BNT_TERNARY ? "finite and positive" : "zero");
+                   scaled ? "finite and positive" : "zero");
 }
 
 static void check_section_size(const struct bnt_view *view, const struct bnt_layout_walk *walk,
@@ -345,6 +392,7 @@ static bool check_tensors(struct bnt_view *view, struct bnt_report *report)
     check_section_size(view, &walk, BNT_SECTION_EMBD, report);
     check_section_size(view, &walk, BNT_SECTION_EMB8, report);
     check_section_size(view, &walk, BNT_SECTION_TERN, report);
+    check_section_size(view, &walk, BNT_SECTION_SCAL, report);
     return report->count == before;
 }
 
@@ -357,7 +405,8 @@ bool bnt_view_open(struct bnt_view *view, const uint8_t *data, uint64_t size,
     if (!check_extents(view, report) || !check_section_types(view, report))
         return false;
     view->has_int8 = bnt_view_section(view, BNT_SECTION_EMB8) != NULL;
-    return check_hyper(view, report) && check_records(view, report) && check_tensors(view, report);
+    return check_hyper(view, report) && check_dependent_sections(view, report) &&
+           check_records(view, report) && check_tensors(view, report);
 }
 
 bool bnt_view_check_crc(const struct bnt_view *view, const struct bnt_section_record *section,

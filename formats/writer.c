@@ -40,6 +40,9 @@ static void fill_table(struct bnt_writer *w, bool has_int8)
     uint64_t i = 0;
     while (bnt_layout_next(&walk, &place))
         w->tensors[i++] = (struct bnt_tensor_record){
+            .scale_offset = place.has_scales
+                                ? find_section(w, BNT_SECTION_SCAL)->offset + place.scale_offset
+                                : 0,
             .role = (uint16_t)place.role,
             .dtype = (uint16_t)place.dtype,
             .layer = place.layer,
@@ -56,19 +59,23 @@ static void add_sections(struct bnt_writer *w, bool has_int8)
     struct bnt_tensor_place place;
     while (bnt_layout_next(&walk, &place))
         ;
-    add_section(w, BNT_SECTION_HYPR, BNT_SECTION_REQUIRED, sizeof w->hyper);
+    add_section(w, BNT_SECTION_HYPR, BNT_SECTION_REQUIRED, bnt_hyper_size(w->header.version_major));
     if (w->tokenizer.data)
         add_section(w, BNT_SECTION_TOKN, 0, w->tokenizer.size);
     if (w->chat.data)
         add_section(w, BNT_SECTION_CHAT, 0, w->chat.size);
     add_section(w, BNT_SECTION_NORM, BNT_SECTION_REQUIRED,
                 bnt_layout_section_size(&walk, BNT_SECTION_NORM));
-    add_section(w, BNT_SECTION_EMBD, BNT_SECTION_REQUIRED,
-                bnt_layout_section_size(&walk, BNT_SECTION_EMBD));
+    if (bnt_layout_section_size(&walk, BNT_SECTION_EMBD))
+        add_section(w, BNT_SECTION_EMBD, BNT_SECTION_REQUIRED,
+                    bnt_layout_section_size(&walk, BNT_SECTION_EMBD));
     if (has_int8)
         add_section(w, BNT_SECTION_EMB8, 0, bnt_layout_section_size(&walk, BNT_SECTION_EMB8));
     add_section(w, BNT_SECTION_TERN, BNT_SECTION_REQUIRED,
                 bnt_layout_section_size(&walk, BNT_SECTION_TERN));
+    if (w->hyper.scale_group)
+        add_section(w, BNT_SECTION_SCAL, BNT_SECTION_REQUIRED,
+                    bnt_layout_section_size(&walk, BNT_SECTION_SCAL));
     add_section(w, BNT_SECTION_TENS, BNT_SECTION_REQUIRED, w->n_tensors * sizeof w->tensors[0]);
 }
 
@@ -79,7 +86,7 @@ enum bnt_status bnt_writer_open(struct bnt_writer *w, struct bnt_output *out,
 {
     *w = (struct bnt_writer){.out = out, .hyper = *hyper, .tokenizer = tokenizer, .chat = chat};
     memcpy(w->header.magic, BNT_MAGIC, sizeof w->header.magic);
-    w->header.version_major = BNT_VERSION_MAJOR;
+    w->header.version_major = (uint16_t)bnt_hyper_version(hyper);
     w->header.version_minor = BNT_VERSION_MINOR;
     w->n_tensors = bnt_layout_count(hyper, has_int8);
     w->tensors = calloc((size_t)w->n_tensors, sizeof w->tensors[0]);

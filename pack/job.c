@@ -126,7 +126,7 @@ static void do_job(struct pack_queue *q, struct pack_job *job)
 {
     struct bnt_error err;
     enum bnt_status status;
-    switch (bnt_role_section(job->tensor->record->role)) {
+    switch (bnt_record_section(job->tensor->record)) {
     case BNT_SECTION_TERN:
         status = pack_ternary(q, job, &err);
         break;

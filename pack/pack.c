@@ -258,7 +258,7 @@ static struct expected *find_expected(struct packer *p, const char *name)
 
 static bool type_fits(const struct expected *e, const struct bnt_st_tensor *t)
 {
-    uint32_t section = bnt_role_section(e->tensor->record->role);
+    uint32_t section = bnt_record_section(e->tensor->record);
     if (e->is_scale || section == BNT_SECTION_NORM)
         return t->dtype == BNT_ST_F32;
     if (section == BNT_SECTION_TERN)
@@ -271,7 +271,7 @@ static bool shape_fits(const struct expected *e, const struct bnt_st_tensor *t)
     const struct bnt_tensor_record *r = e->tensor->record;
     if (e->is_scale)
         return t->rank == 1 && t->shape[0] == 1;
-    if (bnt_role_section(r->role) == BNT_SECTION_NORM)
+    if (bnt_record_section(r) == BNT_SECTION_NORM)
         return t->rank == 1 && t->shape[0] == r->cols;
     return t->rank == 2 && t->shape[0] == r->rows && t->shape[1] == r->cols;
 }

@@ -57,10 +57,19 @@ static void store_f32(const struct bnt_session *s, float *keys, float *value, co
     memcpy(value, v, dim * sizeof *value);
 }
 
+static void norm_heads(const struct bnt_session *s, float *vectors, uint32_t heads, const float *w)
+{
+    const size_t dim = s->model->hyper.head_dim;
+    for (uint32_t j = 0; w && j < heads; j++, vectors += dim)
+        s->model->kernels->rms_norm(vectors, vectors, w, dim, s->model->hyper.norm_eps);
+}
+
 void bnt_store_keys(struct bnt_session *s, uint32_t layer, size_t t)
 {
     const struct bnt_hyper *h = &s->model->hyper;
     const size_t dim = h->head_dim, kv = bnt_kv_size(h), position = s->position + t;
+    norm_heads(s, s->q + t * bnt_q_size(h), h->n_heads, s->model->layers[layer].q_norm);
+    norm_heads(s, s->k + t * kv, h->n_kv_heads, s->model->layers[layer].k_norm);
     rotate(s, s->q + t * bnt_q_size(h), h->n_heads, t);
     rotate(s, s->k + t * kv, h->n_kv_heads, t);
     for (size_t head = 0; head < h->n_kv_heads; head++) {

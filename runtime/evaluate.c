@@ -18,7 +18,8 @@ enum bnt_status bnt_evaluate(struct bnt_session *s, const uint32_t *tokens, size
     }
     const size_t vocab = s->model->hyper.vocab_size;
     for (size_t at = 0; at < count;) {
-        size_t n = count - at < BNT_MAX_BATCH ? count - at : BNT_MAX_BATCH;
+        const size_t batch = bnt_session_batch(s);
+        size_t n = count - at < batch ? count - at : batch;
         bnt_forward(s, tokens + at, n);
         bnt_keep_last(s, n - 1);
         if (which == BNT_LOGITS_ALL)

@@ -26,6 +26,7 @@ KERNEL_INLINE __m256i add_pairs(__m256i sum, __m256i codes, __m256i x)
 const struct bnt_kernels bnt_kernels_avx2 = {
     .name = "avx2",
     .ternary = ternary,
+    .ternary_groups = ternary_groups,
     .int8_rows = int8_rows,
     KERNEL_FLOATS,
 };

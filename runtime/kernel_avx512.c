@@ -133,6 +133,153 @@ KERNEL_INLINE void some_tokens(int32_t *out, size_t out_stride, const uint32_t *
 
 #include "runtime/kernel_tokens.h"
 
+// --- groups with scales ---
+
+// Each 16 rows' scales of a group, as floats.
+KERNEL_INLINE __m512 load_scales(const struct bnt_scales *s, size_t at)
+{
+    if (s->halves)
+        return _mm512_cvtph_ps(
+            _mm256_loadu_si256((const void *)((const uint16_t *)s->values + at)));
+    return _mm512_loadu_ps((const float *)s->values + at);
+}
+
+KERNEL_INLINE __m512 add_group(__m512 sum, __m512 scale, __m512i products)
+{
+    return _mm512_add_ps(sum, _mm512_mul_ps(scale, _mm512_cvtepi32_ps(products)));
+}
+
+// Both bytes of 16-bit activations.
+KERNEL_INLINE __m512i join(__m512i high, __m512i low)
+{
+    return _mm512_add_epi32(_mm512_slli_epi32(high, 8), low);
+}
+
+// A group for one token, parts rows of activations: codes where they stand, as in block_row above.
+KERNEL_INLINE __m512i group_of_token(const uint32_t *block, size_t n_blocks, const int8_t *x,
+                                     size_t x_stride, const int32_t *x_sum, size_t sum_stride,
+                                     int parts)
+{
+    const __m512i mask = _mm512_set1_epi8(3);
+    __m512i sum[2][4];
+    for (int p = 0; p < parts; p++) {
+        sum[p][0] = _mm512_set1_epi32(-2 * x_sum[(size_t)p * sum_stride]);
+        for (int i = 1; i < 4; i++)
+            sum[p][i] = _mm512_setzero_si512();
+    }
+    for (size_t b = 0; b < n_blocks; b++, block += 32, x += 32) {
+        __m512i half[2];
+        load_block(block, &half[0], &half[1]);
+        for (int h = 0; h < 2; h++) {
+            for (int i = 0; i < 4; i++) {
+                __m512i codes = _mm512_and_si512(half[h], _mm512_slli_epi32(mask, 2 * (unsigned)i));
+                for (int p = 0; p < parts; p++)
+                    sum[p][i] = _mm512_dpbusd_epi32(
+                        sum[p][i], codes, four(x + (size_t)p * x_stride + 16 * h + 4 * i));
+            }
+        }
+    }
+    for (int p = 0; p < parts; p++) {
+        for (int i = 1; i < 4; i++)
+            sum[p][0] = _mm512_add_epi32(sum[p][0], _mm512_srai_epi32(sum[p][i], 2 * (unsigned)i));
+    }
+    return parts == 2 ? join(sum[0][0], sum[1][0]) : sum[0][0];
+}
+
+KERNEL_INLINE void groups_of_token(float *out, const uint32_t *block, size_t n_block_rows,
+                                   size_t n_blocks, const struct bnt_scales *scales,
+                                   const int8_t *x, size_t x_stride, const int32_t *x_sum,
+                                   int parts)
+{
+    const size_t step = scales->group_blocks, groups = scales->n_groups;
+    for (size_t r = 0; r < n_block_rows; r++) {
+        __m512 sum = _mm512_setzero_ps();
+        for (size_t g = 0, b = 0; g < groups; g++, b += step) {
+            size_t n = n_blocks - b < step ? n_blocks - b : step;
+            __m512i products =
+                group_of_token(block, n, x + 32 * b, x_stride, x_sum + g, groups, parts);
+            sum = add_group(sum, load_scales(scales, (r * groups + g) * 16), products);
+            block += 32 * n;
+        }
+        _mm512_storeu_ps(out + 16 * r, sum);
+    }
+}
+
+// A group for some rows of activations and block rows; the running sums wait in out.
+KERNEL_INLINE void group_tile(float *out, size_t out_stride, const uint32_t *blocks,
+                              size_t n_blocks, size_t count, const __m512 *scale, const int8_t *x,
+                              size_t x_stride, const int32_t *x_sum, size_t sum_stride, int rows,
+                              int tokens, bool wide)
+{
+    const __m512i mask = _mm512_set1_epi8(3);
+    __m512i sum[ROWS][TOKENS];
+    for (int t = 0; t < tokens; t++) {
+        for (int r = 0; r < rows; r++)
+            sum[r][t] = _mm512_set1_epi32(-2 * x_sum[(size_t)t * sum_stride]);
+    }
+    for (size_t b = 0; b < count; b++, x += 32) {
+        __m512i half[2][ROWS];
+        for (int r = 0; r < rows; r++)
+            load_block(blocks + ((size_t)r * n_blocks + b) * 32, &half[0][r], &half[1][r]);
+        for (int h = 0; h < 2; h++) {
+            for (int i = 0; i < 4; i++) {
+                __m512i codes[ROWS];
+                for (int r = 0; r < rows; r++) {
+                    codes[r] = _mm512_and_si512(half[h][r], mask);
+                    half[h][r] = _mm512_srli_epi32(half[h][r], 2);
+                }
+                for (int t = 0; t < tokens; t++) {
+                    __m512i y = four(x + (size_t)t * x_stride + 16 * h + 4 * i);
+                    for (int r = 0; r < rows; r++)
+                        sum[r][t] = _mm512_dpbusd_epi32(sum[r][t], codes[r], y);
+                }
+            }
+        }
+    }
+    const int parts = wide ? 2 : 1;
+    for (int t = 0; t < tokens / parts; t++) {
+        for (int r = 0; r < rows; r++) {
+            float *at = out + (size_t)t * out_stride + 16 * r;
+            __m512i products = wide ? join(sum[r][2 * t], sum[r][2 * t + 1]) : sum[r][t];
+            _mm512_storeu_ps(at, add_group(_mm512_loadu_ps(at), scale[r], products));
+        }
+    }
+}
+
+KERNEL_INLINE void group_tiles(float *out, size_t out_stride, const uint32_t *blocks,
+                               size_t n_blocks, const struct bnt_scales *scales, size_t row,
+                               const int8_t *x, size_t x_stride, const int32_t *x_sum, int rows,
+                               int tokens, bool wide)
+{
+    const size_t step = scales->group_blocks, groups = scales->n_groups;
+    for (int t = 0; t < tokens / (wide ? 2 : 1); t++)
+        memset(out + (size_t)t * out_stride, 0, (size_t)rows * 16 * sizeof *out);
+    for (size_t g = 0, b = 0; g < groups; g++, b += step) {
+        __m512 scale[ROWS];
+        for (int r = 0; r < rows; r++)
+            scale[r] = load_scales(scales, ((row + (size_t)r) * groups + g) * 16);
+        group_tile(out, out_stride, blocks + 32 * b, n_blocks,
+                   n_blocks - b < step ? n_blocks - b : step, scale, x + 32 * b, x_stride,
+                   x_sum + g, groups, rows, tokens, wide);
+    }
+}
+
+KERNEL_INLINE void groups_of_tokens(float *out, size_t out_stride, const uint32_t *blocks,
+                                    size_t n_block_rows, size_t n_blocks,
+                                    const struct bnt_scales *scales, const int8_t *x,
+                                    size_t x_stride, const int32_t *x_sum, int tokens, bool wide)
+{
+    size_t r = 0;
+    for (; r + ROWS <= n_block_rows; r += ROWS)
+        group_tiles(out + 16 * r, out_stride, blocks + r * n_blocks * 32, n_blocks, scales, r, x,
+                    x_stride, x_sum, ROWS, tokens, wide);
+    if (r < n_block_rows)
+        group_tiles(out + 16 * r, out_stride, blocks + r * n_blocks * 32, n_blocks, scales, r, x,
+                    x_stride, x_sum, 1, tokens, wide);
+}
+
+#include "runtime/kernel_groups.h"
+
 // --- int8 rows ---
 
 // Columns whose products one 32-bit lane can take: it gets 2 of 32, and those of two sums in the
@@ -179,6 +326,7 @@ KERNEL void int8_rows(int64_t *out, const int8_t *rows, size_t n_rows, size_t n,
 const struct bnt_kernels bnt_kernels_avx512 = {
     .name = "avx512-vnni",
     .ternary = ternary,
+    .ternary_groups = ternary_groups,
     .int8_rows = int8_rows,
     KERNEL_FLOATS,
 };

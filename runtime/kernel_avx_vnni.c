@@ -26,6 +26,7 @@ _Static_assert((int64_t)BLOCKS_AT_ONCE * 32 * 3 * 128 <= INT32_MAX, "32-bit sums
 const struct bnt_kernels TABLE = {
     .name = NAME,
     .ternary = ternary,
+    .ternary_groups = ternary_groups,
     .int8_rows = int8_rows,
     KERNEL_FLOATS,
 };

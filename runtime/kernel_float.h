@@ -244,6 +244,40 @@ KERNEL float quantize(int8_t *out, const float *x, size_t n, size_t padded, int3
     return scale;
 }
 
+KERNEL float quantize16(int8_t *high, int8_t *low, const float *x, size_t n, size_t padded)
+{
+    const ivec magnitude = (ivec){0} + 0x7fffffff;
+    vec max = all(1e-30f);
+    for (size_t i = 0; i < n; i += W)
+        max = greater((vec)((ivec)load_upto(x + i, n - i) & magnitude), max);
+    float scale = 32512.0f / max_of(max);
+    for (size_t i = 0; i < padded; i += W) {
+        vec v = i < n ? load_upto(x + i, n - i) * scale : (vec){0};
+        v = lesser(greater(v, all(-32512.0f)), all(32512.0f));
+        ivec q = (ivec)(v + BNT_ROUNDER) - (ivec)all(BNT_ROUNDER);
+        ivec h = (q + 128) >> 8;
+        store_narrowed(high + i, h);
+        store_narrowed(low + i, q - (h << 8));
+    }
+    return scale;
+}
+
+KERNEL void group_sums(int32_t *out, const int8_t *x, size_t padded, size_t group)
+{
+    for (size_t g = 0; g * group < padded; g++) {
+        size_t end = (g + 1) * group < padded ? (g + 1) * group : padded;
+        ivec total = {0};
+        for (size_t i = g * group; i < end; i += W) {
+            bvec v;
+            memcpy(&v, x + i, sizeof v);
+            total += __builtin_convertvector(v, ivec);
+        }
+        out[g] = 0;
+        for (int i = 0; i < W; i++)
+            out[g] += total[i];
+    }
+}
+
 KERNEL void rms_norm(float *out, const float *x, const float *w, size_t n, float eps)
 {
     float sum;
@@ -449,6 +483,7 @@ KERNEL void mix_f32(float *out, size_t out_stride, const float *weights, size_t 
 
 // What a set's table takes from here.
 #define KERNEL_FLOATS                                                                              \
-    .quantize = quantize, .rms_norm = rms_norm, .relu2 = relu2, .silu = silu,                      \
-    .rows_f32 = rows_f32, .rows_bf16 = rows_bf16, .to_half = to_half, .scores = scores,            \
-    .scores_f32 = scores_f32, .softmax = softmax, .mix = mix, .mix_f32 = mix_f32
+    .group_sums = group_sums, .quantize = quantize, .quantize16 = quantize16,                      \
+    .rms_norm = rms_norm, .relu2 = relu2, .silu = silu, .rows_f32 = rows_f32,                      \
+    .rows_bf16 = rows_bf16, .to_half = to_half, .scores = scores, .scores_f32 = scores_f32,        \
+    .softmax = softmax, .mix = mix, .mix_f32 = mix_f32

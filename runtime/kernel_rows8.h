@@ -92,6 +92,103 @@ KERNEL void ternary(int32_t *out, size_t out_stride, const uint32_t *blocks, siz
                     x + t * x_stride, x_stride, x_sum + t, 1);
 }
 
+// --- groups with scales ---
+
+KERNEL_INLINE __m256 load_scales(const struct bnt_scales *s, size_t at)
+{
+    if (s->halves)
+        return _mm256_cvtph_ps(_mm_loadu_si128((const void *)((const uint16_t *)s->values + at)));
+    return _mm256_loadu_ps((const float *)s->values + at);
+}
+
+// Sums of a group for some rows of activations.
+KERNEL_INLINE void group_products(__m256i total[TOKENS][2], const uint32_t *block, size_t n_blocks,
+                                  const int8_t *x, size_t x_stride, const int32_t *x_sum,
+                                  size_t sum_stride, int tokens)
+{
+    for (int t = 0; t < tokens; t++)
+        total[t][0] = total[t][1] = _mm256_set1_epi32(-2 * x_sum[(size_t)t * sum_stride]);
+    for (size_t b = 0; b < n_blocks;) {
+        size_t end = n_blocks - b < BLOCKS_AT_ONCE ? n_blocks : b + BLOCKS_AT_ONCE;
+        __m256i sum[TOKENS][2];
+        for (int t = 0; t < tokens; t++)
+            sum[t][0] = sum[t][1] = _mm256_setzero_si256();
+        for (; b < end; b++, block += 32, x += 32) {
+            add_columns(sum, block, x, x_stride, tokens);
+            add_columns(sum, block + 8, x + 16, x_stride, tokens);
+        }
+        for (int t = 0; t < tokens; t++) {
+            for (int i = 0; i < 2; i++)
+                total[t][i] = _mm256_add_epi32(total[t][i], widen(sum[t][i]));
+        }
+    }
+}
+
+// A block row for some rows of activations; the running sums wait in out.
+KERNEL_INLINE void row_of_groups(float *out, size_t out_stride, const uint32_t *block,
+                                 size_t n_blocks, const struct bnt_scales *scales, size_t row,
+                                 const int8_t *x, size_t x_stride, const int32_t *x_sum, int tokens,
+                                 bool wide)
+{
+    const size_t step = scales->group_blocks, groups = scales->n_groups;
+    const int parts = wide ? 2 : 1;
+    for (int t = 0; t < tokens / parts; t++)
+        memset(out + (size_t)t * out_stride, 0, 16 * sizeof *out);
+    for (size_t g = 0, b = 0; g < groups; g++, b += step) {
+        __m256i sum[TOKENS][2];
+        group_products(sum, block + 32 * b, n_blocks - b < step ? n_blocks - b : step, x + 32 * b,
+                       x_stride, x_sum + g, groups, tokens);
+        for (int i = 0; i < 2; i++) {
+            __m256 scale = load_scales(scales, (row * groups + g) * 16 + 8 * (size_t)i);
+            for (int t = 0; t < tokens / parts; t++) {
+                __m256i s = sum[t * parts][i];
+                if (wide)
+                    s = _mm256_add_epi32(_mm256_slli_epi32(s, 8), sum[2 * t + 1][i]);
+                float *at = out + (size_t)t * out_stride + 8 * i;
+                __m256 v = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(s));
+                _mm256_storeu_ps(at, _mm256_add_ps(_mm256_loadu_ps(at), v));
+            }
+        }
+    }
+}
+
+KERNEL_INLINE void some_groups(float *out, size_t out_stride, const uint32_t *blocks,
+                               size_t n_block_rows, size_t n_blocks,
+                               const struct bnt_scales *scales, const int8_t *x, size_t x_stride,
+                               const int32_t *x_sum, int tokens, bool wide)
+{
+    for (size_t r = 0; r < n_block_rows; r++)
+        row_of_groups(out + 16 * r, out_stride, blocks + 32 * n_blocks * r, n_blocks, scales, r, x,
+                      x_stride, x_sum, tokens, wide);
+}
+
+KERNEL void ternary_groups(float *out, size_t out_stride, const uint32_t *blocks,
+                           size_t n_block_rows, size_t n_blocks, const struct bnt_scales *scales,
+                           const int8_t *x, size_t x_stride, const int32_t *x_sum, size_t n_tokens,
+                           bool wide)
+{
+    const size_t parts = wide ? 2 : 1, at_once = TOKENS / parts;
+    for (size_t t = 0; t < n_tokens;) {
+        float *o = out + t * out_stride;
+        const int8_t *y = x + t * parts * x_stride;
+        const int32_t *s = x_sum + t * parts * scales->n_groups;
+        size_t n = n_tokens - t >= at_once ? at_once : 1;
+        if (n > 1 && wide)
+            some_groups(o, out_stride, blocks, n_block_rows, n_blocks, scales, y, x_stride, s,
+                        TOKENS, true);
+        else if (n > 1)
+            some_groups(o, out_stride, blocks, n_block_rows, n_blocks, scales, y, x_stride, s,
+                        TOKENS, false);
+        else if (wide)
+            some_groups(o, out_stride, blocks, n_block_rows, n_blocks, scales, y, x_stride, s, 2,
+                        true);
+        else
+            some_groups(o, out_stride, blocks, n_block_rows, n_blocks, scales, y, x_stride, s, 1,
+                        false);
+        t += n;
+    }
+}
+
 // --- int8 rows ---
 
 // Columns whose products one 32-bit lane can take: a lane gets 2 of 16.

@@ -40,6 +40,55 @@ static void ternary(int32_t *out, size_t out_stride, const uint32_t *blocks, siz
     }
 }
 
+static float scale_of(const struct bnt_scales *s, size_t row, size_t group)
+{
+    size_t i = (row / 16 * s->n_groups + group) * 16 + row % 16;
+    return s->halves ? bnt_float_from_f16(((const uint16_t *)s->values)[i])
+                     : ((const float *)s->values)[i];
+}
+
+// A group's sum for one row of activations.
+static int32_t group_product(const uint32_t *block, size_t n_blocks, size_t row, const int8_t *x)
+{
+    int32_t sum = 0;
+    for (size_t b = 0; b < n_blocks; b++)
+        sum += row_product(block + 32 * b, row, x + 32 * b);
+    return sum;
+}
+
+static void ternary_groups(float *out, size_t out_stride, const uint32_t *blocks,
+                           size_t n_block_rows, size_t n_blocks, const struct bnt_scales *scales,
+                           const int8_t *x, size_t x_stride, const int32_t *x_sum, size_t n_tokens,
+                           bool wide)
+{
+    (void)x_sum;
+    const size_t step = scales->group_blocks, parts = wide ? 2 : 1;
+    for (size_t t = 0; t < n_tokens; t++) {
+        for (size_t r = 0; r < 16 * n_block_rows; r++) {
+            const uint32_t *block = blocks + r / 16 * n_blocks * 32;
+            const int8_t *y = x + t * parts * x_stride;
+            float sum = 0;
+            for (size_t b = 0; b < n_blocks; b += step, block += 32 * step, y += 32 * step) {
+                size_t n = n_blocks - b < step ? n_blocks - b : step;
+                int32_t group = group_product(block, n, r % 16, y);
+                if (wide)
+                    group = 256 * group + group_product(block, n, r % 16, y + x_stride);
+                sum += scale_of(scales, r, b / step) * (float)group;
+            }
+            out[t * out_stride + r] = sum;
+        }
+    }
+}
+
+static void group_sums(int32_t *out, const int8_t *x, size_t padded, size_t group)
+{
+    for (size_t i = 0; i < padded; i++) {
+        if (i % group == 0)
+            out[i / group] = 0;
+        out[i / group] += x[i];
+    }
+}
+
 static void int8_rows(int64_t *out, const int8_t *rows, size_t n_rows, size_t n, const int16_t *x)
 {
     for (size_t r = 0; r < n_rows; r++, rows += n) {
@@ -66,6 +115,25 @@ static float quantize(int8_t *out, const float *x, size_t n, size_t padded, int3
         *sum += out[i];
     }
     memset(out + n, 0, padded - n);
+    return scale;
+}
+
+static float quantize16(int8_t *high, int8_t *low, const float *x, size_t n, size_t padded)
+{
+    float max = 1e-30f;
+    for (size_t i = 0; i < n; i++)
+        max = fabsf(x[i]) > max ? fabsf(x[i]) : max;
+    float scale = 32512.0f / max;
+    for (size_t i = 0; i < n; i++) {
+        float v = x[i] * scale;
+        v = v > -32512.0f ? v : -32512.0f;
+        v = v < 32512.0f ? v : 32512.0f;
+        int32_t q = (int32_t)rintf(v);
+        high[i] = (int8_t)((q + 128) >> 8);
+        low[i] = (int8_t)(q - 256 * high[i]);
+    }
+    memset(high + n, 0, padded - n);
+    memset(low + n, 0, padded - n);
     return scale;
 }
 
@@ -207,8 +275,11 @@ static void mix_f32(float *out, size_t out_stride, const float *weights, size_t 
 const struct bnt_kernels bnt_kernels_scalar = {
     .name = "scalar",
     .ternary = ternary,
+    .ternary_groups = ternary_groups,
+    .group_sums = group_sums,
     .int8_rows = int8_rows,
     .quantize = quantize,
+    .quantize16 = quantize16,
     .rms_norm = rms_norm,
     .relu2 = relu2,
     .silu = silu,

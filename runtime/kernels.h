@@ -9,6 +9,7 @@
 #ifndef BNT_RUNTIME_KERNELS_H
 #define BNT_RUNTIME_KERNELS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,11 +20,19 @@
 // j and j + 2, j and j + 1. Nowhere is a multiply-add fused.
 enum { BNT_LANES = 16 };
 
-// Tokens that one call of ternary takes at most.
+// Rows of activations that one call of ternary takes at most.
 enum { BNT_MAX_BATCH = 128 };
 
 // Attention keys are kept in groups of so many positions, see scores.
 enum { BNT_KEY_GROUP = 16 };
+
+// Scales of 16-row blocks (bnt.md section 5.1).
+struct bnt_scales {
+    const void *values; // (n_block_rows, n_groups, 16) halves, or floats
+    bool halves;
+    size_t n_groups;
+    size_t group_blocks; // blocks of 32 columns in a group, 1 … 128; the last may have fewer
+};
 
 struct bnt_kernels {
     const char *name;
@@ -44,6 +53,28 @@ struct bnt_kernels {
         const int32_t *x_sum, // (n_tokens) sum of x
         size_t n_tokens);     // 1 … BNT_MAX_BATCH
 
+    // The same with a scale for each row and each group of columns (bnt.md section 5.1), and the
+    // groups' sums added up as floats: out[t][r] = a after a = 0 and, for each group g in order,
+    // a = a + scale(r, g) · (float)S, S the group's sum over k of (code(r, k) − 2) · x[t][k], an
+    // exact integer. wide: token t has the rows 2t (upper bytes) and 2t + 1 (lower bytes) of x and
+    // x_sum, and S = 256 · (sum of row 2t) + (sum of row 2t + 1).
+    void (*ternary_groups)(
+        float *out, // (n_tokens, 16 * n_block_rows)
+        size_t out_stride,
+        const uint32_t *blocks, // as above
+        size_t n_block_rows, size_t n_blocks, const struct bnt_scales *scales,
+        const int8_t *x, // (n_tokens or 2 · n_tokens, K'), as above
+        size_t x_stride,
+        const int32_t *x_sum, // (n_tokens or 2 · n_tokens, n_groups) sums of x by group
+        size_t n_tokens,      // 1 … BNT_MAX_BATCH, half of it if wide
+        bool wide);
+
+    // Sums of x by group: out[g] = sum of x over columns g · group … of K'.
+    void (*group_sums)(int32_t *out,    // (ceil(padded / group))
+                       const int8_t *x, // (padded), 32-byte aligned
+                       size_t padded,   // K', a multiple of 32
+                       size_t group);   // a multiple of 32
+
     // out[r] = sum over k of rows[r][k] · x[k].
     void (*int8_rows)(int64_t *out,       // (n_rows)
                       const int8_t *rows, // (n_rows, n), |value| <= 127
@@ -61,6 +92,11 @@ struct bnt_kernels {
                       size_t n,
                       size_t padded, // n rounded up to a multiple of 32
                       int32_t *sum);
+
+    // The same in 16 bits: s = 32512 / max(max|x|, 1e-30), q = clamp(round_half_even(x · s),
+    // −32512, 32512), NaN counting as −32512; q = 256 · high + low, −128 <= low <= 127. Returns s.
+    float (*quantize16)(int8_t *high, // (padded), 32-byte aligned, like low
+                        int8_t *low, const float *x, size_t n, size_t padded);
 
     // out[i] = w[i] · (x[i] · f), f = 1 / sqrt(m / n + eps), m = x·x by lanes. out may be x.
     void (*rms_norm)(float *out, const float *x, const float *w, size_t n, float eps);

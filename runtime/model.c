@@ -20,10 +20,26 @@ static const void *tensor_data(const struct bnt_model *m, enum bnt_role role, in
 static struct bnt_matrix bind_matrix(const struct bnt_model *m, enum bnt_role role, int32_t layer)
 {
     const struct bnt_tensor_record *t = bnt_view_tensor(&m->view, role, layer);
-    return (struct bnt_matrix){.blocks = (const void *)(m->map.data + t->offset),
-                               .rows = t->rows,
-                               .cols = t->cols,
-                               .scale = t->scale};
+    struct bnt_matrix matrix = {.blocks = (const void *)(m->map.data + t->offset),
+                                .rows = t->rows,
+                                .cols = t->cols,
+                                .scale = t->scale};
+    if (m->hyper.scale_group)
+        matrix.scales = (struct bnt_scales){.values = m->map.data + t->scale_offset,
+                                            .halves = m->hyper.scale_dtype == BNT_F16,
+                                            .n_groups = bnt_row_groups(&m->hyper, t->cols),
+                                            .group_blocks = m->hyper.scale_group / BNT_BLOCK_COLS};
+    return matrix;
+}
+
+// One of a layer, with what belongs to it.
+static struct bnt_matrix bind_linear(const struct bnt_model *m, enum bnt_role role, int32_t layer)
+{
+    struct bnt_matrix matrix = bind_matrix(m, role, layer);
+    unsigned i = (unsigned)role - BNT_ATTN_Q;
+    matrix.bias = tensor_data(m, (enum bnt_role)(BNT_ATTN_Q_BIAS + i), layer);
+    matrix.norm = tensor_data(m, (enum bnt_role)(BNT_ATTN_Q_LINEAR_NORM + i), layer);
+    return matrix;
 }
 
 static void bind_layer(const struct bnt_model *m, int32_t i, struct bnt_layer *layer)
@@ -33,13 +49,15 @@ static void bind_layer(const struct bnt_model *m, int32_t i, struct bnt_layer *l
         .attn_sub_norm = tensor_data(m, BNT_ATTN_SUB_NORM, i),
         .ffn_norm = tensor_data(m, BNT_FFN_NORM, i),
         .ffn_sub_norm = tensor_data(m, BNT_FFN_SUB_NORM, i),
-        .q = bind_matrix(m, BNT_ATTN_Q, i),
-        .k = bind_matrix(m, BNT_ATTN_K, i),
-        .v = bind_matrix(m, BNT_ATTN_V, i),
-        .o = bind_matrix(m, BNT_ATTN_O, i),
-        .gate = bind_matrix(m, BNT_FFN_GATE, i),
-        .up = bind_matrix(m, BNT_FFN_UP, i),
-        .down = bind_matrix(m, BNT_FFN_DOWN, i),
+        .q_norm = tensor_data(m, BNT_ATTN_Q_NORM, i),
+        .k_norm = tensor_data(m, BNT_ATTN_K_NORM, i),
+        .q = bind_linear(m, BNT_ATTN_Q, i),
+        .k = bind_linear(m, BNT_ATTN_K, i),
+        .v = bind_linear(m, BNT_ATTN_V, i),
+        .o = bind_linear(m, BNT_ATTN_O, i),
+        .gate = bind_linear(m, BNT_FFN_GATE, i),
+        .up = bind_linear(m, BNT_FFN_UP, i),
+        .down = bind_linear(m, BNT_FFN_DOWN, i),
     };
 }
 
@@ -87,10 +105,16 @@ static enum bnt_status bind(struct bnt_model *m, struct bnt_error *err)
     for (uint32_t i = 0; i < m->hyper.n_layers; i++)
         bind_layer(m, (int32_t)i, &m->layers[i]);
     m->final_norm = tensor_data(m, BNT_FINAL_NORM, BNT_NO_LAYER);
-    m->embedding = tensor_data(m, BNT_TOKEN_EMBEDDING, BNT_NO_LAYER);
+    if (m->hyper.flags & BNT_HYPER_TERNARY_EMBEDDING)
+        m->embedding_ternary = bind_matrix(m, BNT_TOKEN_EMBEDDING, BNT_NO_LAYER);
+    else
+        m->embedding = tensor_data(m, BNT_TOKEN_EMBEDDING, BNT_NO_LAYER);
     m->wide = m->hyper.flags & BNT_HYPER_F32_EMBEDDINGS;
-    m->output =
-        m->hyper.flags & BNT_HYPER_TIED ? m->embedding : tensor_data(m, BNT_OUTPUT, BNT_NO_LAYER);
+    const bool tied = m->hyper.flags & BNT_HYPER_TIED;
+    if (bnt_output_is_ternary(&m->hyper))
+        m->output_ternary = tied ? m->embedding_ternary : bind_matrix(m, BNT_OUTPUT, BNT_NO_LAYER);
+    else
+        m->output = tied ? m->embedding : tensor_data(m, BNT_OUTPUT, BNT_NO_LAYER);
     m->output_int8 = tensor_data(m, BNT_OUTPUT_INT8, BNT_NO_LAYER);
     m->output_scale = tensor_data(m, BNT_OUTPUT_INT8_SCALE, BNT_NO_LAYER);
     return m->has_tokenizer ? bnt_tokenizer_bind(m, err) : BNT_OK;

@@ -5,6 +5,7 @@
 
 #include "runtime/bnt.h"
 
+#include "formats/bytes.h"
 #include "formats/chat_view.h"
 #include "formats/map.h"
 #include "formats/regex.h"
@@ -16,14 +17,30 @@ struct bnt_matrix {
     const uint32_t *blocks; // (ceil16(rows) / 16, ceil32(cols) / 32) blocks of 32 words
     uint32_t rows;
     uint32_t cols;
-    float scale;
+    float scale;              // γ, where scales.n_groups is 0
+    struct bnt_scales scales; // by row and group
+    const float *bias;        // (rows), or NULL
+    const float *norm;        // (cols) of the norm before it, or NULL
 };
+
+// The scale of a row and group, where there are any.
+static inline float bnt_matrix_scale(const struct bnt_matrix *m, size_t row, size_t group)
+{
+    const struct bnt_scales *s = &m->scales;
+    if (s->n_groups == 0)
+        return m->scale;
+    size_t i = (row / BNT_BLOCK_ROWS * s->n_groups + group) * BNT_BLOCK_ROWS + row % BNT_BLOCK_ROWS;
+    return s->halves ? bnt_float_from_f16(((const uint16_t *)s->values)[i])
+                     : ((const float *)s->values)[i];
+}
 
 struct bnt_layer {
     const float *attn_norm;     // (hidden)
     const float *attn_sub_norm; // (n_heads * head_dim), or NULL
     const float *ffn_norm;      // (hidden)
     const float *ffn_sub_norm;  // (ffn), or NULL
+    const float *q_norm;        // (head_dim), or NULL
+    const float *k_norm;        // likewise
     struct bnt_matrix q, k, v, o, gate, up, down;
 };
 
@@ -31,13 +48,15 @@ struct bnt_model {
     struct bnt_map map;
     struct bnt_view view;
     struct bnt_hyper hyper;
-    struct bnt_layer *layers;  // (n_layers)
-    const float *final_norm;   // (hidden)
-    const void *embedding;     // (vocab, hidden) bf16 (uint16_t), or f32 if wide
-    const void *output;        // (vocab, hidden) likewise; the embedding when tied
-    bool wide;                 // embeddings are f32
-    const int8_t *output_int8; // (vocab, hidden) the copy of output, or NULL
-    const float *output_scale; // (vocab)
+    struct bnt_layer *layers;            // (n_layers)
+    const float *final_norm;             // (hidden)
+    const void *embedding;               // (vocab, hidden) bf16 (uint16_t), or f32 if wide
+    const void *output;                  // (vocab, hidden) likewise; the embedding when tied
+    bool wide;                           // embeddings are f32
+    struct bnt_matrix embedding_ternary; // instead of embedding, or without blocks
+    struct bnt_matrix output_ternary;    // instead of output, likewise
+    const int8_t *output_int8;           // (vocab, hidden) the copy of output, or NULL
+    const float *output_scale;           // (vocab)
     bool has_tokenizer;
     bool has_chat;
     struct bnt_chat_view chat;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// The output layer: the final norm, then a dense matrix of the vocabulary's size.
-#include "runtime/session.h"
+// The output layer: the final norm, then a matrix of the vocabulary's size, dense or ternary.
+#include "formats/block.h"
+#include "runtime/product.h"
 
 struct output_job {
     struct bnt_session *session;
@@ -42,6 +43,14 @@ static void part_of_output(void *context, unsigned part, unsigned parts)
 
 static void multiply(struct bnt_session *s, const float *x, size_t n, float *logits)
 {
+    const struct bnt_model *m = s->model;
+    if (m->output_ternary.blocks) {
+        const struct bnt_product product = {&m->output_ternary, logits, m->hyper.vocab_size};
+        for (size_t t = 0; t < n; t++)
+            bnt_quantize(s, x + t * m->hyper.hidden_size, m->hyper.hidden_size, t);
+        bnt_multiply(s, &product, 1, n);
+        return;
+    }
     struct output_job job = {.session = s, .x = x, .logits = logits, .n = n};
     bnt_share_init(&job.rows, s->pool, s->model->hyper.vocab_size, ROWS_AT_ONCE);
     bnt_pool_run(s->pool, part_of_output, &job);
@@ -51,6 +60,12 @@ void bnt_look_ahead_to_output(const struct bnt_session *s)
 {
     const struct bnt_model *m = s->model;
     const size_t vocab = m->hyper.vocab_size, values = vocab * m->hyper.hidden_size;
+    if (m->output_ternary.blocks) {
+        const struct bnt_matrix *o = &m->output_ternary;
+        bnt_pool_ahead(s->pool, o->blocks, bnt_block_rows(o) * bnt_block_row_bytes(o->cols),
+                       bnt_block_rows(o));
+        return;
+    }
     if (m->output_int8 && !s->full_output)
         bnt_pool_ahead(s->pool, m->output_int8, values, vocab);
     else

@@ -59,9 +59,11 @@ static size_t score_rows(const struct bnt_session *s)
 static bool allocate_work(struct bnt_session *s)
 {
     const struct bnt_hyper *h = &s->model->hyper;
-    const size_t batch = BNT_MAX_BATCH * sizeof(float);
+    s->parts = h->activation_bits / 8;
+    const size_t batch = bnt_session_batch(s) * sizeof(float);
     // An odd number of cache lines puts the same columns of many tokens in different sets.
-    size_t widest = bnt_pad_cols(max_u32(max_u32(h->hidden_size, h->ffn_size), bnt_q_size(h)));
+    const uint32_t widest_input = max_u32(max_u32(h->hidden_size, h->ffn_size), bnt_q_size(h));
+    size_t widest = bnt_pad_cols(widest_input);
     s->x_q_stride = ((widest + ALIGNMENT - 1) / ALIGNMENT | 1) * ALIGNMENT;
     s->x = allocate(h->hidden_size, batch);
     s->h = allocate(h->hidden_size, batch);
@@ -73,6 +75,11 @@ static bool allocate_work(struct bnt_session *s)
     s->up = allocate(h->ffn_size, batch);
     s->scores = allocate(score_rows(s), (size_t)s->groups * BNT_KEY_GROUP * sizeof(float));
     s->x_q = allocate(s->x_q_stride, BNT_MAX_BATCH);
+    s->x_sum =
+        allocate(max_u32(bnt_row_groups(h, widest_input), 1), BNT_MAX_BATCH * sizeof s->x_sum[0]);
+    s->normed_stride = widest_input;
+    if (h->flags & BNT_HYPER_LINEAR_NORMS && !(s->normed = allocate(widest_input, batch)))
+        return false;
     s->frequency = allocate(h->head_dim / 2, sizeof(float));
     s->cosine = allocate(h->head_dim / 2, batch);
     s->sine = allocate(h->head_dim / 2, batch);
@@ -82,7 +89,7 @@ static bool allocate_work(struct bnt_session *s)
     s->x_16 = allocate(h->hidden_size, sizeof s->x_16[0]);
     s->best_bounds = allocate(bnt_pool_threads(s->pool), BNT_SHORTLIST_MAX * sizeof(float));
     return s->x && s->h && s->q && s->k && s->v && s->att && s->gate && s->up && s->scores &&
-           s->x_q && s->frequency && s->cosine && s->sine && s->last && s->logits &&
+           s->x_q && s->x_sum && s->frequency && s->cosine && s->sine && s->last && s->logits &&
            s->candidates && s->x_16 && s->best_bounds;
 }
 
@@ -199,7 +206,8 @@ void bnt_session_close(struct bnt_session *s)
     void *const buffers[] = {s->keys,   s->values, s->x,          s->h,      s->q,
                              s->k,      s->v,      s->att,        s->gate,   s->up,
                              s->scores, s->x_q,    s->frequency,  s->cosine, s->sine,
-                             s->last,   s->logits, s->candidates, s->x_16,   s->best_bounds};
+                             s->last,   s->logits, s->candidates, s->x_16,   s->best_bounds,
+                             s->x_sum,  s->normed};
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
         free(buffers[i]);
     free(s);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A session's memory. Shapes are in elements; BATCH = BNT_MAX_BATCH tokens are worked on at once.
+// A session's memory. Shapes are in elements; BATCH = BNT_MAX_BATCH / parts tokens are worked on at
+// once.
 #ifndef BNT_RUNTIME_SESSION_H
 #define BNT_RUNTIME_SESSION_H
 
@@ -39,10 +40,13 @@ struct bnt_session {
     float *gate;       // (BATCH, ffn)
     float *up;         // (BATCH, ffn)
     float *scores;     // (rows that are worked on at once, groups * BNT_KEY_GROUP)
-    int8_t *x_q;       // (BATCH, x_q_stride) quantized activations
+    size_t parts;      // rows of x_q that a token's activations have: 1, or upper and lower bytes
+    int8_t *x_q;       // (BATCH · parts, x_q_stride) quantized activations
     size_t x_q_stride; // the widest K', and an odd number of cache lines
     float x_scale[BNT_MAX_BATCH];
-    int32_t x_sum[BNT_MAX_BATCH];
+    int32_t *x_sum;       // (BATCH · parts, groups of the present input or 1)
+    float *normed;        // (BATCH, normed_stride) what the norm before a linear gives, or NULL
+    size_t normed_stride; // the widest input
 
     float *frequency;     // (head_dim / 2) of the rotary embedding
     float *cosine, *sine; // (BATCH, head_dim / 2) at the batch's positions
@@ -54,7 +58,13 @@ struct bnt_session {
     float *best_bounds;               // (threads, BNT_SHORTLIST_MAX)
 };
 
-// Feeds up to BNT_MAX_BATCH tokens that fit, all of them valid: x is what comes out of the layers.
+// Tokens that bnt_forward takes at most.
+static inline size_t bnt_session_batch(const struct bnt_session *session)
+{
+    return BNT_MAX_BATCH / session->parts;
+}
+
+// Feeds up to BATCH tokens that fit, all of them valid: x is what comes out of the layers.
 // (forward.c)
 void bnt_forward(struct bnt_session *session, const uint32_t *tokens, size_t n);
 

@@ -227,7 +227,7 @@ static void add_tensor_tasks(struct verify_tasks *tasks, struct checker *c)
 {
     for (uint64_t i = 0; i < c->view->n_tensors; i++) {
         const struct bnt_tensor_record *t = &c->view->tensors[i];
-        switch (bnt_role_section(t->role)) {
+        switch (bnt_record_section(t)) {
         case BNT_SECTION_TERN:
             bnt_verify_add(tasks, check_matrix, c, i, 0, 0, 0);
             break;

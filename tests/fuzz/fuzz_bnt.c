@@ -35,6 +35,7 @@ struct section {
 
 struct shape {
     struct bnt_hyper hyper;
+    unsigned version;
     bool usable;
     bool has_int8;
 };
@@ -58,12 +59,15 @@ static size_t read_sections(const uint8_t *data, size_t size, struct section *se
 
 static struct shape read_shape(const struct section *sections, size_t count)
 {
-    struct shape shape = {.usable = false};
+    struct shape shape = {.version = BNT_VERSION_1};
     for (size_t i = 0; i < count; i++) {
         shape.has_int8 = shape.has_int8 || sections[i].type == BNT_SECTION_EMB8;
-        if (sections[i].type != BNT_SECTION_HYPR || sections[i].size != sizeof shape.hyper)
+        if (sections[i].type != BNT_SECTION_HYPR ||
+            (sections[i].size != BNT_HYPER_SIZE_1 && sections[i].size != sizeof shape.hyper))
             continue;
-        memcpy(&shape.hyper, sections[i].given, sizeof shape.hyper);
+        shape.version = sections[i].size == BNT_HYPER_SIZE_1 ? BNT_VERSION_1 : BNT_VERSION_2;
+        shape.hyper = (struct bnt_hyper){.activation_bits = 8};
+        memcpy(&shape.hyper, sections[i].given, sections[i].size);
         shape.usable = !bnt_hyper_problem(&shape.hyper);
     }
     shape.usable = shape.usable && bnt_layout_count(&shape.hyper, shape.has_int8) <= MAX_TENSORS;
@@ -88,7 +92,8 @@ static uint64_t place_sections(struct section *sections, size_t count, const str
                 s->size = bnt_layout_count(&shape->hyper, shape->has_int8) *
                           sizeof(struct bnt_tensor_record);
             else if (s->type == BNT_SECTION_NORM || s->type == BNT_SECTION_EMBD ||
-                     s->type == BNT_SECTION_EMB8 || s->type == BNT_SECTION_TERN)
+                     s->type == BNT_SECTION_EMB8 || s->type == BNT_SECTION_TERN ||
+                     s->type == BNT_SECTION_SCAL)
                 s->size = bnt_layout_section_size(&walk, s->type);
         }
         s->offset = bnt_round_up(end, BNT_PAGE);
@@ -125,7 +130,10 @@ static void fill_table(const struct section *sections, size_t count, const struc
             .cols = place.cols,
             .offset = offset_of(sections, count, place.section) + place.offset,
             .size = place.size,
-            .scale = place.dtype == BNT_TERNARY ? scale : 0,
+            .scale = place.dtype == BNT_TERNARY && !place.has_scales ? scale : 0,
+            .scale_offset = place.has_scales
+                                ? offset_of(sections, count, BNT_SECTION_SCAL) + place.scale_offset
+                                : 0,
         };
         memcpy(out + i * sizeof record, &record, sizeof record);
     }
@@ -150,7 +158,7 @@ static uint8_t *expand(const uint8_t *data, size_t size, size_t *file_size)
     *file_size = (size_t)place_sections(sections, count, &shape);
     if (*file_size == 0)
         return NULL;
-    struct bnt_header header = {.version_major = BNT_VERSION_MAJOR,
+    struct bnt_header header = {.version_major = (uint16_t)shape.version,
                                 .section_count = (uint32_t)count,
                                 .file_size = *file_size};
     memcpy(header.magic, BNT_MAGIC, sizeof header.magic);

@@ -80,6 +80,7 @@ static int make_model(const struct bnt_buffer *section)
                                     .flags = BNT_HYPER_TIED,
                                     .norm_eps = 1,
                                     .rope_theta = 1,
+                                    .activation_bits = 8,
                                     .bos_id = -1,
                                     .top_p = 1};
     struct bnt_output out = {.path = "memory", .fd = memfd_create("fuzz", MFD_CLOEXEC)};

@@ -85,6 +85,7 @@ static void write_model(const char *path, const struct bnt_buffer *tokenizer,
                                     .flags = BNT_HYPER_TIED,
                                     .norm_eps = 1e-5f,
                                     .rope_theta = 10000,
+                                    .activation_bits = 8,
                                     .bos_id = -1,
                                     .top_p = 1};
     struct bnt_output out;

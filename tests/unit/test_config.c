@@ -58,6 +58,7 @@ static void fairy_is_read(void **state)
         .flags = BNT_HYPER_TIED | BNT_HYPER_SUB_NORMS,
         .norm_eps = 1e-5f,
         .rope_theta = 10000.0,
+        .activation_bits = 8,
         .bos_id = 4090,
         .eos_count = 1,
         .eos_id = {4091},

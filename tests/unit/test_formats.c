@@ -183,7 +183,8 @@ static struct bnt_hyper shape(uint32_t layers, uint32_t hidden, uint32_t ffn, ui
                               .norm_eps = 1e-5f,
                               .rope_theta = 1e4,
                               .bos_id = -1,
-                              .top_p = 1};
+                              .top_p = 1,
+                              .activation_bits = 8};
 }
 
 static uint64_t define_size(const struct bnt_tensor_place *p)
@@ -219,6 +220,22 @@ static void define_shape(const struct bnt_hyper *h, enum bnt_role role, uint32_t
         {BNT_FFN_GATE, h->ffn_size, hidden},
         {BNT_FFN_UP, h->ffn_size, hidden},
         {BNT_FFN_DOWN, hidden, h->ffn_size},
+        {BNT_ATTN_Q_NORM, 1, h->head_dim},
+        {BNT_ATTN_K_NORM, 1, h->head_dim},
+        {BNT_ATTN_Q_BIAS, 1, q},
+        {BNT_ATTN_K_BIAS, 1, kv},
+        {BNT_ATTN_V_BIAS, 1, kv},
+        {BNT_ATTN_O_BIAS, 1, hidden},
+        {BNT_FFN_GATE_BIAS, 1, h->ffn_size},
+        {BNT_FFN_UP_BIAS, 1, h->ffn_size},
+        {BNT_FFN_DOWN_BIAS, 1, hidden},
+        {BNT_ATTN_Q_LINEAR_NORM, 1, hidden},
+        {BNT_ATTN_K_LINEAR_NORM, 1, hidden},
+        {BNT_ATTN_V_LINEAR_NORM, 1, hidden},
+        {BNT_ATTN_O_LINEAR_NORM, 1, q},
+        {BNT_FFN_GATE_LINEAR_NORM, 1, hidden},
+        {BNT_FFN_UP_LINEAR_NORM, 1, hidden},
+        {BNT_FFN_DOWN_LINEAR_NORM, 1, h->ffn_size},
         {BNT_FINAL_NORM, 1, hidden},
         {BNT_TOKEN_EMBEDDING, h->vocab_size, hidden},
         {BNT_OUTPUT, h->vocab_size, hidden},
@@ -239,15 +256,33 @@ struct layout_end {
     uint64_t end;
 };
 
+// The scales of ternary matrices follow one another.
+static void check_scales(const struct bnt_hyper *h, const struct bnt_tensor_place *p, uint64_t *end)
+{
+    bool scaled = p->dtype == BNT_TERNARY && h->scale_group > 0;
+    assert_int_equal(p->has_scales, scaled);
+    if (!scaled)
+        return;
+    uint64_t groups = (p->cols + (uint64_t)h->scale_group - 1) / h->scale_group;
+    assert_int_equal(p->scale_size, ((uint64_t)p->rows + 15) / 16 * 16 * groups *
+                                        (h->scale_dtype == BNT_F32 ? 4 : 2));
+    assert_int_equal(p->scale_offset, (*end + 255) / 256 * 256);
+    *end = p->scale_offset + p->scale_size;
+}
+
 static void check_place(const struct bnt_hyper *h, const struct bnt_tensor_place *p,
-                        struct layout_end ends[4])
+                        struct layout_end ends[5])
 {
     uint32_t dims[2];
     define_shape(h, p->role, dims);
     assert_int_equal(p->rows, dims[0]);
     assert_int_equal(p->cols, dims[1]);
     assert_int_equal(p->size, define_size(p));
-    assert_int_equal(p->section, bnt_role_section(p->role));
+    const struct bnt_tensor_record record = {.role = (uint16_t)p->role,
+                                             .dtype = (uint16_t)p->dtype};
+    assert_int_equal(p->section, bnt_record_section(&record));
+    assert_int_equal(p->section == BNT_SECTION_TERN, p->dtype == BNT_TERNARY);
+    check_scales(h, p, &ends[4].end);
     size_t i = 0;
     while (i < 3 && ends[i].section != p->section)
         i++;
@@ -259,8 +294,11 @@ static void check_place(const struct bnt_hyper *h, const struct bnt_tensor_place
 
 static void check_layout(struct bnt_hyper h, bool int8)
 {
-    struct layout_end ends[4] = {
-        {BNT_SECTION_NORM, 0}, {BNT_SECTION_EMBD, 0}, {BNT_SECTION_EMB8, 0}, {BNT_SECTION_TERN, 0}};
+    struct layout_end ends[5] = {{BNT_SECTION_NORM, 0},
+                                 {BNT_SECTION_EMBD, 0},
+                                 {BNT_SECTION_EMB8, 0},
+                                 {BNT_SECTION_TERN, 0},
+                                 {BNT_SECTION_SCAL, 0}};
     struct bnt_layout_walk walk = bnt_layout_walk(&h, int8);
     struct bnt_tensor_place place, last = {0};
     uint64_t count = 0;
@@ -271,11 +309,14 @@ static void check_layout(struct bnt_hyper h, bool int8)
                         (place.layer == last.layer && place.role > last.role));
         check_place(&h, &place, ends);
     }
-    uint64_t per_layer = 9u + (h.flags & BNT_HYPER_SUB_NORMS ? 2 : 0);
+    uint64_t per_layer =
+        9u + (h.flags & BNT_HYPER_SUB_NORMS ? 2 : 0) + (h.flags & BNT_HYPER_QK_NORMS ? 2 : 0) +
+        (h.flags & BNT_HYPER_QKV_BIAS ? 3 : 0) + (h.flags & BNT_HYPER_O_BIAS ? 1 : 0) +
+        (h.flags & BNT_HYPER_FFN_BIAS ? 3 : 0) + (h.flags & BNT_HYPER_LINEAR_NORMS ? 7 : 0);
     uint64_t others = 2u + (h.flags & BNT_HYPER_TIED ? 0 : 1) + (int8 ? 2 : 0);
     assert_int_equal(count, per_layer * h.n_layers + others);
     assert_int_equal(count, bnt_layout_count(&h, int8));
-    for (size_t i = 0; i < 4; i++)
+    for (size_t i = 0; i < 5; i++)
         assert_int_equal(bnt_layout_section_size(&walk, ends[i].section), ends[i].end);
 }
 
@@ -298,6 +339,28 @@ static void tensors_lie_tight_and_aligned_for_any_shape(void **state)
     }
 }
 
+// The facts of version 2, each alone and all at once, with every kind of scales.
+static void tensors_of_version_2_lie_tight_and_aligned(void **state)
+{
+    static const uint32_t groups[] = {0, 32, 128, 4096, BNT_GROUP_ROW};
+    (void)state;
+    for (uint32_t bit = BNT_HYPER_FLAGS_1 + 1; bit <= BNT_HYPER_FLAGS_2 + 1; bit *= 2) {
+        for (size_t g = 0; g < TEST_COUNT(groups); g++) {
+            uint32_t flags = bit > BNT_HYPER_FLAGS_2 ? (uint32_t)BNT_HYPER_FLAGS_2 : bit;
+            struct bnt_hyper h = shape(2, 96, 288, 4, 2, 24, 322, flags & ~1u);
+            h.rope_scaling = BNT_ROPE_YARN;
+            h.rope_factor = h.rope_attention_factor = h.rope_beta_fast = h.rope_beta_slow = 1;
+            h.rope_original_context = 1;
+            h.linear_norm_eps = flags & BNT_HYPER_LINEAR_NORMS ? 1e-6f : 0;
+            h.pooling = BNT_POOLING_LAST;
+            h.scale_group = groups[g];
+            h.scale_dtype = !groups[g] ? 0 : flags & 32 ? BNT_F32 : BNT_F16;
+            assert_int_equal(bnt_hyper_version(&h), BNT_VERSION_2);
+            check_layout(h, false);
+        }
+    }
+}
+
 static void roles_and_their_names(void **state)
 {
     unsigned known = 0;
@@ -305,14 +368,15 @@ static void roles_and_their_names(void **state)
     for (unsigned role = 0; role < 70000; role++) {
         const char *name = bnt_role_name(role);
         if (!name) {
-            assert_int_equal(bnt_role_section(role), 0);
+            const struct bnt_tensor_record record = {.role = (uint16_t)role};
+            assert_int_equal(role < 65536 ? bnt_record_section(&record) : 0, 0);
             continue;
         }
         known++;
         assert_true(role < BNT_ROLE_END);
         assert_int_equal(bnt_role_from_name(name), role);
     }
-    assert_int_equal(known, 16);
+    assert_int_equal(known, 32);
     assert_int_equal(bnt_role_from_name("attn_x"), 0);
     assert_string_equal(bnt_dtype_name(BNT_I8), "i8");
     assert_string_equal(bnt_dtype_name(12345), "?");
@@ -351,14 +415,29 @@ static void hyperparameters_out_of_range_are_named(void **state)
         CASE(max_context, (1 << 24) + 1),
         CASE(activation, 0),
         CASE(activation, 3),
-        CASE(flags, 8),
+        CASE(flags, BNT_HYPER_FLAGS_2 + 1),
+        CASE(flags, BNT_HYPER_TIED | BNT_HYPER_TERNARY_OUTPUT),
+        CASE(flags, BNT_HYPER_YARN_EXACT),
+        CASE(flags, BNT_HYPER_NORMALIZED),
+        CASE(linear_norm_eps, 0x3f800000),
+        CASE(scale_group, 31),
+        CASE(scale_group, 4128),
+        CASE(scale_dtype, BNT_F32),
+        CASE(activation_bits, 0),
+        CASE(activation_bits, 12),
+        CASE(rope_attention_factor, 0x3f800000),
+        CASE(rope_beta_fast, 0x3f800000),
+        CASE(rope_beta_slow, 0x3f800000),
+        CASE(pooling, 4),
+        CASE(reserved2[0], 1),
+        CASE(reserved2[23], 1),
         CASE(flags, 0x80000000),
         CASE(norm_eps, 0),
         CASE(norm_eps, 0x80000000),
         CASE(norm_eps, 0x7f800000),
         CASE(norm_eps, 0x7fc00000),
         CASE(norm_eps, 0xb727c5ac),
-        CASE(rope_scaling, 2),
+        CASE(rope_scaling, 4),
         CASE(rope_factor, 0x80000000),
         CASE(bos_id, (uint32_t)-2),
         CASE(bos_id, 100),
@@ -420,6 +499,7 @@ int main(void)
         cmocka_unit_test(maximal_subparts_are_those_of_the_standard),
         cmocka_unit_test(the_longest_valid_beginning_is_found),
         cmocka_unit_test(tensors_lie_tight_and_aligned_for_any_shape),
+        cmocka_unit_test(tensors_of_version_2_lie_tight_and_aligned),
         cmocka_unit_test(roles_and_their_names),
         cmocka_unit_test(hyperparameters_out_of_range_are_named),
         cmocka_unit_test(rope_scaling_is_checked),

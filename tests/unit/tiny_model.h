@@ -29,6 +29,7 @@ static inline struct bnt_hyper tiny_hyper(uint32_t vocab_size)
         .rope_theta = 10000.0,
         .bos_id = -1,
         .top_p = 1.0f,
+        .activation_bits = 8,
     };
 }
 
@@ -112,13 +113,36 @@ static inline void tiny_int8(struct tiny_writing *w, const struct bnt_tensor_rec
     free(row);
 }
 
+// Scales from 1/4 to 2; those of padding rows stay zero, as the output file is.
+static inline void tiny_scales(struct tiny_writing *w, const struct bnt_tensor_record *t)
+{
+    const struct bnt_hyper *h = &w->writer.hyper;
+    const uint32_t groups = bnt_row_groups(h, t->cols);
+    for (uint32_t row = 0; row < t->rows; row++) {
+        for (uint32_t g = 0; g < groups; g++) {
+            struct bnt_error err;
+            float scale = 0.25f + 0.25f * (float)test_random_below(&w->random, 8);
+            uint16_t half = bnt_f16_from_float(scale);
+            const bool halves = h->scale_dtype == BNT_F16;
+            uint64_t at = ((uint64_t)row / 16 * groups + g) * 16 + row % 16;
+            assert_int_equal(
+                bnt_output_write_at(w->writer.out, halves ? (void *)&half : (void *)&scale,
+                                    halves ? 2 : 4, t->scale_offset + at * (halves ? 2 : 4), &err),
+                BNT_OK);
+        }
+    }
+}
+
 static inline void tiny_write_tensor(struct tiny_writing *w, struct bnt_tensor_record *t)
 {
     struct bnt_error err;
     uint8_t *bytes = test_alloc((size_t)t->size);
     if (t->dtype == BNT_TERNARY) {
         tiny_ternary(t, &w->random, bytes);
-        t->scale = 0.5f;
+        if (w->writer.hyper.scale_group)
+            tiny_scales(w, t);
+        else
+            t->scale = 0.5f;
     } else if (t->role == BNT_OUTPUT_INT8 || t->role == BNT_OUTPUT_INT8_SCALE) {
         tiny_int8(w, t, bytes);
     } else {
