@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "formats/config.h"
 
+#include <float.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "formats/config_modules.h"
 #include "formats/json.h"
 
 static const struct bnt_arch arch_table[] = {
@@ -15,8 +18,9 @@ static const struct bnt_arch arch_table[] = {
 };
 enum { ARCH_ROWS = sizeof arch_table / sizeof arch_table[0] };
 
+// One file: config.json, or generation_config.json.
 struct parser {
-    const json_t *json;
+    const json_t *json; // NULL: there is no such file
     const char *name;
     struct bnt_error *err;
     enum bnt_status status; // of the first failure
@@ -57,6 +61,8 @@ static double get_number(struct parser *p, const json_t *object, const char *key
         return fallback;
     if (!json_is_number(value))
         fail(p, BNT_ERR_FORMAT, key, "must be a number");
+    else if (fabs(json_number_value(value)) > (double)FLT_MAX)
+        fail(p, BNT_ERR_FORMAT, key, "must be a finite number");
     return json_number_value(value);
 }
 
@@ -67,9 +73,9 @@ static const char *get_text(struct parser *p, const json_t *object, const char *
     const json_t *value = bnt_json_get(object, key);
     if (!value)
         return fallback;
-    if (json_is_string(value))
+    if (bnt_json_is_text(value))
         return json_string_value(value);
-    fail(p, BNT_ERR_FORMAT, key, "must be a text");
+    fail(p, BNT_ERR_FORMAT, key, json_is_string(value) ? BNT_JSON_NO_TEXT : "must be a text");
     return fallback;
 }
 
@@ -155,30 +161,82 @@ static void refuse_unsupported(struct parser *p)
     double partial = get_number(p, p->json, "partial_rotary_factor", 1.0);
     if (partial != 1.0)
         unsupported(p, "partial_rotary_factor", "other than 1");
+    const char *weights = get_text(p, p->json, "transformers_weights", BNT_CONFIG_WEIGHTS);
+    if (strcmp(weights, BNT_CONFIG_WEIGHTS) != 0) // transformers would read that file instead
+        unsupported(p, "transformers_weights", weights);
 }
 
 // --- rotary embedding ---
 
 static void parse_llama3(struct parser *p, const json_t *rope, struct bnt_hyper *h)
 {
+    static const char key[] = "original_max_position_embeddings";
     h->rope_scaling = BNT_ROPE_LLAMA3;
     h->rope_factor = (float)get_number(p, rope, "factor", 0);
     h->rope_low_freq_factor = (float)get_number(p, rope, "low_freq_factor", 0);
     h->rope_high_freq_factor = (float)get_number(p, rope, "high_freq_factor", 0);
-    double original = get_number(p, rope, "original_max_position_embeddings", 0);
+    double original = get_number(p, rope, key, (double)h->max_context);
+    original = get_number(p, p->json, key, original); // at the top level it comes first
     if (original < 1 || original > BNT_MAX_CONTEXT)
-        fail(p, BNT_ERR_FORMAT, "rope_scaling",
-             "has no original_max_position_embeddings in 1 … 2^24");
+        fail(p, BNT_ERR_FORMAT, key, "must be from 1 to 2^24");
     else
         h->rope_original_context = (uint32_t)original;
 }
 
-// rope_theta stands at the top level or, in newer configs, in rope_parameters beside the scaling.
+// The one type that all layers have, or NULL.
+static const char *only_layer_type(const struct parser *p)
+{
+    const json_t *types = bnt_json_get(p->json, "layer_types");
+    const json_t *first = json_array_get(types, 0);
+    for (size_t i = 1; i < json_array_size(types); i++) {
+        if (!json_equal(json_array_get(types, i), first))
+            return NULL;
+    }
+    return json_string_value(first);
+}
+
+// Newer configs may hold one set of values for each type of layer: {"full_attention": {…}}. We have
+// one for all layers, so there must be no doubt which.
+static const json_t *unnest_rope(struct parser *p, const char *name, const json_t *rope)
+{
+    const char *type = only_layer_type(p);
+    const json_t *of_type = type ? json_object_get(rope, type) : NULL;
+    const json_t *nested = NULL;
+    const char *key;
+    json_t *value;
+    bool flat = false, differ = false;
+    json_object_foreach((json_t *)rope, key, value)
+    {
+        differ |= nested && json_is_object(value) && !json_equal(nested, value);
+        nested = json_is_object(value) ? value : nested;
+        flat |= !json_is_object(value) && !json_is_null(value);
+    }
+    if (!nested)
+        return rope;
+    if (flat)
+        unsupported(p, name, "of types of layers and values beside them");
+    else if (differ && !json_is_object(of_type))
+        unsupported(p, name, "that differ between types of layers");
+    return json_is_object(of_type) ? of_type : nested;
+}
+
+// An empty rope_scaling counts as none, as in transformers, which takes it before rope_parameters
+// and as a whole.
+static const json_t *find_rope(struct parser *p)
+{
+    static const char *const names[] = {"rope_scaling", "rope_parameters"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        const json_t *rope = get_object(p, names[i]);
+        if (json_object_size(rope) > 0)
+            return unnest_rope(p, names[i], rope);
+    }
+    return NULL;
+}
+
+// rope_theta stands at the top level or, in newer configs, beside the scaling.
 static void parse_rope(struct parser *p, const struct bnt_arch *arch, struct bnt_hyper *h)
 {
-    const json_t *rope = get_object(p, "rope_parameters");
-    if (!rope)
-        rope = get_object(p, "rope_scaling");
+    const json_t *rope = find_rope(p);
     double top = get_number(p, p->json, "rope_theta", arch->rope_theta);
     h->rope_theta = get_number(p, rope, "rope_theta", top);
     const char *type = get_text(p, rope, "rope_type", get_text(p, rope, "type", "default"));
@@ -191,28 +249,6 @@ static void parse_rope(struct parser *p, const struct bnt_arch *arch, struct bnt
 }
 
 // --- form of the weights ---
-
-// Modules that are never ternary, so that listing them changes nothing.
-static bool is_dense_module(const char *name)
-{
-    return strcmp(name, "lm_head") == 0 || strcmp(name, "embed_tokens") == 0 ||
-           strcmp(name, "model.embed_tokens") == 0;
-}
-
-static void check_not_converted(struct parser *p, const json_t *quantization)
-{
-    const json_t *list = bnt_json_get(quantization, "modules_to_not_convert");
-    size_t i;
-    json_t *module;
-    if (list && !json_is_array(list))
-        fail(p, BNT_ERR_FORMAT, "modules_to_not_convert", "must be null or an array");
-    json_array_foreach(list, i, module)
-    {
-        const char *name = json_string_value(module);
-        if (!name || !is_dense_module(name))
-            unsupported(p, "modules_to_not_convert:", name ? name : "(not a string)");
-    }
-}
 
 static bool is_offline(struct parser *p, const json_t *quantization)
 {
@@ -233,7 +269,6 @@ static void parse_quantization(struct parser *p, const json_t *quantization,
         unsupported(p, "quant_method", method);
     if (bnt_json_true(quantization, "use_rms_norm"))
         unsupported(p, "use_rms_norm", "true");
-    check_not_converted(p, quantization);
     if (strcmp(class, "bitlinear") == 0)
         config->form = BNT_FORM_PACKED_DIVIDE;
     else if (strcmp(class, "autobitlinear") == 0)
@@ -259,40 +294,53 @@ static void parse_form(struct parser *p, struct bnt_config *config)
 
 // --- tokens and sampling defaults ---
 
-static void parse_eos(struct parser *p, const json_t *eos, struct bnt_hyper *h)
+static bool is_token(const json_t *id, const struct bnt_hyper *h)
 {
-    size_t count = json_is_array(eos) ? json_array_size(eos) : 1;
-    if (count > BNT_MAX_EOS) {
-        fail(p, BNT_ERR_UNSUPPORTED, "eos_token_id", "has more than 8 ids");
-        return;
-    }
-    for (size_t i = 0; i < count; i++) {
+    return json_is_integer(id) && json_integer_value(id) >= 0 &&
+           json_integer_value(id) < h->vocab_size;
+}
+
+// An id without a token can never come: models whose files were copied together have such ids.
+static void leave_out(const struct parser *p, const json_t *id, struct bnt_config *config)
+{
+    size_t used = strlen(config->left_out);
+    const json_int_t value = json_integer_value(id);
+    if (used == 0)
+        (void)snprintf(config->left_out, sizeof config->left_out,
+                       "%.200s: eos_token_id %" JSON_INTEGER_FORMAT
+                       " is left out: the vocabulary ends at %" PRIu32,
+                       p->name, value, config->hyper.vocab_size - 1);
+    else
+        (void)snprintf(config->left_out + used, sizeof config->left_out - used,
+                       ", so is %" JSON_INTEGER_FORMAT, value);
+}
+
+static void parse_eos(struct parser *p, struct bnt_config *config)
+{
+    struct bnt_hyper *h = &config->hyper;
+    const json_t *eos = bnt_json_get(p->json, "eos_token_id");
+    size_t count = json_is_array(eos) ? json_array_size(eos) : eos != NULL;
+    for (size_t i = 0; i < count && p->status == BNT_OK; i++) {
         const json_t *id = json_is_array(eos) ? json_array_get(eos, i) : eos;
-        if (!json_is_integer(id) || json_integer_value(id) < 0 ||
-            json_integer_value(id) >= h->vocab_size) {
-            fail(p, BNT_ERR_FORMAT, "eos_token_id", "must be one or more ids below vocab_size");
-            return;
-        }
-        h->eos_id[h->eos_count++] = (uint32_t)json_integer_value(id);
+        if (!json_is_integer(id))
+            fail(p, BNT_ERR_FORMAT, "eos_token_id", "must be one or more ids");
+        else if (!is_token(id, h))
+            leave_out(p, id, config);
+        else if (h->eos_count == BNT_MAX_EOS)
+            fail(p, BNT_ERR_UNSUPPORTED, "eos_token_id", "has more than 8 ids");
+        else
+            h->eos_id[h->eos_count++] = (uint32_t)json_integer_value(id);
     }
 }
 
-static void parse_tokens(struct parser *p, const json_t *generation, struct bnt_hyper *h)
+static void parse_bos(struct parser *p, struct bnt_hyper *h)
 {
     const json_t *bos = bnt_json_get(p->json, "bos_token_id");
     h->bos_id = -1;
-    if (bos) {
-        if (!json_is_integer(bos) || json_integer_value(bos) < 0 ||
-            json_integer_value(bos) >= h->vocab_size)
-            fail(p, BNT_ERR_FORMAT, "bos_token_id", "must be an id below vocab_size");
-        else
-            h->bos_id = (int32_t)json_integer_value(bos);
-    }
-    const json_t *eos = bnt_json_get(generation, "eos_token_id");
-    if (!eos)
-        eos = bnt_json_get(p->json, "eos_token_id");
-    if (eos)
-        parse_eos(p, eos, h);
+    if (bos && !is_token(bos, h))
+        fail(p, BNT_ERR_FORMAT, "bos_token_id", "must be an id below vocab_size");
+    else if (bos)
+        h->bos_id = (int32_t)json_integer_value(bos);
 }
 
 // The checkpoint's advice for sampling; without do_sample it is greedy.
@@ -307,7 +355,17 @@ static void parse_sampling(struct parser *p, const json_t *generation, struct bn
     h->top_k = top_k > 0 && top_k <= BNT_MAX_VOCAB ? (uint32_t)top_k : 0;
 }
 
-static void parse_all(struct parser *p, const json_t *generation, struct bnt_config *config)
+static void check_range(struct parser *p, const struct bnt_config *config)
+{
+    const char *problem = bnt_hyper_problem(&config->hyper);
+    if (problem)
+        fail(p, BNT_ERR_FORMAT, problem, "is out of the range that a .bnt file can hold");
+    if (p->status == BNT_OK)
+        p->status =
+            bnt_config_check_modules(config, get_object(p, "quantization_config"), p->name, p->err);
+}
+
+static void parse_config(struct parser *p, struct bnt_config *config)
 {
     parse_architecture(p, config);
     if (!config->arch)
@@ -316,28 +374,43 @@ static void parse_all(struct parser *p, const json_t *generation, struct bnt_con
     refuse_unsupported(p);
     parse_sizes(p, config->arch, &config->hyper);
     parse_rope(p, config->arch, &config->hyper);
-    parse_tokens(p, generation, &config->hyper);
-    parse_sampling(p, generation, &config->hyper);
-    const char *problem = bnt_hyper_problem(&config->hyper);
-    if (problem)
-        fail(p, BNT_ERR_FORMAT, problem, "is out of the range that a .bnt file can hold");
+    parse_bos(p, &config->hyper);
+}
+
+// What generation_config.json says of ids comes before config.json.
+static enum bnt_status parse_files(struct parser *p, struct parser *generation,
+                                   struct bnt_config *config)
+{
+    parse_config(p, config);
+    if (p->status == BNT_OK) {
+        parse_eos(generation, config);
+        parse_sampling(generation, generation->json, &config->hyper);
+    }
+    if (generation->status != BNT_OK)
+        return generation->status;
+    if (p->status == BNT_OK && config->hyper.eos_count == 0)
+        parse_eos(p, config);
+    if (p->status == BNT_OK)
+        check_range(p, config);
+    return p->status;
 }
 
 enum bnt_status bnt_config_parse(struct bnt_config *config, const char *text, size_t size,
                                  const char *generation, size_t generation_size, const char *name,
                                  struct bnt_error *err)
 {
+    static const char generation_name[] = "generation_config.json";
     *config = (struct bnt_config){.hyper.activation_bits = 8};
     json_t *json = NULL;
     json_t *generation_json = NULL;
     enum bnt_status status = bnt_json_parse(text, size, name, &json, err);
     if (status == BNT_OK && generation)
-        status = bnt_json_parse(generation, generation_size, "generation_config.json",
-                                &generation_json, err);
+        status =
+            bnt_json_parse(generation, generation_size, generation_name, &generation_json, err);
     if (status == BNT_OK) {
-        struct parser p = {.json = json, .name = name, .err = err, .status = BNT_OK};
-        parse_all(&p, generation_json, config);
-        status = p.status;
+        struct parser p = {.json = json, .name = name, .err = err};
+        struct parser g = {.json = generation_json, .name = generation_name, .err = err};
+        status = parse_files(&p, &g, config);
     }
     json_decref(json);
     json_decref(generation_json);

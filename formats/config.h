@@ -13,7 +13,7 @@
 // How linear weights are stored. Decided by the config alone, never guessed from the values.
 enum bnt_form {
     BNT_FORM_MASTERS,         // float weights, to be ternarized
-    BNT_FORM_PACKED_MULTIPLY, // U8 codes, γ = weight_scale
+    BNT_FORM_PACKED_MULTIPLY, // U8 codes, or −1, 0, +1 as floats, γ = weight_scale
     BNT_FORM_PACKED_DIVIDE,   // U8 codes, γ = 1/weight_scale
 };
 
@@ -26,11 +26,17 @@ struct bnt_arch {
     double rope_theta;      // likewise
 };
 
+// The file that holds the weights, unless there are shards.
+#define BNT_CONFIG_WEIGHTS "model.safetensors"
+
+enum { BNT_CONFIG_NOTE = 400 };
+
 struct bnt_config {
     struct bnt_hyper hyper;
     const struct bnt_arch *arch;
     enum bnt_form form;
     bool ternary; // the config says that the model was trained for ternary weights
+    char left_out[BNT_CONFIG_NOTE]; // a line for the user about ids that are left out; "": none
 };
 
 // Parses config.json and, if there is one, generation_config.json (text NULL: none). name: for

@@ -111,6 +111,8 @@ static enum bnt_status read_config(struct packer *p)
                                               "config.json", p->err);
     if (status != BNT_OK)
         bnt_fail_prefix(p->err, p->name);
+    else if (p->config.left_out[0])
+        bnt_cli_note("%s: %s", p->name, p->config.left_out);
     return status;
 }
 
@@ -432,8 +434,8 @@ static enum bnt_status make_provenance(struct packer *p, char **text)
     *text = NULL;
     enum bnt_status status = BNT_OK;
     if (p->provenance)
-        status =
-            bnt_json_parse(p->provenance, p->provenance_size, BNT_STREAM_PROVENANCE, &json, p->err);
+        status = bnt_json_parse_strict(p->provenance, p->provenance_size, BNT_STREAM_PROVENANCE,
+                                       &json, p->err);
     else
         json = json_object();
     if (status != BNT_OK) {

@@ -149,8 +149,8 @@ static json_t *describe_provenance(const struct bnt_view *v)
     const struct bnt_section_record *s = bnt_view_section(v, BNT_SECTION_PROV);
     struct bnt_error err;
     json_t *json = NULL;
-    if (!s || bnt_json_parse((const char *)v->data + s->offset, (size_t)s->size, "PROV", &json,
-                             &err) != BNT_OK)
+    if (!s || bnt_json_parse_strict((const char *)v->data + s->offset, (size_t)s->size, "PROV",
+                                    &json, &err) != BNT_OK)
         return json_null();
     (void)json_object_del(json, "matrices");
     return json;

@@ -332,8 +332,8 @@ static void check_provenance(const struct checker *c, struct bnt_report *report)
     json_t *json;
     if (!s)
         return;
-    if (bnt_json_parse((const char *)c->view->data + s->offset, (size_t)s->size, "section PROV",
-                       &json, &err) != BNT_OK) {
+    if (bnt_json_parse_strict((const char *)c->view->data + s->offset, (size_t)s->size,
+                              "section PROV", &json, &err) != BNT_OK) {
         bnt_report(report, "R27", "%s", err.message);
         return;
     }

@@ -224,8 +224,8 @@ static json_t *load_provenance(const struct bnt_view *v)
     struct bnt_error err;
     json_t *json = NULL;
     if (s)
-        (void)bnt_json_parse((const char *)v->data + s->offset, (size_t)s->size, "section PROV",
-                             &json, &err);
+        (void)bnt_json_parse_strict((const char *)v->data + s->offset, (size_t)s->size,
+                                    "section PROV", &json, &err);
     return json;
 }
 

@@ -247,7 +247,11 @@ static void what_is_not_computed_is_refused(void **state)
         {"rope_parameters", "{\"rope_theta\":\"10000\"}", BAD, "rope_theta must be a number"},
         {"rope_theta", "\"10000\"", BAD, "rope_theta must be a number"},
         {"rope_theta", "-5", BAD, "rope_theta"},
-        {"rope_scaling", "{\"rope_type\":\"llama3\"}", BAD, "original_max_position_embeddings"},
+        {"rope_scaling", "{\"rope_type\":\"llama3\"}", BAD, "rope_factor"},
+        {"rope_scaling", "{\"rope_type\":\"llama3\",\"original_max_position_embeddings\":0}", BAD,
+         "original_max_position_embeddings"},
+        {"transformers_weights", "\"other.safetensors\"", NO, "other.safetensors"},
+        {"transformers_weights", "\"model.safetensors\"", BNT_OK, NULL},
         {"rope_scaling",
          "{\"rope_type\":\"llama3\",\"factor\":0,\"low_freq_factor\":1,\"high_freq_factor\":4,"
          "\"original_max_position_embeddings\":8192}",
@@ -305,10 +309,9 @@ static void tokens_are_checked(void **state)
         {"bos_token_id", "\"1\"", BAD, "bos_token_id"},
         {"bos_token_id", NULL, BNT_OK, NULL},
         {"bos_token_id", "null", BNT_OK, NULL},
-        {"eos_token_id", "100", BAD, "eos_token_id"},
-        {"eos_token_id", "[1,100]", BAD, "eos_token_id"},
         {"eos_token_id", "[1,\"2\"]", BAD, "eos_token_id"},
-        {"eos_token_id", "4294967297", BAD, "eos_token_id"},
+        {"eos_token_id", "[1,null]", BAD, "eos_token_id"},
+        {"eos_token_id", "2.0", BAD, "eos_token_id"},
         {"eos_token_id", "[0,1,2,3,4,5,6,7]", BNT_OK, NULL},
         {"eos_token_id", "[0,1,2,3,4,5,6,7,8]", NO, "more than 8"},
         {"eos_token_id", "[]", BNT_OK, NULL},
@@ -320,9 +323,8 @@ static void tokens_are_checked(void **state)
 
 static void not_json_is_refused(void **state)
 {
-    static const char *const texts[] = {"",     "[]",
-                                        "null", "{\"hidden_size\":1,\"hidden_size\":1}",
-                                        "{} x", "{\"architectures\":[\"LlamaForCausalLM\"]"};
+    static const char *const texts[] = {"", "[]", "null", "{} x",
+                                        "{\"architectures\":[\"LlamaForCausalLM\"]"};
     struct bnt_config config;
     struct bnt_error err;
     (void)state;
@@ -377,6 +379,150 @@ static void rope_parameters_come_before_the_top_level(void **state)
                 c.hyper.rope_high_freq_factor == 4 && c.hyper.rope_original_context == 8192);
 }
 
+// Both at once: transformers takes rope_scaling, and nothing of the other.
+static void rope_scaling_comes_before_rope_parameters(void **state)
+{
+    static const char llama3[] = "{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,"
+                                 "\"high_freq_factor\":4}";
+    char text[1024];
+    struct bnt_config c;
+    struct bnt_error err;
+    (void)state;
+    const int head = (int)strlen(base) - 1;
+    (void)snprintf(text, sizeof text,
+                   "%.*s,\"rope_parameters\":{\"rope_theta\":7e5},\"rope_scaling\":%s}", head, base,
+                   llama3);
+    assert_int_equal(parse(text, NULL, &c, &err), BNT_OK);
+    assert_int_equal(c.hyper.rope_scaling, BNT_ROPE_LLAMA3);
+    assert_true(c.hyper.rope_theta == 500.0);
+    assert_int_equal(c.hyper.rope_original_context, 128); // max_position_embeddings
+    (void)snprintf(text, sizeof text,
+                   "%.*s,\"rope_theta\":null,\"rope_parameters\":{\"rope_theta\":7e5},"
+                   "\"original_max_position_embeddings\":64,\"rope_scaling\":%s}",
+                   head, base, llama3);
+    assert_int_equal(parse(text, NULL, &c, &err), BNT_OK);
+    assert_true(c.hyper.rope_theta == 10000.0);
+    assert_int_equal(c.hyper.rope_original_context, 64);
+    (void)snprintf(text, sizeof text,
+                   "%.*s,\"rope_parameters\":{\"rope_theta\":7e5},\"rope_scaling\":{}}", head,
+                   base);
+    assert_int_equal(parse(text, NULL, &c, &err), BNT_OK);
+    assert_true(c.hyper.rope_theta == 7e5 && c.hyper.rope_scaling == BNT_ROPE_NONE);
+}
+
+// Values that stand one level deeper must be read or refused: passed over, theta would be a
+// default.
+static void nested_rope_parameters_are_read_or_refused(void **state)
+{
+#define FULL    "\"full_attention\":{\"rope_type\":\"default\",\"rope_theta\":7e5}"
+#define SLIDING "\"sliding_attention\":{\"rope_theta\":1e4}"
+    static const struct {
+        const char *key, *rope, *types;
+        double theta; // 0: refused
+    } all[] = {
+        {"rope_parameters", "{" FULL "}", "null", 7e5},
+        {"rope_scaling", "{" FULL "}", "null", 7e5},
+        {"rope_parameters", "{" FULL ",\"sliding_attention\":null}", "null", 7e5},
+        {"rope_parameters", "{" FULL ",\"b\":{\"rope_type\":\"default\",\"rope_theta\":7e5}}",
+         "null", 7e5},
+        {"rope_parameters", "{" FULL "," SLIDING "}", "null", 0},
+        {"rope_parameters", "{" SLIDING "," FULL "}", "[\"full_attention\",\"full_attention\"]",
+         7e5},
+        {"rope_parameters", "{" FULL "," SLIDING "}", "[\"full_attention\",\"sliding_attention\"]",
+         0},
+        {"rope_parameters", "{" FULL ",\"rope_theta\":1e4,\"rope_type\":\"default\"}", "null", 0},
+    };
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(all); i++) {
+        char text[1024];
+        struct bnt_config c;
+        struct bnt_error err;
+        (void)snprintf(text, sizeof text, "%.*s,\"layer_types\":%s,\"%s\":%s}",
+                       (int)strlen(base) - 1, base, all[i].types, all[i].key, all[i].rope);
+        enum bnt_status status = parse(text, NULL, &c, &err);
+        if (status != (all[i].theta > 0 ? BNT_OK : BNT_ERR_UNSUPPORTED))
+            fail_msg("%s: %d %s", all[i].rope, (int)status, err.message);
+        if (status == BNT_OK)
+            assert_true(c.hyper.rope_theta == all[i].theta);
+        else
+            assert_non_null(strstr(err.message, "config.json: rope_parameters"));
+    }
+#undef FULL
+#undef SLIDING
+}
+
+// Ids that no token has can never come; they are named, with their file, and the others count.
+static void eos_ids_beyond_the_vocabulary_are_left_out(void **state)
+{
+    static const struct {
+        const char *config, *generation;
+        uint32_t count, first;
+        const char *says;
+    } all[] = {
+        {"2", "{\"eos_token_id\":[4,100]}", 1, 4,
+         "generation_config.json: eos_token_id 100 is left out: the vocabulary ends at 99"},
+        {"2", "{\"eos_token_id\":[100,4,-1,4294967297]}", 1, 4, ", so is -1, so is 4294967297"},
+        {"2", "{\"eos_token_id\":99999}", 1, 2,
+         "generation_config.json: eos_token_id 99999 is left out"},
+        {"[1,100]", "{}", 1, 1, "config.json: eos_token_id 100 is left out"},
+        {"100", NULL, 0, 0, "config.json: eos_token_id 100 is left out"},
+        {"2", "{\"eos_token_id\":99}", 1, 99, ""},
+        {"[0,1,2,3,4,5,6,7,100]", NULL, 8, 0, "100"},
+    };
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(all); i++) {
+        struct bnt_config c;
+        struct bnt_error err;
+        if (parse_changed("eos_token_id", all[i].config, all[i].generation, &c, &err) != BNT_OK)
+            fail_msg("%s", err.message);
+        assert_int_equal(c.hyper.eos_count, all[i].count);
+        assert_int_equal(c.hyper.eos_id[0], all[i].first);
+        if (all[i].says[0] ? !strstr(c.left_out, all[i].says) : c.left_out[0] != '\0')
+            fail_msg("'%s' must say '%s'", c.left_out, all[i].says);
+    }
+}
+
+// What Python's json takes and no field of ours is, is passed over; in one of ours it is named.
+static void strange_values_matter_only_where_they_are_used(void **state)
+{
+    static const struct change used[] = {
+        {"vocab_size", "1000000000000000019884624838656", BAD, "vocab_size must be an integer"},
+        {"hidden_act", "NaN", BAD, "hidden_act must be a text"},
+        {"hidden_act", "\"silu\\u0000\"", BAD, "hidden_act holds U+0000"},
+        {"hidden_act", "\"silu\\ud800\"", BAD, "hidden_act holds U+0000 or half"},
+        {"rms_norm_eps", "Infinity", BAD, "rms_norm_eps must be a finite number"},
+        {"rms_norm_eps", "NaN", BAD, "rms_norm_eps must be a finite number"},
+        {"rope_theta", "1e400", BAD, "rope_theta must be a finite number"},
+        {"tie_word_embeddings", "NaN", BAD, "tie_word_embeddings must be true or false"},
+        {"architectures", "[\"Llama\\u0000\"]", NO, "architecture"},
+        {"eos_token_id", "1000000000000000019884624838656", BAD, "eos_token_id must be"},
+        {"bos_token_id", "Infinity", BAD, "bos_token_id must be"},
+        {"partial_rotary_factor", "NaN", BAD, "partial_rotary_factor must be a finite number"},
+        {"rope_theta", "10000000000000000000000", BNT_OK, NULL},       // a number like any other
+        {"hidden_act", "NaN, \"hidden_act\": \"silu\"", BNT_OK, NULL}, // the last counts
+        {"unused", "1000000000000000019884624838656", BNT_OK, NULL},
+        {"unused", "[1e400, -1e400, NaN, Infinity, -Infinity]", BNT_OK, NULL},
+        {"unused", "{\"a\":1,\"a\":\"\\ud83d\",\"\\u0000\":\"\\udc00\"}", BNT_OK, NULL},
+    };
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(used); i++) {
+        char text[1024];
+        struct bnt_config c;
+        struct bnt_error err;
+        (void)snprintf(text, sizeof text, "%.*s,\"%s\":%s}", (int)strlen(base) - 1, base,
+                       used[i].key, used[i].value);
+        enum bnt_status status = parse(text, NULL, &c, &err);
+        if (status != used[i].status || (status && !strstr(err.message, used[i].message)))
+            fail_msg("%s: %s: %d, %s", used[i].key, used[i].value, (int)status, err.message);
+    }
+    struct bnt_config c;
+    struct bnt_error err;
+    assert_int_equal(parse(base, "{\"max_length\":1e400,\"temperature\":NaN}", &c, &err), BNT_OK);
+    assert_int_equal(parse(base, "{\"do_sample\":true,\"temperature\":NaN}", &c, &err), BAD);
+    assert_non_null(
+        strstr(err.message, "generation_config.json: temperature must be a finite number"));
+}
+
 static void generation_config_gives_the_sampling_defaults(void **state)
 {
     struct bnt_config c;
@@ -396,7 +542,6 @@ static void generation_config_gives_the_sampling_defaults(void **state)
     assert_int_equal(parse(base, "{\"do_sample\":true,\"temperature\":\"hot\"}", &c, &err),
                      BNT_ERR_FORMAT);
     assert_int_equal(parse(base, "{\"do_sample\":true,\"top_p\":1.5}", &c, &err), BNT_ERR_FORMAT);
-    assert_int_equal(parse(base, "{\"eos_token_id\":100}", &c, &err), BNT_ERR_FORMAT);
 }
 
 // --- the form of the weights ---
@@ -440,8 +585,27 @@ static const struct {
     {Q ",\"use_rms_norm\":false}", NULL, BNT_OK, BNT_FORM_PACKED_DIVIDE, true},
     {Q ",\"modules_to_not_convert\":null}", NULL, BNT_OK, BNT_FORM_PACKED_DIVIDE, true},
     {Q ",\"modules_to_not_convert\":[\"lm_head\"]}", NULL, BNT_OK, BNT_FORM_PACKED_DIVIDE, true},
-    {Q ",\"modules_to_not_convert\":[\"model.layers.0.mlp.down_proj\"]}", NULL, BNT_ERR_UNSUPPORTED,
-     BNT_FORM_MASTERS, false},
+    {Q ",\"modules_to_not_convert\":[\"model.norm\",\"lm_head.weight\",\"model.embed_tokens\","
+       "\"\\\\.mlp$\","
+       "\"q_proj\\\\.\",\"down\",\"model.layers.2\",\"model.layers.1.mlp.up\",\"layers.0\"]}",
+     NULL, BNT_OK, BNT_FORM_PACKED_DIVIDE, true},
+    {Q ",\"modules_to_not_convert\":[]}", NULL, BNT_OK, BNT_FORM_PACKED_DIVIDE, true},
+#define REFUSED_MODULE(entry)                                                                      \
+    {                                                                                              \
+        Q ",\"modules_to_not_convert\":[\"lm_head\",\"" entry "\"]}", NULL, BNT_ERR_UNSUPPORTED,   \
+            BNT_FORM_MASTERS, false                                                                \
+    }
+    REFUSED_MODULE("model.layers.0.mlp.down_proj"),
+    REFUSED_MODULE("model.layers.1"),
+    REFUSED_MODULE("model"),
+    REFUSED_MODULE("down_proj"),
+    REFUSED_MODULE("oj"),
+    REFUSED_MODULE(""),
+    REFUSED_MODULE(".*mlp"),
+    REFUSED_MODULE("model.layers.*.self_attn"),
+    REFUSED_MODULE("[a-z.]*1[.]"),
+    REFUSED_MODULE("(unclosed"),
+    REFUSED_MODULE("([a-z0-9._]+)+[!?]"), // takes for ever
     {Q ",\"modules_to_not_convert\":[3]}", NULL, BNT_ERR_UNSUPPORTED, BNT_FORM_MASTERS, false},
     {Q ",\"modules_to_not_convert\":\"lm_head\"}", NULL, BNT_ERR_FORMAT, BNT_FORM_MASTERS, false},
     {"{\"quant_method\":\"gptq\"}", NULL, BNT_ERR_UNSUPPORTED, BNT_FORM_MASTERS, false},
@@ -542,6 +706,10 @@ int main(void)
         cmocka_unit_test(not_json_is_refused),
         cmocka_unit_test(defaults_are_those_of_the_architecture),
         cmocka_unit_test(rope_parameters_come_before_the_top_level),
+        cmocka_unit_test(rope_scaling_comes_before_rope_parameters),
+        cmocka_unit_test(nested_rope_parameters_are_read_or_refused),
+        cmocka_unit_test(eos_ids_beyond_the_vocabulary_are_left_out),
+        cmocka_unit_test(strange_values_matter_only_where_they_are_used),
         cmocka_unit_test(generation_config_gives_the_sampling_defaults),
         cmocka_unit_test(the_form_follows_the_table_of_known_checkpoints),
         cmocka_unit_test(tensors_have_the_names_of_their_architecture),
