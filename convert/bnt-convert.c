@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // bnt-convert: a Hugging Face checkpoint folder in, a ternary checkpoint (safetensors stream) out.
 #include <getopt.h>
+#include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -17,6 +18,7 @@ static const char help[] =
     "\n"
     "  -o, --output=OUT   write to OUT; '-', the default, is standard output\n"
     "  -j, --jobs=N       use N threads (default: the processors of this machine)\n"
+    "      --nearest      weights that are nearly all on three levels take the nearest level\n"
     "      --force        convert a checkpoint that was not trained for ternary weights,\n"
     "                     and report the error of each matrix\n"
     "  -q, --quiet        no progress bar\n"
@@ -31,6 +33,7 @@ struct arguments {
     const char *output;
     struct convert_options convert;
     bool force;
+    bool nearest;
 };
 
 static bool writes_to_pipe(const struct bnt_output *out)
@@ -45,13 +48,20 @@ static int run(const struct arguments *a, struct bnt_checkpoint *checkpoint)
     struct bnt_output out;
     if (bnt_checkpoint_open(checkpoint, a->dir, &err) != BNT_OK)
         return bnt_cli_fail(&err);
-    if (!checkpoint->config.ternary && !a->force) {
+    const struct bnt_levels_options levels = {
+        .threads = a->convert.threads, .nearest = a->nearest, .force = a->force};
+    if (bnt_checkpoint_find_levels(checkpoint, &levels, &err) != BNT_OK)
+        return bnt_cli_fail(&err);
+    if (checkpoint->config.form != BNT_FORM_LEVELS && !checkpoint->config.ternary && !a->force) {
         bnt_cli_note("%s: config.json says nothing of ternary training (no quantization_config of "
-                     "quant_method bitnet, no weight_bits 1): "
+                     "quant_method bitnet, no weight_bits 1), and %s: "
                      "ternarizing an ordinary model ruins it; --force does it all the same",
-                     a->dir);
+                     a->dir, checkpoint->levels.unlike);
         return BNT_EXIT_FAILED;
     }
+    if (checkpoint->levels.nearest)
+        bnt_cli_note("%s: %" PRIu64 " weights take the nearest level, up to %.3g of the level away",
+                     a->dir, checkpoint->levels.off, (double)checkpoint->levels.worst);
     if (bnt_output_open(&out, a->output, &err) != BNT_OK)
         return bnt_cli_fail(&err);
     struct convert_options options = a->convert;
@@ -66,7 +76,7 @@ static int run(const struct arguments *a, struct bnt_checkpoint *checkpoint)
     return bnt_cli_fail(&err);
 }
 
-enum { OPTION_FORCE = 256, OPTION_HELP, OPTION_VERSION };
+enum { OPTION_FORCE = 256, OPTION_NEAREST, OPTION_HELP, OPTION_VERSION };
 
 int main(int argc, char **argv)
 {
@@ -74,6 +84,7 @@ int main(int argc, char **argv)
         {"output", required_argument, NULL, 'o'},
         {"jobs", required_argument, NULL, 'j'},
         {"force", no_argument, NULL, OPTION_FORCE},
+        {"nearest", no_argument, NULL, OPTION_NEAREST},
         {"quiet", no_argument, NULL, 'q'},
         {"help", no_argument, NULL, OPTION_HELP},
         {"version", no_argument, NULL, OPTION_VERSION},
@@ -99,6 +110,9 @@ int main(int argc, char **argv)
         case OPTION_FORCE:
             a.force = true;
             a.convert.report = true;
+            break;
+        case OPTION_NEAREST:
+            a.nearest = true;
             break;
         case OPTION_HELP:
             return bnt_cli_print(help);

@@ -11,10 +11,34 @@
 #include "formats/json.h"
 
 static const struct bnt_arch arch_table[] = {
-    {"BitNetForCausalLM", "self_attn.attn_sub_norm", "mlp.ffn_sub_norm", "relu2", 500000.0},
-    {"BitnetForCausalLM", "self_attn.inner_attn_ln", "mlp.ffn_layernorm", "silu",
-     10000.0}, // 1bitLLM
-    {"LlamaForCausalLM", NULL, NULL, "silu", 10000.0},
+    {.name = "BitNetForCausalLM",
+     .attn_sub_norm = "self_attn.attn_sub_norm",
+     .ffn_sub_norm = "mlp.ffn_sub_norm",
+     .activation = "relu2",
+     .rope_theta = 500000.0,
+     .flags = BNT_HYPER_SUB_NORMS},
+    {.name = "BitnetForCausalLM", // 1bitLLM
+     .attn_sub_norm = "self_attn.inner_attn_ln",
+     .ffn_sub_norm = "mlp.ffn_layernorm",
+     .activation = "silu",
+     .rope_theta = 10000.0,
+     .flags = BNT_HYPER_SUB_NORMS},
+    {.name = "LlamaForCausalLM",
+     .activation = "silu",
+     .rope_theta = 10000.0,
+     .bias_flags = BNT_HYPER_QKV_BIAS | BNT_HYPER_O_BIAS,
+     .mlp_bias = true},
+    {.name = "MistralForCausalLM", .activation = "silu", .rope_theta = 10000.0, .window = 4096},
+    {.name = "Qwen2ForCausalLM",
+     .activation = "silu",
+     .rope_theta = 10000.0,
+     .flags = BNT_HYPER_QKV_BIAS},
+    {.name = "Qwen3ForCausalLM",
+     .activation = "silu",
+     .rope_theta = 10000.0,
+     .head_dim = 128,
+     .flags = BNT_HYPER_QK_NORMS,
+     .bias_flags = BNT_HYPER_QKV_BIAS | BNT_HYPER_O_BIAS},
 };
 enum { ARCH_ROWS = sizeof arch_table / sizeof arch_table[0] };
 
@@ -111,11 +135,15 @@ static void parse_architecture(struct parser *p, struct bnt_config *config)
         if (strcmp(arch_table[i].name, name) == 0)
             config->arch = &arch_table[i];
     }
-    if (!config->arch && p->status == BNT_OK)
-        p->status =
-            bnt_fail(p->err, BNT_ERR_UNSUPPORTED,
-                     "%s: architecture \"%s\" is not supported (known: %s, %s, %s)", p->name, name,
-                     arch_table[0].name, arch_table[1].name, arch_table[2].name);
+    if (config->arch || p->status != BNT_OK)
+        return;
+    char known[40 * ARCH_ROWS] = "";
+    for (size_t i = 0, used = 0; i < ARCH_ROWS; i++)
+        used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "",
+                                 arch_table[i].name);
+    p->status =
+        bnt_fail(p->err, BNT_ERR_UNSUPPORTED,
+                 "%s: architecture \"%.100s\" is not supported (known: %s)", p->name, name, known);
 }
 
 static uint32_t parse_activation(struct parser *p, const struct bnt_arch *arch)
@@ -137,27 +165,55 @@ static void parse_sizes(struct parser *p, const struct bnt_arch *arch, struct bn
     h->n_kv_heads = get_u32(p, "num_key_value_heads", h->n_heads);
     h->vocab_size = get_u32(p, "vocab_size", -1);
     h->max_context = get_u32(p, "max_position_embeddings", 2048);
-    if (!bnt_json_get(p->json, "head_dim") && (h->n_heads == 0 || h->hidden_size % h->n_heads != 0))
+    if (!bnt_json_get(p->json, "head_dim") && !arch->head_dim &&
+        (h->n_heads == 0 || h->hidden_size % h->n_heads != 0))
         fail(p, BNT_ERR_FORMAT, "num_attention_heads",
              "does not divide hidden_size, and there is no head_dim");
-    h->head_dim = get_u32(p, "head_dim", h->n_heads ? h->hidden_size / h->n_heads : 0);
+    const uint32_t per_head = h->n_heads ? h->hidden_size / h->n_heads : 0;
+    h->head_dim = get_u32(p, "head_dim", arch->head_dim ? arch->head_dim : per_head);
     h->activation = parse_activation(p, arch);
     if (!bnt_json_get(p->json, "rms_norm_eps"))
         fail(p, BNT_ERR_FORMAT, "rms_norm_eps", "is missing");
     h->norm_eps = (float)get_number(p, p->json, "rms_norm_eps", 0);
-    h->flags = (arch->attn_sub_norm ? BNT_HYPER_SUB_NORMS : 0u) |
-               (get_flag(p, "tie_word_embeddings") ? BNT_HYPER_TIED : 0u);
+    h->flags |= arch->flags | (get_flag(p, "tie_word_embeddings") ? BNT_HYPER_TIED : 0u);
+    if (arch->bias_flags && get_flag(p, "attention_bias"))
+        h->flags |= arch->bias_flags;
+    if (arch->mlp_bias && get_flag(p, "mlp_bias"))
+        h->flags |= BNT_HYPER_FFN_BIAS;
+}
+
+// A window as long as the context changes nothing.
+static void refuse_window(struct parser *p, const struct bnt_arch *arch)
+{
+    const json_t *types = bnt_json_get(p->json, "layer_types");
+    size_t i;
+    json_t *type;
+    json_array_foreach((json_t *)types, i, type)
+    {
+        if (!json_is_string(type) || strcmp(json_string_value(type), "full_attention") != 0)
+            unsupported(p, "layer_types:", json_is_string(type) ? json_string_value(type) : "?");
+    }
+    if (!arch->window || json_is_null(json_object_get(p->json, "sliding_window")))
+        return;
+    if (get_u32(p, "sliding_window", arch->window) < get_u32(p, "max_position_embeddings", 2048))
+        unsupported(p, "sliding_window", "shorter than max_position_embeddings");
 }
 
 // What would change the forward pass in a way that we do not compute.
-static void refuse_unsupported(struct parser *p)
+static void refuse_unsupported(struct parser *p, const struct bnt_arch *arch)
 {
-    static const char *const flags[] = {"attention_bias", "mlp_bias", "use_qk_norm",
-                                        "use_sliding_window"};
+    const struct {
+        const char *key;
+        bool known;
+    } flags[] = {{"attention_bias", arch->bias_flags || arch->flags & BNT_HYPER_QKV_BIAS},
+                 {"mlp_bias", arch->mlp_bias},
+                 {"use_qk_norm", false},
+                 {"use_sliding_window", false}};
     for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
-        if (get_flag(p, flags[i]))
-            unsupported(p, flags[i], "true");
+        if (get_flag(p, flags[i].key) && !flags[i].known)
+            unsupported(p, flags[i].key, "true");
     }
+    refuse_window(p, arch);
     double partial = get_number(p, p->json, "partial_rotary_factor", 1.0);
     if (partial != 1.0)
         unsupported(p, "partial_rotary_factor", "other than 1");
@@ -168,19 +224,52 @@ static void refuse_unsupported(struct parser *p)
 
 // --- rotary embedding ---
 
-static void parse_llama3(struct parser *p, const json_t *rope, struct bnt_hyper *h)
+static void parse_original_context(struct parser *p, const json_t *rope, struct bnt_hyper *h)
 {
     static const char key[] = "original_max_position_embeddings";
-    h->rope_scaling = BNT_ROPE_LLAMA3;
-    h->rope_factor = (float)get_number(p, rope, "factor", 0);
-    h->rope_low_freq_factor = (float)get_number(p, rope, "low_freq_factor", 0);
-    h->rope_high_freq_factor = (float)get_number(p, rope, "high_freq_factor", 0);
     double original = get_number(p, rope, key, (double)h->max_context);
     original = get_number(p, p->json, key, original); // at the top level it comes first
     if (original < 1 || original > BNT_MAX_CONTEXT)
         fail(p, BNT_ERR_FORMAT, key, "must be from 1 to 2^24");
     else
         h->rope_original_context = (uint32_t)original;
+}
+
+static void parse_llama3(struct parser *p, const json_t *rope, struct bnt_hyper *h)
+{
+    h->rope_scaling = BNT_ROPE_LLAMA3;
+    h->rope_factor = (float)get_number(p, rope, "factor", 0);
+    h->rope_low_freq_factor = (float)get_number(p, rope, "low_freq_factor", 0);
+    h->rope_high_freq_factor = (float)get_number(p, rope, "high_freq_factor", 0);
+    parse_original_context(p, rope, h);
+}
+
+static double yarn_mscale(double factor, double mscale)
+{
+    return factor > 1 ? 0.1 * mscale * log(factor) + 1 : 1;
+}
+
+// The attention factor as transformers computes it: as it stands, from mscale and mscale_all_dim
+// where both are other than 0, or from the factor.
+static void parse_yarn(struct parser *p, const json_t *rope, struct bnt_hyper *h)
+{
+    const double factor = get_number(p, rope, "factor", 0);
+    const double mscale = get_number(p, rope, "mscale", 0);
+    const double all = get_number(p, rope, "mscale_all_dim", 0);
+    double attention = yarn_mscale(factor, 1);
+    if (mscale != 0 && all != 0)
+        attention = yarn_mscale(factor, mscale) / yarn_mscale(factor, all);
+    h->rope_scaling = BNT_ROPE_YARN;
+    h->rope_factor = (float)factor;
+    h->rope_attention_factor = (float)get_number(p, rope, "attention_factor", attention);
+    // As there, 0 counts as none.
+    h->rope_beta_fast = (float)get_number(p, rope, "beta_fast", 32);
+    h->rope_beta_slow = (float)get_number(p, rope, "beta_slow", 1);
+    h->rope_beta_fast = h->rope_beta_fast == 0 ? 32.0f : h->rope_beta_fast;
+    h->rope_beta_slow = h->rope_beta_slow == 0 ? 1.0f : h->rope_beta_slow;
+    if (json_is_false(bnt_json_get(rope, "truncate")))
+        h->flags |= BNT_HYPER_YARN_EXACT;
+    parse_original_context(p, rope, h);
 }
 
 // The one type that all layers have, or NULL.
@@ -242,7 +331,12 @@ static void parse_rope(struct parser *p, const struct bnt_arch *arch, struct bnt
     const char *type = get_text(p, rope, "rope_type", get_text(p, rope, "type", "default"));
     if (strcmp(type, "llama3") == 0)
         parse_llama3(p, rope, h);
-    else if (strcmp(type, "default") != 0)
+    else if (strcmp(type, "yarn") == 0)
+        parse_yarn(p, rope, h);
+    else if (strcmp(type, "linear") == 0) {
+        h->rope_scaling = BNT_ROPE_LINEAR;
+        h->rope_factor = (float)get_number(p, rope, "factor", 0);
+    } else if (strcmp(type, "default") != 0)
         unsupported(p, "rope_type", type);
     if (get_number(p, rope, "partial_rotary_factor", 1.0) != 1.0)
         unsupported(p, "partial_rotary_factor", "other than 1");
@@ -267,8 +361,10 @@ static void parse_quantization(struct parser *p, const json_t *quantization,
     const char *class = get_text(p, quantization, "linear_class", "bitlinear");
     if (strcmp(method, "bitnet") != 0)
         unsupported(p, "quant_method", method);
-    if (bnt_json_true(quantization, "use_rms_norm"))
-        unsupported(p, "use_rms_norm", "true");
+    if (bnt_json_true(quantization, "use_rms_norm")) {
+        config->hyper.flags |= BNT_HYPER_LINEAR_NORMS;
+        config->hyper.linear_norm_eps = (float)get_number(p, quantization, "rms_norm_eps", 1e-6);
+    }
     if (strcmp(class, "bitlinear") == 0)
         config->form = BNT_FORM_PACKED_DIVIDE;
     else if (strcmp(class, "autobitlinear") == 0)
@@ -371,7 +467,7 @@ static void parse_config(struct parser *p, struct bnt_config *config)
     if (!config->arch)
         return;
     parse_form(p, config);
-    refuse_unsupported(p);
+    refuse_unsupported(p, config->arch);
     parse_sizes(p, config->arch, &config->hyper);
     parse_rope(p, config->arch, &config->hyper);
     parse_bos(p, &config->hyper);
@@ -424,13 +520,23 @@ const char *bnt_form_name(enum bnt_form form)
         return "masters";
     case BNT_FORM_PACKED_MULTIPLY:
         return "packed, weight_scale multiplies";
+    case BNT_FORM_LEVELS:
+        return "three levels";
     case BNT_FORM_PACKED_DIVIDE:
         break;
     }
     return "packed, weight_scale divides";
 }
 
-static const char *layer_tensor_name(const struct bnt_arch *arch, enum bnt_role role)
+// Modules of a layer and what stands before the dot in their tensors' names.
+static const char *const linear_names[] = {
+    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+    "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj",
+};
+enum { LINEARS = sizeof linear_names / sizeof linear_names[0] };
+_Static_assert(BNT_FFN_DOWN - BNT_ATTN_Q + 1 == LINEARS, "roles of linears follow one another");
+
+static const char *norm_name(const struct bnt_arch *arch, enum bnt_role role)
 {
     switch ((unsigned)role) {
     case BNT_ATTN_NORM:
@@ -441,33 +547,42 @@ static const char *layer_tensor_name(const struct bnt_arch *arch, enum bnt_role 
         return "post_attention_layernorm";
     case BNT_FFN_SUB_NORM:
         return arch->ffn_sub_norm;
-    case BNT_ATTN_Q:
-        return "self_attn.q_proj";
-    case BNT_ATTN_K:
-        return "self_attn.k_proj";
-    case BNT_ATTN_V:
-        return "self_attn.v_proj";
-    case BNT_ATTN_O:
-        return "self_attn.o_proj";
-    case BNT_FFN_GATE:
-        return "mlp.gate_proj";
-    case BNT_FFN_UP:
-        return "mlp.up_proj";
-    case BNT_FFN_DOWN:
-        return "mlp.down_proj";
+    case BNT_ATTN_Q_NORM:
+        return "self_attn.q_norm";
+    case BNT_ATTN_K_NORM:
+        return "self_attn.k_norm";
     default:
         return NULL;
     }
 }
 
+// What stands for a role inside a layer: the module, and the tensor of it.
+static const char *layer_module(const struct bnt_arch *arch, unsigned role, const char **tensor)
+{
+    static const struct {
+        unsigned first;
+        const char *tensor;
+    } of_linears[] = {{BNT_ATTN_Q, "weight"},
+                      {BNT_ATTN_Q_BIAS, "bias"},
+                      {BNT_ATTN_Q_LINEAR_NORM, "rms_norm.weight"}};
+    for (size_t i = 0; i < sizeof of_linears / sizeof of_linears[0]; i++) {
+        *tensor = of_linears[i].tensor;
+        if (role >= of_linears[i].first && role < of_linears[i].first + LINEARS)
+            return linear_names[role - of_linears[i].first];
+    }
+    *tensor = "weight";
+    return norm_name(arch, (enum bnt_role)role);
+}
+
 void bnt_arch_tensor_name(const struct bnt_arch *arch, enum bnt_role role, int32_t layer,
                           char out[BNT_TENSOR_NAME_SIZE])
 {
-    const char *in_layer = layer_tensor_name(arch, role);
+    const char *tensor;
+    const char *in_layer = layer_module(arch, role, &tensor);
     out[0] = '\0';
     if (in_layer)
-        (void)snprintf(out, BNT_TENSOR_NAME_SIZE, "model.layers.%" PRId32 ".%s.weight", layer,
-                       in_layer);
+        (void)snprintf(out, BNT_TENSOR_NAME_SIZE, "model.layers.%" PRId32 ".%s.%s", layer, in_layer,
+                       tensor);
     else if (role == BNT_FINAL_NORM)
         (void)snprintf(out, BNT_TENSOR_NAME_SIZE, "model.norm.weight");
     else if (role == BNT_TOKEN_EMBEDDING)

@@ -10,11 +10,12 @@
 #include "formats/layout.h"
 #include "formats/status.h"
 
-// How linear weights are stored. Decided by the config alone, never guessed from the values.
+// How linear weights are stored. Decided by the config alone, but for levels (formats/levels.h).
 enum bnt_form {
     BNT_FORM_MASTERS,         // float weights, to be ternarized
     BNT_FORM_PACKED_MULTIPLY, // U8 codes, or −1, 0, +1 as floats, γ = weight_scale
     BNT_FORM_PACKED_DIVIDE,   // U8 codes, γ = 1/weight_scale
+    BNT_FORM_LEVELS,          // float weights that hold three levels
 };
 
 // One architecture. To support another is to add a row to the table in config.c.
@@ -24,6 +25,12 @@ struct bnt_arch {
     const char *ffn_sub_norm;
     const char *activation; // used when the config names none
     double rope_theta;      // likewise
+    uint32_t head_dim;      // likewise; 0: hidden_size / num_attention_heads
+    uint32_t flags;         // of bnt_hyper, that it always has
+    uint32_t bias_flags;    // that it has if the config's attention_bias is true
+    bool mlp_bias;          // knows mlp_bias
+    uint32_t window;        // sliding_window when the config names none; 0: knows none, or only
+                            // with use_sliding_window
 };
 
 // The file that holds the weights, unless there are shards.

@@ -194,6 +194,64 @@ static enum bnt_status build_tokenizer(struct packer *p)
 
 // --- what the stream must hold ---
 
+// A number of __metadata__ that has one of some values; missing: fallback.
+static enum bnt_status read_number(struct packer *p, const char *key, uint32_t fallback,
+                                   uint32_t *number)
+{
+    size_t size;
+    uint64_t value = fallback;
+    const char *text = bnt_st_metadata(&p->stream, key, &size);
+    if (text && !bnt_cli_u64(text, 0, UINT32_MAX, &value))
+        return bnt_fail(p->err, BNT_ERR_FORMAT, "%s: __metadata__: %s is no number", p->name, key);
+    *number = (uint32_t)value;
+    return BNT_OK;
+}
+
+static const struct bnt_st_tensor *find_tensor(const struct packer *p, const char *name)
+{
+    for (size_t i = 0; i < p->stream.count; i++) {
+        if (strcmp(p->stream.tensors[i].name, name) == 0)
+            return &p->stream.tensors[i];
+    }
+    return NULL;
+}
+
+// What bnt-convert found in the weights: their scales, and which embeddings are ternary.
+static enum bnt_status read_levels(struct packer *p)
+{
+    struct bnt_hyper *h = &p->config.hyper;
+    char name[BNT_TENSOR_NAME_SIZE], scale[BNT_TENSOR_NAME_SIZE + 8];
+    enum bnt_status status = read_number(p, BNT_STREAM_GROUP, 0, &h->scale_group);
+    if (status == BNT_OK)
+        status = read_number(p, BNT_STREAM_ACTIVATIONS, 8, &h->activation_bits);
+    if (p->options->activation_bits)
+        h->activation_bits = p->options->activation_bits;
+    bnt_arch_tensor_name(p->config.arch, BNT_ATTN_Q, 0, name);
+    (void)snprintf(scale, sizeof scale, "%s_scale", name);
+    const struct bnt_st_tensor *scales = find_tensor(p, scale);
+    if (h->scale_group)
+        h->scale_dtype = scales && scales->dtype == BNT_ST_F16 ? BNT_F16 : BNT_F32;
+    bnt_arch_tensor_name(p->config.arch, BNT_TOKEN_EMBEDDING, BNT_NO_LAYER, name);
+    const struct bnt_st_tensor *t = find_tensor(p, name);
+    if (t && t->dtype == BNT_ST_I8)
+        h->flags |= BNT_HYPER_TERNARY_EMBEDDING;
+    bnt_arch_tensor_name(p->config.arch, BNT_OUTPUT, BNT_NO_LAYER, name);
+    t = h->flags & BNT_HYPER_TIED ? NULL : find_tensor(p, name);
+    if (t && t->dtype == BNT_ST_I8)
+        h->flags |= BNT_HYPER_TERNARY_OUTPUT;
+    const char *problem = status == BNT_OK ? bnt_hyper_problem(h) : NULL;
+    if (problem)
+        return bnt_fail(p->err, BNT_ERR_FORMAT, "%s: __metadata__: %s is out of its range", p->name,
+                        problem);
+    if (status == BNT_OK && p->options->int8 && bnt_output_is_ternary(h))
+        return bnt_fail(
+            p->err, BNT_ERR_ARGUMENT,
+            "%s: --embedding=int8 is for dense output matrices: this one is ternary, and "
+            "faster",
+            p->name);
+    return status;
+}
+
 // Embeddings keep all of their bits, as bf16 or f32, unless bf16 was asked for.
 static void choose_embedding_type(struct packer *p)
 {
@@ -203,7 +261,8 @@ static void choose_embedding_type(struct packer *p)
         for (size_t j = 0; j < sizeof roles / sizeof roles[0]; j++) {
             bnt_arch_tensor_name(p->config.arch, roles[j], BNT_NO_LAYER, name);
             if (strcmp(p->stream.tensors[i].name, name) == 0 &&
-                p->stream.tensors[i].dtype != BNT_ST_BF16)
+                p->stream.tensors[i].dtype != BNT_ST_BF16 &&
+                p->stream.tensors[i].dtype != BNT_ST_I8)
                 p->config.hyper.flags |= BNT_HYPER_F32_EMBEDDINGS;
         }
     }
@@ -239,6 +298,8 @@ static enum bnt_status list_expected(struct packer *p)
             continue;
         struct pack_tensor *tensor = &p->tensors[p->n_tensors++];
         tensor->record = record;
+        tensor->groups = bnt_row_groups(&p->config.hyper, record->cols);
+        tensor->scale_size = p->config.hyper.scale_dtype == BNT_F16 ? 2 : 4;
         if (record->role == output && p->options->int8) {
             tensor->int8 = bnt_writer_tensor(&p->writer, BNT_OUTPUT_INT8, BNT_NO_LAYER);
             tensor->int8_scale = bnt_writer_tensor(&p->writer, BNT_OUTPUT_INT8_SCALE, BNT_NO_LAYER);
@@ -258,9 +319,12 @@ static struct expected *find_expected(struct packer *p, const char *name)
     return bsearch(&key, p->expected, p->n_expected, sizeof key, compare_expected);
 }
 
-static bool type_fits(const struct expected *e, const struct bnt_st_tensor *t)
+static bool type_fits(const struct bnt_hyper *hyper, const struct expected *e,
+                      const struct bnt_st_tensor *t)
 {
     uint32_t section = bnt_record_section(e->tensor->record);
+    if (e->is_scale && e->tensor->record->scale_offset)
+        return t->dtype == (hyper->scale_dtype == BNT_F16 ? BNT_ST_F16 : BNT_ST_F32);
     if (e->is_scale || section == BNT_SECTION_NORM)
         return t->dtype == BNT_ST_F32;
     if (section == BNT_SECTION_TERN)
@@ -268,9 +332,13 @@ static bool type_fits(const struct expected *e, const struct bnt_st_tensor *t)
     return t->dtype == BNT_ST_BF16 || t->dtype == BNT_ST_F16 || t->dtype == BNT_ST_F32;
 }
 
-static bool shape_fits(const struct expected *e, const struct bnt_st_tensor *t)
+static bool shape_fits(const struct bnt_hyper *hyper, const struct expected *e,
+                       const struct bnt_st_tensor *t)
 {
     const struct bnt_tensor_record *r = e->tensor->record;
+    if (e->is_scale && r->scale_offset)
+        return t->rank == 2 && t->shape[0] == r->rows &&
+               t->shape[1] == bnt_row_groups(hyper, r->cols);
     if (e->is_scale)
         return t->rank == 1 && t->shape[0] == 1;
     if (bnt_record_section(r) == BNT_SECTION_NORM)
@@ -289,7 +357,8 @@ static enum bnt_status check_tensors(struct packer *p)
         if (!e)
             return bnt_fail(p->err, BNT_ERR_FORMAT, "%s: tensor %s is none that %s has", p->name,
                             t->name, p->config.arch->name);
-        if (!type_fits(e, t) || !shape_fits(e, t))
+        const struct bnt_hyper *h = &p->config.hyper;
+        if (!type_fits(h, e, t) || !shape_fits(h, e, t))
             return bnt_fail(p->err, BNT_ERR_FORMAT, "%s: tensor %s has the wrong type or shape",
                             p->name, t->name);
         e->seen = true;
@@ -335,7 +404,7 @@ static enum bnt_status read_provenance(struct packer *p, const struct bnt_st_ten
 // Rows of a stripe: whole block rows for ternary matrices, about PACK_JOB_BYTES.
 static uint32_t stripe_rows(const struct bnt_tensor_record *record, uint64_t row_bytes)
 {
-    uint64_t rows = PACK_JOB_BYTES / row_bytes;
+    uint64_t rows = PACK_JOB_BYTES / (row_bytes ? row_bytes : 1);
     if (record->dtype == BNT_TERNARY)
         rows = rows / BNT_BLOCK_ROWS * BNT_BLOCK_ROWS;
     uint32_t least = record->dtype == BNT_TERNARY ? BNT_BLOCK_ROWS : 1;
@@ -349,7 +418,7 @@ static uint64_t source_row_bytes(const struct bnt_st_tensor *t,
 }
 
 static enum bnt_status read_stripes(struct packer *p, const struct bnt_st_tensor *t,
-                                    struct pack_tensor *tensor)
+                                    struct pack_tensor *tensor, bool scales)
 {
     uint64_t row_bytes = source_row_bytes(t, tensor->record);
     uint32_t step = stripe_rows(tensor->record, row_bytes);
@@ -361,6 +430,7 @@ static enum bnt_status read_stripes(struct packer *p, const struct bnt_st_tensor
         job->tensor = tensor;
         job->first = row;
         job->rows = left < step ? left : step;
+        job->scales = scales;
         enum bnt_status status = read_exactly(p, job->in, (size_t)(job->rows * row_bytes), t->name);
         if (status != BNT_OK)
             return status;
@@ -375,7 +445,9 @@ static enum bnt_status read_tensor(struct packer *p, const struct bnt_st_tensor 
     if (strcmp(t->name, BNT_STREAM_PROVENANCE) == 0)
         return read_provenance(p, t);
     const struct expected *e = find_expected(p, t->name);
-    return e->is_scale ? read_scale(p, t, e->tensor->record) : read_stripes(p, t, e->tensor);
+    if (e->is_scale && !e->tensor->record->scale_offset)
+        return read_scale(p, t, e->tensor->record);
+    return read_stripes(p, t, e->tensor, e->is_scale);
 }
 
 static enum bnt_status check_end(struct packer *p)
@@ -393,11 +465,12 @@ static enum bnt_status read_tensors(struct packer *p)
     uint64_t in_bytes = 1, out_bytes = 1;
     for (size_t i = 0; i < p->stream.count; i++) {
         const struct expected *e = find_expected(p, p->stream.tensors[i].name);
-        if (!e || e->is_scale)
+        if (!e || (e->is_scale && !e->tensor->record->scale_offset))
             continue;
         uint64_t row_bytes = source_row_bytes(&p->stream.tensors[i], e->tensor->record);
         uint32_t rows = stripe_rows(e->tensor->record, row_bytes);
-        uint64_t out = bnt_pack_out_bytes(e->tensor->record, rows);
+        uint64_t out = e->is_scale ? bnt_pad_rows(rows) * row_bytes
+                                   : bnt_pack_out_bytes(e->tensor->record, rows);
         in_bytes = rows * row_bytes > in_bytes ? rows * row_bytes : in_bytes;
         out_bytes = out > out_bytes ? out : out_bytes;
     }
@@ -422,7 +495,8 @@ static json_t *describe_matrix(const struct pack_tensor *t)
 {
     const struct bnt_tensor_record *r = t->record;
     uint64_t padding = r->size * 4 - (uint64_t)r->rows * r->cols;
-    return json_pack("{s:i, s:s, s:f, s:I, s:I, s:I}", "layer", (int)r->layer, "role",
+    json_t *layer = r->layer == BNT_NO_LAYER ? json_null() : json_integer(r->layer);
+    return json_pack("{s:o, s:s, s:f, s:I, s:I, s:I}", "layer", layer, "role",
                      bnt_role_name(r->role), "gamma", (double)r->scale, "minus",
                      (json_int_t)t->count[1], "zero", (json_int_t)(t->count[2] - padding), "plus",
                      (json_int_t)t->count[3]);
@@ -471,6 +545,8 @@ static enum bnt_status pack_all(struct packer *p, struct bnt_output *out)
     enum bnt_status status = read_header(p);
     if (status == BNT_OK)
         status = read_config(p);
+    if (status == BNT_OK)
+        status = read_levels(p);
     if (status == BNT_OK)
         choose_embedding_type(p);
     if (status == BNT_OK)
