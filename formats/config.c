@@ -5,7 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "formats/generation.h"
 #include "formats/json.h"
+
+#define GENERATION_CONFIG "generation_config.json"
 
 static const struct bnt_arch arch_table[] = {
     {"BitNetForCausalLM", "self_attn.attn_sub_norm", "mlp.ffn_sub_norm", "relu2", 500000.0},
@@ -295,6 +298,21 @@ static void parse_tokens(struct parser *p, const json_t *generation, struct bnt_
         parse_eos(p, eos, h);
 }
 
+// What counts without do_sample too.
+static void parse_penalties(struct parser *p, struct bnt_sampling_record *s)
+{
+    *s = BNT_SAMPLING_OFF;
+    s->repetition_penalty = (float)get_number(p, p->json, "repetition_penalty", 1);
+    s->presence_penalty = (float)get_number(p, p->json, "presence_penalty", 0);
+    s->frequency_penalty = (float)get_number(p, p->json, "frequency_penalty", 0);
+    s->max_new_tokens = get_u32(p, "max_new_tokens", 0);
+    if (bnt_json_true(p->json, "do_sample"))
+        s->min_p = (float)get_number(p, p->json, "min_p", 0);
+    const char *problem = bnt_sampling_problem(s);
+    if (problem)
+        fail(p, BNT_ERR_FORMAT, problem, "is out of the range that a .bnt file can hold");
+}
+
 // The checkpoint's advice for sampling; without do_sample it is greedy.
 static void parse_sampling(struct parser *p, const json_t *generation, struct bnt_hyper *h)
 {
@@ -307,6 +325,17 @@ static void parse_sampling(struct parser *p, const json_t *generation, struct bn
     h->top_k = top_k > 0 && top_k <= BNT_MAX_VOCAB ? (uint32_t)top_k : 0;
 }
 
+static void parse_generation(struct parser *p, const json_t *generation, struct bnt_config *config)
+{
+    struct parser own = {.json = generation, .name = GENERATION_CONFIG, .err = p->err};
+    own.status = p->status;
+    parse_sampling(&own, generation, &config->hyper);
+    parse_penalties(&own, &config->sampling);
+    p->status = own.status;
+    bnt_generation_passed_over(generation, config->hyper.max_context, config->passed_over,
+                               sizeof config->passed_over);
+}
+
 static void parse_all(struct parser *p, const json_t *generation, struct bnt_config *config)
 {
     parse_architecture(p, config);
@@ -317,8 +346,10 @@ static void parse_all(struct parser *p, const json_t *generation, struct bnt_con
     parse_sizes(p, config->arch, &config->hyper);
     parse_rope(p, config->arch, &config->hyper);
     parse_tokens(p, generation, &config->hyper);
-    parse_sampling(p, generation, &config->hyper);
+    parse_generation(p, generation, config);
     const char *problem = bnt_hyper_problem(&config->hyper);
+    if (problem && (strcmp(problem, "temperature") == 0 || strcmp(problem, "top_p") == 0))
+        p->name = GENERATION_CONFIG;
     if (problem)
         fail(p, BNT_ERR_FORMAT, problem, "is out of the range that a .bnt file can hold");
 }
@@ -332,8 +363,8 @@ enum bnt_status bnt_config_parse(struct bnt_config *config, const char *text, si
     json_t *generation_json = NULL;
     enum bnt_status status = bnt_json_parse(text, size, name, &json, err);
     if (status == BNT_OK && generation)
-        status = bnt_json_parse(generation, generation_size, "generation_config.json",
-                                &generation_json, err);
+        status =
+            bnt_json_parse(generation, generation_size, GENERATION_CONFIG, &generation_json, err);
     if (status == BNT_OK) {
         struct parser p = {.json = json, .name = name, .err = err, .status = BNT_OK};
         parse_all(&p, generation_json, config);

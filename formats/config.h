@@ -26,8 +26,12 @@ struct bnt_arch {
     double rope_theta;      // likewise
 };
 
+enum { BNT_PASSED_OVER_SIZE = 256 };
+
 struct bnt_config {
     struct bnt_hyper hyper;
+    struct bnt_sampling_record sampling;
+    char passed_over[BNT_PASSED_OVER_SIZE]; // generation.h
     const struct bnt_arch *arch;
     enum bnt_form form;
     bool ternary; // the config says that the model was trained for ternary weights

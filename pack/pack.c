@@ -111,6 +111,9 @@ static enum bnt_status read_config(struct packer *p)
                                               "config.json", p->err);
     if (status != BNT_OK)
         bnt_fail_prefix(p->err, p->name);
+    else if (p->config.passed_over[0])
+        bnt_cli_note("%s: generation_config.json asks for what bnt does not do: %s", p->name,
+                     p->config.passed_over);
     return status;
 }
 
@@ -476,7 +479,8 @@ static enum bnt_status pack_all(struct packer *p, struct bnt_output *out)
     if (status == BNT_OK)
         status = bnt_writer_open(&p->writer, out, &p->config.hyper, p->options->int8,
                                  (struct bnt_writer_section){p->tokenizer.data, p->tokenizer.size},
-                                 (struct bnt_writer_section){p->chat.data, p->chat.size}, p->err);
+                                 (struct bnt_writer_section){p->chat.data, p->chat.size},
+                                 &p->config.sampling, p->err);
     if (status == BNT_OK)
         status = list_expected(p);
     if (status == BNT_OK)

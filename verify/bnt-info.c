@@ -58,6 +58,18 @@ static json_t *describe_hyper(const struct bnt_hyper *h)
     return json;
 }
 
+// null where the file has no SAMP.
+static json_t *describe_sampling(const struct bnt_view *v)
+{
+    const struct bnt_sampling_record *s = &v->sampling;
+    if (!bnt_view_section(v, BNT_SECTION_SAMP))
+        return json_null();
+    return json_pack("{s:f, s:f, s:f, s:f, s:I}", "repetition_penalty",
+                     (double)s->repetition_penalty, "presence_penalty", (double)s->presence_penalty,
+                     "frequency_penalty", (double)s->frequency_penalty, "min_p", (double)s->min_p,
+                     "max_new_tokens", (json_int_t)s->max_new_tokens);
+}
+
 static json_t *describe_sections(const struct bnt_view *v)
 {
     json_t *list = json_array();
@@ -163,9 +175,10 @@ static json_t *describe(const char *path, const struct bnt_view *v)
     bnt_sha256_text(v->header.content_sha256, sha256);
     (void)snprintf(version, sizeof version, "%u.%u", v->header.version_major,
                    v->header.version_minor);
-    return json_pack("{s:o, s:s, s:I, s:s, s:o, s:o, s:o, s:o, s:o}", "file", bnt_json_string(path),
-                     "version", version, "file_size", (json_int_t)v->size, "content_sha256", sha256,
-                     "hyperparameters", describe_hyper(&v->hyper), "sections", describe_sections(v),
+    return json_pack("{s:o, s:s, s:I, s:s, s:o, s:o, s:o, s:o, s:o, s:o}", "file",
+                     bnt_json_string(path), "version", version, "file_size", (json_int_t)v->size,
+                     "content_sha256", sha256, "hyperparameters", describe_hyper(&v->hyper),
+                     "sampling", describe_sampling(v), "sections", describe_sections(v),
                      "tokenizer", describe_tokenizer(v), "provenance", describe_provenance(v),
                      "tensors", describe_tensors(v));
 }
@@ -238,15 +251,11 @@ static const char *section_meaning(const char *type)
     static const struct {
         const char *type, *meaning;
     } rows[] = {
-        {"HYPR", "HYPR  hyperparameters"},
-        {"TOKN", "TOKN  tokenizer"},
-        {"CHAT", "CHAT  chat texts"},
-        {"NORM", "NORM  norms, f32"},
-        {"EMBD", "EMBD  embeddings"},
-        {"EMB8", "EMB8  int8 output matrix"},
-        {"TERN", "TERN  ternary matrices, 2-bit"},
-        {"TENS", "TENS  tensor table"},
-        {"PROV", "PROV  provenance"},
+        {"HYPR", "HYPR  hyperparameters"},    {"TOKN", "TOKN  tokenizer"},
+        {"CHAT", "CHAT  chat texts"},         {"SAMP", "SAMP  sampling defaults"},
+        {"NORM", "NORM  norms, f32"},         {"EMBD", "EMBD  embeddings"},
+        {"EMB8", "EMB8  int8 output matrix"}, {"TERN", "TERN  ternary matrices, 2-bit"},
+        {"TENS", "TENS  tensor table"},       {"PROV", "PROV  provenance"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         if (strcmp(rows[i].type, type) == 0)
@@ -315,6 +324,7 @@ static void print_tables(const json_t *json, bool tensors)
                  bnt_json_text(json, "file", "?"), bnt_json_text(json, "version", "?"),
                  integer(json, "file_size"), bnt_json_text(json, "content_sha256", "?"));
     print_object("Hyperparameters", json_object_get(json, "hyperparameters"));
+    print_object("Sampling defaults", json_object_get(json, "sampling"));
     print_object("Tokenizer", json_object_get(json, "tokenizer"));
     if (json_is_null(json_object_get(json, "tokenizer")))
         (void)printf("\nTokenizer\n  none\n");
