@@ -64,7 +64,7 @@ static const char *temporary_folder(void)
 static enum bnt_status fail_temporary(struct bnt_error *err, const char *name)
 {
     return bnt_fail(err, BNT_ERR_IO,
-                    "%s: cannot keep it in a temporary file in %s: %s (TMPDIR names another "
+                    "%s: cannot keep it in a temporary file in %s: %s (set TMPDIR to another "
                     "folder)",
                     name, temporary_folder(), strerror(errno));
 }
