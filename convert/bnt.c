@@ -114,7 +114,7 @@ static pid_t start(int slot, char *const *arguments, int input, int output)
     return -1;
 }
 
-// Waits for a tool. The tool has said itself what went wrong.
+// Waits for a tool. The tool has said itself what went wrong, unless a signal ended it.
 static bool succeeded(int slot, pid_t child)
 {
     int status;
@@ -123,6 +123,11 @@ static bool succeeded(int slot, pid_t child)
             return false;
     }
     atomic_store(&children[slot], 0);
+    // What has no words of its own: not the end of a pipe whose reader failed, nor one by our hand.
+    if (WIFSIGNALED(status) && WTERMSIG(status) != SIGPIPE && WTERMSIG(status) != SIGTERM)
+        bnt_cli_note("a tool was ended by signal %d (%s)%s", WTERMSIG(status),
+                     strsignal(WTERMSIG(status)),
+                     WTERMSIG(status) == SIGKILL ? ": out of memory?" : "");
     return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
@@ -313,7 +318,9 @@ static int get(int argc, char **argv)
         }
     }
     if (optind + 1 != argc)
-        return bnt_cli_usage("get: give one REPO or CHECKPOINT_DIR");
+        return bnt_cli_usage(optind == argc ? "get: REPO or CHECKPOINT_DIR is missing"
+                                            : "get: more than one REPO or CHECKPOINT_DIR (-o names "
+                                              "the file to make)");
     if (!g.output || strcmp(g.output, "-") == 0)
         return bnt_cli_usage("get: -o OUT.bnt is missing");
     g.source = argv[optind];

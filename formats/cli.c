@@ -89,7 +89,9 @@ int bnt_cli_bad_option(int returned, char *const *argv)
         return bnt_cli_usage("option '%s' needs an argument", option);
     if (optopt > 0 && optopt < 128 && strncmp(option, "--", 2) != 0)
         return bnt_cli_usage("unknown option '-%c'", optopt);
-    return bnt_cli_usage("unknown option '%s', or one that takes no argument", option);
+    if (optopt != 0) // getopt_long knows it
+        return bnt_cli_usage("option '%s' takes no argument", option);
+    return bnt_cli_usage("unknown option '%s', or one that is short for several", option);
 }
 
 void bnt_cli_note(const char *format, ...)

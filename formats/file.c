@@ -156,7 +156,8 @@ static enum bnt_status read_open_file(int fd, const char *path, size_t limit, ch
     if (fstat(fd, &st) != 0)
         return fail_errno(err, path, "cannot stat");
     if (!S_ISREG(st.st_mode))
-        return bnt_fail(err, BNT_ERR_IO, "%s: not a regular file", path);
+        return bnt_fail(err, BNT_ERR_IO, "%s: is %s", path,
+                        S_ISDIR(st.st_mode) ? "a directory, not a file" : "not a regular file");
     if ((uint64_t)st.st_size > limit)
         return bnt_fail(err, BNT_ERR_FORMAT,
                         "%s: %jd bytes, more than the %zu expected of such a file", path,

@@ -391,7 +391,8 @@ int main(int argc, char **argv)
             return end - 1;
     }
     if (optind + 1 != argc)
-        return bnt_cli_usage(optind == argc ? "FILE.bnt is missing" : "more than one FILE.bnt");
+        return bnt_cli_usage(optind == argc ? "FILE.bnt is missing"
+                                            : "more than one FILE.bnt (-p gives a prompt)");
     int code = bnt_cli_check_name("FILE.bnt", argv[optind]);
     if (code == BNT_EXIT_OK)
         code = bnt_cli_check_name("--file", a.file);
