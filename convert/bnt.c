@@ -357,9 +357,9 @@ static int show_help(int argc, char **argv)
     return run_tool((char *[]){argv[0], "--help", NULL});
 }
 
-static bool is_one_of(const char *word, const char *one, const char *other, const char *third)
+static bool asks_for_help(const char *word)
 {
-    return strcmp(word, one) == 0 || strcmp(word, other) == 0 || strcmp(word, third) == 0;
+    return strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
 }
 
 int main(int argc, char **argv)
@@ -367,7 +367,7 @@ int main(int argc, char **argv)
     bnt_cli_init("bnt");
     if (argc < 2)
         return bnt_cli_print(help);
-    if (is_one_of(argv[1], "help", "-h", "--help"))
+    if (asks_for_help(argv[1]))
         return show_help(argc - 2, argv + 2);
     if (strcmp(argv[1], "--version") == 0)
         return bnt_cli_version(NULL);

@@ -57,6 +57,17 @@ class Get(tools.Case):
         self.assertFalse([name for name in os.listdir(self.dir) if 'm.bnt' in name])
         return done.err
 
+    def test_a_tool_that_had_no_time_for_words(self):
+        """Killed, as for want of memory: then bnt says it."""
+        folder = self.folder('bin')
+        for tool in ('bnt', 'bnt-pack'):
+            shutil.copy(tools.path_of(tool), folder)
+        script = self.file('bin/bnt-convert', b'#!/bin/sh\nkill -KILL $$\n')
+        os.chmod(script, 0o755)
+        done = tools.run(os.path.join(folder, 'bnt'), 'get', tools.FAIRY, '-o', self.path('m.bnt'))
+        self.one_line(done, 'bnt', 1, 'signal 9')
+        self.nothing_in(self.dir, ['bin'])
+
     def test_signal_leaves_nothing(self):
         self.ok('bnt-synth', '--like', '1bitllm-large', '--form', 'packed', '--quiet', '-o', self.path('big'))
         child = tools.start('bnt', 'get', '-q', self.path('big'), '-o', self.path('m.bnt'))
