@@ -263,6 +263,19 @@ enum bnt_status bnt_read_input(const char *path, size_t limit, char **text, size
     return status;
 }
 
+enum bnt_status bnt_read_piped(const char *path, size_t limit, char **text, size_t *size,
+                               struct bnt_error *err)
+{
+    struct stat st;
+    bool known = (strcmp(path, "-") == 0 ? fstat(STDIN_FILENO, &st) : stat(path, &st)) == 0;
+    enum bnt_status status = bnt_read_input(path, limit, text, size, err);
+    if (status != BNT_OK || *size > 0 || !known || S_ISREG(st.st_mode))
+        return status;
+    free(*text);
+    *text = NULL;
+    return bnt_fail_empty(err, path);
+}
+
 char *bnt_path_join(const char *dir, const char *name)
 {
     size_t size = strlen(dir) + strlen(name) + 2;

@@ -32,6 +32,11 @@ enum bnt_status bnt_read_file(const char *path, size_t limit, char **text, size_
 enum bnt_status bnt_read_input(const char *path, size_t limit, char **text, size_t *size,
                                struct bnt_error *err);
 
+// The same for a text that must not be empty if it comes from a pipe: then the command that was to
+// write it has failed.
+enum bnt_status bnt_read_piped(const char *path, size_t limit, char **text, size_t *size,
+                               struct bnt_error *err);
+
 // read(2) and write(2) until done. read returns the bytes read, fewer than size only at the end of
 // the file.
 enum bnt_status bnt_read_fully(int fd, void *data, size_t size, size_t *got, struct bnt_error *err);

@@ -67,7 +67,7 @@ static enum bnt_status read_prompt(const struct run_arguments *a, const struct b
         return bnt_ids_parse(a->ids, tokens, count, err);
     if (a->prompt)
         return bnt_tokenize(model, a->prompt, strlen(a->prompt), true, tokens, count, err);
-    enum bnt_status status = bnt_read_input(a->file, MAX_PROMPT, &text, &size, err);
+    enum bnt_status status = bnt_read_piped(a->file, MAX_PROMPT, &text, &size, err);
     if (status == BNT_OK) {
         status = bnt_tokenize(model, text, size, true, tokens, count, err);
         if (status != BNT_OK)

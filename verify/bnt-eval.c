@@ -179,7 +179,7 @@ static enum bnt_status perplexity(struct evaluation *e)
     if (bnt_model_info(e->model)->bos_id < 0)
         return bnt_fail(e->err, BNT_ERR_UNSUPPORTED,
                         "the model has no BOS token to begin a window with");
-    enum bnt_status status = bnt_read_input(a->perplexity, MAX_INPUT, &text, &size, e->err);
+    enum bnt_status status = bnt_read_piped(a->perplexity, MAX_INPUT, &text, &size, e->err);
     if (status == BNT_OK)
         status = bnt_tokenize(e->model, text, size, false, &tokens, &count, e->err);
     if (status == BNT_ERR_TEXT)

@@ -375,7 +375,8 @@ class Pipes(Case):
     def test_failed_writer(self):
         """The next tool of a pipeline blames the one that writes, not what came; it makes nothing."""
         out = self.path('out')
-        for args in (['bnt-pack', '-o', out], ['bnt-pack'], ['bnt-verify', '-'], ['bnt-verify', '-', '--json'], ['bnt-info', '-']):
+        for args in (['bnt-pack', '-o', out], ['bnt-pack'], ['bnt-verify', '-'], ['bnt-verify', '-', '--json'], ['bnt-info', '-'],
+                     ['bnt-run', packed(), '-f', '-'], ['bnt-eval', packed(), '--perplexity', '-']):
             with self.subTest(args):
                 self.refused(*args, input=b'', names=['standard input', 'the command that was to write it has failed'])
         stream = read(small_stream())
@@ -421,7 +422,8 @@ class Pipes(Case):
             self.assertEqual((done.code, done.err), (0, ''))
         done = self.through_pipe(read(small_stream()), 'bnt-pack', '{}')
         self.same(done.out, read(packed(MASTERS)))
-        self.assertEqual(self.through_pipe(b'', 'bnt-eval', packed(), '--perplexity', '{}').code, 1)
+        for args in (['bnt-eval', packed(), '--perplexity', '{}'], ['bnt-run', packed(), '-f', '{}'], ['bnt-info', '{}'], ['bnt-pack', '{}']):
+            self.one_line(self.through_pipe(b'', *args), args[0], 1, ['/dev/fd/', 'nothing came'])
         done = self.through_pipe(b'\xff', 'bnt-run', packed(), '-f', '{}')
         self.one_line(done, 'bnt-run', 1, ['/dev/fd/', 'UTF-8'])
 
