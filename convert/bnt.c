@@ -79,14 +79,18 @@ static void execute(char *const *arguments)
     ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
     path[n > 0 ? n : 0] = '\0';
     char *slash = strrchr(path, '/');
+    int problem = ENOENT;
     size_t room = slash ? sizeof path - (size_t)(slash + 1 - path) : 0;
     if (slash && strlen(arguments[0]) < room) {
         (void)snprintf(slash + 1, room, "%s", arguments[0]);
         (void)execv(path, arguments);
+        problem = errno;
     }
     (void)execvp(arguments[0], arguments);
+    if (errno != EACCES) // which also a folder of PATH that may not be searched gives
+        problem = problem == ENOENT ? errno : problem;
     bnt_cli_note("cannot run %s: %s", arguments[0],
-                 errno == ENOENT ? "there is no such tool (" TOOLS ")" : strerror(errno));
+                 problem == ENOENT ? "there is no such tool (" TOOLS ")" : strerror(problem));
     _exit(BNT_EXIT_FAILED);
 }
 
