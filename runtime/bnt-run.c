@@ -20,7 +20,8 @@ static const char help[] =
     "Generate text. What the model writes goes to standard output as it is written.\n"
     "\n"
     "  -p, --prompt=TEXT     the beginning of the text\n"
-    "  -f, --file=FILE       read the prompt from FILE; '-' is standard input\n"
+    "  -f, --file=FILE       read the prompt from FILE, which may be a pipe; '-' is standard "
+    "input\n"
     "      --token-ids=IDS   the prompt as token ids, comma-separated, used as they are\n"
     "      --chat            hold a conversation: each line of standard input is answered,\n"
     "                        in the model's own chat template\n"
@@ -46,8 +47,9 @@ static const char help[] =
     "      --device=DEVICE   cpu, cuda, or auto: the GPU if there is one (default)\n"
     "      --kernel=NAME     use these kernels instead of the best ones; --version lists them\n"
     "  -q, --quiet           no statistics on standard error\n"
-    "      --help            print this help\n"
-    "      --version         print the version and this processor's kernels\n"
+    "  -h, --help            print this help\n"
+    "      --version         print the version, this processor's kernels, and whether\n"
+    "                        GPU support is built in\n"
     "\n"
     "A model without a tokenizer takes --token-ids and prints token ids.\n"
     "BNT_KERNEL in the environment is used where --kernel is not given. Kernels are the CPU's:\n"
@@ -72,11 +74,11 @@ static enum bnt_status read_prompt(const struct run_arguments *a, const struct b
         return bnt_ids_parse(a->ids, tokens, count, err);
     if (a->prompt)
         return bnt_tokenize(model, a->prompt, strlen(a->prompt), true, tokens, count, err);
-    enum bnt_status status = bnt_read_input(a->file, MAX_PROMPT, &text, &size, err);
+    enum bnt_status status = bnt_read_piped(a->file, MAX_PROMPT, &text, &size, err);
     if (status == BNT_OK) {
         status = bnt_tokenize(model, text, size, true, tokens, count, err);
         if (status != BNT_OK)
-            bnt_fail_prefix(err, a->file);
+            bnt_fail_prefix(err, bnt_input_name(a->file));
     }
     free(text);
     return status;
@@ -251,8 +253,10 @@ static int version(void)
         size_t used = strlen(text);
         (void)snprintf(text + used, sizeof text - used, " %s%s", name, i == 0 ? " (default)" : "");
     }
+    const char *gpu = bnt_gpu_support();
     size_t used = strlen(text);
-    (void)snprintf(text + used, sizeof text - used, "\n");
+    (void)snprintf(text + used, sizeof text - used, "\nGPU support: %s\n",
+                   gpu ? gpu : "not built in");
     return bnt_cli_version(text);
 }
 
@@ -274,7 +278,6 @@ enum {
     OPTION_CACHE,
     OPTION_DEVICE,
     OPTION_KERNEL,
-    OPTION_HELP,
     OPTION_VERSION,
 };
 
@@ -302,7 +305,7 @@ static const struct option options[] = {
     {"device", required_argument, NULL, OPTION_DEVICE},
     {"kernel", required_argument, NULL, OPTION_KERNEL},
     {"quiet", no_argument, NULL, 'q'},
-    {"help", no_argument, NULL, OPTION_HELP},
+    {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, OPTION_VERSION},
     {NULL, 0, NULL, 0},
 };
@@ -411,7 +414,7 @@ static int parse_option(struct run_arguments *a, int c, char **argv)
     case 'q':
         a->quiet = true;
         break;
-    case OPTION_HELP:
+    case 'h':
         return 1 + bnt_cli_print(help);
     case OPTION_VERSION:
         return 1 + version();
@@ -439,13 +442,19 @@ int main(int argc, char **argv)
                               .kernel = environment && *environment ? environment : NULL};
     int c;
     bnt_cli_init("bnt-run");
-    while ((c = getopt_long(argc, argv, ":p:f:n:c:t:q", options, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, ":p:f:n:c:t:qh", options, NULL)) != -1) {
         int end = parse_option(&a, c, argv);
         if (end)
             return end - 1;
     }
     if (optind + 1 != argc)
-        return bnt_cli_usage(optind == argc ? "FILE.bnt is missing" : "more than one FILE.bnt");
+        return bnt_cli_usage(optind == argc ? "FILE.bnt is missing"
+                                            : "more than one FILE.bnt (-p gives a prompt)");
+    int code = bnt_cli_check_name("FILE.bnt", argv[optind]);
+    if (code == BNT_EXIT_OK)
+        code = bnt_cli_check_name("--file", a.file);
+    if (code != BNT_EXIT_OK)
+        return code;
     if (!!a.prompt + !!a.file + !!a.ids + a.chat != 1)
         return bnt_cli_usage("give the prompt by one of -p, -f and --token-ids, or --chat");
     if (a.system && !a.chat)

@@ -111,6 +111,9 @@ const struct bnt_model_info *bnt_model_info(const struct bnt_model *model);
  */
 const char *bnt_kernel_name(size_t i);
 
+/* What the library's GPU support was built with, such as "CUDA 12.4"; NULL: it has none. */
+const char *bnt_gpu_support(void);
+
 /* ---- Text and tokens ---- */
 
 /*

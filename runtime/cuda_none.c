@@ -8,6 +8,11 @@ static enum bnt_status none(struct bnt_error *err)
                     "this build has no GPU support (nvcc was not found when it was made)");
 }
 
+const char *bnt_gpu_support(void)
+{
+    return NULL;
+}
+
 bool bnt_cuda_present(void)
 {
     return false;

@@ -19,11 +19,11 @@
 static const char help[] =
     "Usage: bnt-info [OPTION]... FILE.bnt\n"
     "Show the hyperparameters, sizes, provenance and ternary matrices of a model.\n"
-    "FILE '-' is standard input.\n"
+    "FILE '-' is standard input. A pipe is first copied to $TMPDIR, or /tmp.\n"
     "\n"
     "      --tensors   also list every tensor with its place in the file\n"
     "      --json      print all of it as JSON\n"
-    "      --help      print this help\n"
+    "  -h, --help      print this help\n"
     "      --version   print the version\n"
     "\n"
     "It trusts checksums and weights unseen: bnt-verify checks those.\n"
@@ -380,21 +380,21 @@ static int run(const struct arguments *a)
     return code;
 }
 
-enum { OPTION_TENSORS = 256, OPTION_JSON, OPTION_HELP, OPTION_VERSION };
+enum { OPTION_TENSORS = 256, OPTION_JSON, OPTION_VERSION };
 
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
         {"tensors", no_argument, NULL, OPTION_TENSORS},
         {"json", no_argument, NULL, OPTION_JSON},
-        {"help", no_argument, NULL, OPTION_HELP},
+        {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, OPTION_VERSION},
         {NULL, 0, NULL, 0},
     };
     struct arguments a = {0};
     int c;
     bnt_cli_init("bnt-info");
-    while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
         switch (c) {
         case OPTION_TENSORS:
             a.tensors = true;
@@ -402,7 +402,7 @@ int main(int argc, char **argv)
         case OPTION_JSON:
             a.json = true;
             break;
-        case OPTION_HELP:
+        case 'h':
             return bnt_cli_print(help);
         case OPTION_VERSION:
             return bnt_cli_version(NULL);
@@ -413,5 +413,6 @@ int main(int argc, char **argv)
     if (optind + 1 != argc)
         return bnt_cli_usage(optind == argc ? "FILE.bnt is missing" : "more than one FILE.bnt");
     a.path = argv[optind];
-    return run(&a);
+    int code = bnt_cli_check_name("FILE.bnt", a.path);
+    return code == BNT_EXIT_OK ? run(&a) : code;
 }

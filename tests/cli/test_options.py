@@ -74,6 +74,7 @@ class Everywhere(Case):
     def test_help(self):
         def check(tool, table):
             text = self.ok(tool, '--help').decode('utf-8')
+            self.assertEqual(self.ok(tool, '-h').decode('utf-8'), text)
             self.assertTrue(text.lower().startswith('usage: ' + tool), text[:60])
             self.assertTrue(text.endswith('\n'))
             mentioned = set(re.findall(r'(?<![\w-])--([a-z][a-z0-9-]*)', text))
@@ -140,7 +141,8 @@ class Everywhere(Case):
         def check(tool, table):
             for name, (takes, _) in table.items():
                 if not takes:
-                    self.usage(tool, '--%s=yes' % name, names=name)
+                    message = [] if tool == 'bnt-synth' else ['takes no argument']  # its messages are getopt_long's
+                    self.usage(tool, '--%s=yes' % name, names=[name, *message])
 
         self.each(check)
 
@@ -264,6 +266,24 @@ class Operands(Case):
         self.assertEqual(self.ok(*run, '-n', '0').strip(), b'')
         self.refused(*run, '-c', '1025', names='1024')
         self.refused(*run, '-c', '1')  # no room for the prompt
+
+
+    def test_empty_names(self):
+        """What "$(bnt-fetch REPO)" gives where that failed is no file name; the message says so."""
+        for tool, args in self.least.items():
+            with self.subTest(tool):
+                self.refused(tool, *args[:-1], '', code=2, names=['is empty', '$('])
+        for args in (['bnt-convert', '-o', '', FAIRY], ['bnt-pack', '-o', '', self.stream], ['bnt-verify', '--source', '', self.model],
+                     ['bnt-eval', self.model, '--perplexity', ''], ['bnt-eval', self.model, '--logits', '', '--token-ids', '1'],
+                     ['bnt-run', self.model, '-f', ''], ['bnt-fetch', ''], ['bnt-fetch', 'a/b', '--local-dir', ''],
+                     ['bnt', 'get', '', '-o', self.path('o')], ['bnt', 'get', FAIRY, '-o', '']):
+            with self.subTest(args):
+                self.refused(*args, code=2, names='is empty')
+        self.nothing_in(self.dir, ['stream'])
+
+    def test_version_says_what_is_built_in(self):
+        self.assertRegex(self.ok('bnt-run', '--version').decode(),
+                         r'^bnt-run \S+\nkernels of this processor: .*\nGPU support: (CUDA \d+\.\d+|not built in)\n$')
 
 
 class Together(Case):

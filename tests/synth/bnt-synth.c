@@ -495,7 +495,8 @@ static void print_help(void)
            "  --seed S                 0 to 2^64-1 (default 0)\n"
            "  -j, --threads N          1 to 256 (default: one for each processor, at most 16)\n"
            "  --quiet                  no summary on stderr\n"
-           "  --help, --version\n",
+           "  -h, --help               print this help\n"
+           "  --version                print the version\n",
            bnt_synth_names());
 }
 
@@ -526,7 +527,7 @@ static unsigned default_threads(void)
     return online < 1 ? 1 : online > 16 ? 16 : (unsigned)online;
 }
 
-enum { LIKE = 256, FORM, DTYPE, SHARDS, SEED, QUIET, HELP, VERSION };
+enum { LIKE = 256, FORM, DTYPE, SHARDS, SEED, QUIET, VERSION };
 
 static const struct option long_options[] = {
     {"like", required_argument, NULL, LIKE},
@@ -537,7 +538,7 @@ static const struct option long_options[] = {
     {"seed", required_argument, NULL, SEED},
     {"threads", required_argument, NULL, 'j'},
     {"quiet", no_argument, NULL, QUIET},
-    {"help", no_argument, NULL, HELP},
+    {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, VERSION},
     {NULL, 0, NULL, 0},
 };
@@ -572,7 +573,7 @@ static void take_option(struct options *options, int option, const char *value, 
     case QUIET:
         options->quiet = true;
         break;
-    case HELP:
+    case 'h':
         print_help();
         finish_output();
     case VERSION:
@@ -591,7 +592,7 @@ static struct options parse_options(int argc, char **argv)
     int option;
     if (argc > 0)
         argv[0] = name;
-    while ((option = getopt_long(argc, argv, "o:j:", long_options, NULL)) != -1)
+    while ((option = getopt_long(argc, argv, "o:j:h", long_options, NULL)) != -1)
         take_option(&options, option, optarg, &form_given);
     if (optind < argc)
         bnt_synth_die(2, "%s: an argument that is not expected", argv[optind]);
