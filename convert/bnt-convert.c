@@ -22,8 +22,10 @@ static const char help[] =
     "      --force        convert a checkpoint that was not trained for ternary weights,\n"
     "                     and report the error of each matrix\n"
     "  -q, --quiet        no progress bar\n"
-    "      --help         print this help\n"
+    "  -h, --help         print this help\n"
     "      --version      print the version\n"
+    "\n"
+    "Until OUT is complete it is a hidden file beside it, .OUT.XXXXXX.\n"
     "\n"
     "Example: bnt-convert DIR | bnt-pack -o model.bnt\n"
     "Exit status: 0 done, 1 failed, 2 usage.\n";
@@ -65,8 +67,10 @@ static int run(const struct arguments *a, struct bnt_checkpoint *checkpoint)
     if (bnt_output_open(&out, a->output, &err) != BNT_OK)
         return bnt_cli_fail(&err);
     struct convert_options options = a->convert;
-    options.quiet =
-        options.quiet || writes_to_pipe(&out); // the tool that reads it draws a bar of its own
+    if (writes_to_pipe(&out)) { // the tool that reads it draws a bar of its own
+        options.quiet = true;
+        bnt_cli_share_line();
+    }
     enum bnt_status status = bnt_convert(checkpoint, &out, &options, &err);
     if (status == BNT_OK)
         status = bnt_output_commit(&out, &err);
@@ -76,7 +80,7 @@ static int run(const struct arguments *a, struct bnt_checkpoint *checkpoint)
     return bnt_cli_fail(&err);
 }
 
-enum { OPTION_FORCE = 256, OPTION_NEAREST, OPTION_HELP, OPTION_VERSION };
+enum { OPTION_FORCE = 256, OPTION_NEAREST, OPTION_VERSION };
 
 int main(int argc, char **argv)
 {
@@ -86,7 +90,7 @@ int main(int argc, char **argv)
         {"force", no_argument, NULL, OPTION_FORCE},
         {"nearest", no_argument, NULL, OPTION_NEAREST},
         {"quiet", no_argument, NULL, 'q'},
-        {"help", no_argument, NULL, OPTION_HELP},
+        {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, OPTION_VERSION},
         {NULL, 0, NULL, 0},
     };
@@ -94,7 +98,7 @@ int main(int argc, char **argv)
     uint64_t n;
     int c;
     bnt_cli_init("bnt-convert");
-    while ((c = getopt_long(argc, argv, ":o:j:q", options, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, ":o:j:qh", options, NULL)) != -1) {
         switch (c) {
         case 'o':
             a.output = optarg;
@@ -114,7 +118,7 @@ int main(int argc, char **argv)
         case OPTION_NEAREST:
             a.nearest = true;
             break;
-        case OPTION_HELP:
+        case 'h':
             return bnt_cli_print(help);
         case OPTION_VERSION:
             return bnt_cli_version(NULL);
@@ -126,8 +130,13 @@ int main(int argc, char **argv)
         return bnt_cli_usage(optind == argc ? "CHECKPOINT_DIR is missing"
                                             : "more than one CHECKPOINT_DIR");
     a.dir = argv[optind];
+    int code = bnt_cli_check_name("CHECKPOINT_DIR", a.dir);
+    if (code == BNT_EXIT_OK)
+        code = bnt_cli_check_name("--output", a.output);
+    if (code != BNT_EXIT_OK)
+        return code;
     struct bnt_checkpoint checkpoint;
-    int code = run(&a, &checkpoint);
+    code = run(&a, &checkpoint);
     bnt_checkpoint_close(&checkpoint);
     return code;
 }

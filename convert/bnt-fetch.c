@@ -25,7 +25,7 @@ static const char help[] =
     "      --json           print commit, folder and files as JSON\n"
     "      --allow-http     allow an HF_ENDPOINT that is not encrypted, token and all\n"
     "  -q, --quiet          no progress bar, no notes\n"
-    "      --help           print this help\n"
+    "  -h, --help           print this help\n"
     "      --version        print the version\n"
     "\n"
     "Environment: HF_TOKEN, HF_TOKEN_PATH, HF_HOME, HF_HUB_CACHE, XDG_CACHE_HOME, HF_ENDPOINT,\n"
@@ -99,7 +99,6 @@ enum {
     OPTION_LOCAL_DIR,
     OPTION_JSON,
     OPTION_ALLOW_HTTP,
-    OPTION_HELP,
     OPTION_VERSION
 };
 
@@ -111,7 +110,7 @@ static const struct option long_options[] = {
     {"json", no_argument, NULL, OPTION_JSON},
     {"allow-http", no_argument, NULL, OPTION_ALLOW_HTTP},
     {"quiet", no_argument, NULL, 'q'},
-    {"help", no_argument, NULL, OPTION_HELP},
+    {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, OPTION_VERSION},
     {NULL, 0, NULL, 0},
 };
@@ -145,7 +144,7 @@ static int take_option(struct arguments *a, int c, char *const *argv)
     case 'q':
         a->fetch.quiet = true;
         break;
-    case OPTION_HELP:
+    case 'h':
         return bnt_cli_print(help);
     case OPTION_VERSION:
         return bnt_cli_version(NULL);
@@ -157,7 +156,7 @@ static int take_option(struct arguments *a, int c, char *const *argv)
 
 static int take_arguments(struct arguments *a, int argc, char **argv)
 {
-    for (int c; (c = getopt_long(argc, argv, ":j:q", long_options, NULL)) != -1;) {
+    for (int c; (c = getopt_long(argc, argv, ":j:qh", long_options, NULL)) != -1;) {
         int code = take_option(a, c, argv);
         if (code >= 0)
             return code;
@@ -165,14 +164,17 @@ static int take_arguments(struct arguments *a, int argc, char **argv)
     if (optind + 1 != argc)
         return bnt_cli_usage(optind == argc ? "REPO is missing" : "more than one REPO");
     a->fetch.repo = argv[optind];
+    int code = bnt_cli_check_name("REPO", a->fetch.repo);
+    if (code == BNT_EXIT_OK)
+        code = bnt_cli_check_name("--local-dir", a->fetch.local_dir);
+    if (code != BNT_EXIT_OK)
+        return code;
     if (!bnt_fetch_is_repo(a->fetch.repo))
         return bnt_cli_usage("REPO must be name or org/name, not '%s'", a->fetch.repo);
     // A revision becomes a file name below refs/.
     if (bnt_fetch_name_problem(a->fetch.revision))
         return bnt_cli_usage("--revision cannot be '%s': %s", a->fetch.revision,
                              bnt_fetch_name_problem(a->fetch.revision));
-    if (a->fetch.local_dir && !*a->fetch.local_dir)
-        return bnt_cli_usage("--local-dir is empty");
     return -1;
 }
 

@@ -16,21 +16,27 @@
 #include "formats/cli.h"
 #include "formats/file.h"
 
+#define TOOLS "fetch, convert, pack, verify, info, run, eval, bench"
+
 static const char help[] =
     "Usage: bnt get [OPTION]... REPO|CHECKPOINT_DIR -o OUT.bnt\n"
     "       bnt TOOL [ARGUMENT]...\n"
+    "       bnt help TOOL\n"
     "The first form fetches a model from the Hugging Face Hub (or takes a checkpoint folder),\n"
-    "converts, packs and verifies it. OUT.bnt appears only when it is verified.\n"
-    "The second runs bnt-TOOL: convert, pack, verify, info, eval, run, fetch.\n"
+    "converts, packs and verifies it. OUT.bnt appears only when it is verified; until then it\n"
+    "is a hidden file beside it, .OUT.bnt.NUMBER.unverified.\n"
+    "The second runs bnt-TOOL, the third shows its help: " TOOLS ".\n"
     "\n"
     "  -o, --output=OUT       the file to make\n"
     "      --revision=R       branch, tag or commit (default: main)\n"
     "      --embedding=TYPE   bf16 or int8, as for bnt-pack\n"
     "      --force            as for bnt-convert\n"
     "  -q, --quiet            no progress\n"
-    "      --help             print this help\n"
+    "  -h, --help             print this help\n"
     "      --version          print the version\n"
     "\n"
+    "Examples: bnt get microsoft/bitnet-b1.58-2B-4T -o 2b.bnt\n"
+    "          bnt run 2b.bnt --chat\n"
     "Exit status: 0 done, 1 failed, 2 usage.\n";
 
 enum { MAX_ARGUMENTS = 16, MAX_CHILDREN = 2 };
@@ -73,16 +79,18 @@ static void execute(char *const *arguments)
     ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
     path[n > 0 ? n : 0] = '\0';
     char *slash = strrchr(path, '/');
+    int problem = ENOENT;
     size_t room = slash ? sizeof path - (size_t)(slash + 1 - path) : 0;
     if (slash && strlen(arguments[0]) < room) {
         (void)snprintf(slash + 1, room, "%s", arguments[0]);
         (void)execv(path, arguments);
+        problem = errno;
     }
     (void)execvp(arguments[0], arguments);
+    if (errno != EACCES) // which also a folder of PATH that may not be searched gives
+        problem = problem == ENOENT ? errno : problem;
     bnt_cli_note("cannot run %s: %s", arguments[0],
-                 errno == ENOENT
-                     ? "there is no such tool (convert, pack, verify, info, eval, run, fetch)"
-                     : strerror(errno));
+                 problem == ENOENT ? "there is no such tool (" TOOLS ")" : strerror(problem));
     _exit(BNT_EXIT_FAILED);
 }
 
@@ -110,7 +118,7 @@ static pid_t start(int slot, char *const *arguments, int input, int output)
     return -1;
 }
 
-// Waits for a tool. The tool has said itself what went wrong.
+// Waits for a tool. The tool has said itself what went wrong, unless a signal ended it.
 static bool succeeded(int slot, pid_t child)
 {
     int status;
@@ -119,6 +127,11 @@ static bool succeeded(int slot, pid_t child)
             return false;
     }
     atomic_store(&children[slot], 0);
+    // What has no words of its own: not the end of a pipe whose reader failed, nor one by our hand.
+    if (WIFSIGNALED(status) && WTERMSIG(status) != SIGPIPE && WTERMSIG(status) != SIGTERM)
+        bnt_cli_note("a tool was ended by signal %d (%s)%s", WTERMSIG(status),
+                     strsignal(WTERMSIG(status)),
+                     WTERMSIG(status) == SIGKILL ? ": out of memory?" : "");
     return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
@@ -185,9 +198,15 @@ static bool convert_and_pack(const struct get *g, const char *folder)
     pid_t converter = start(0, convert, -1, ends[1]);
     pid_t packer = start(1, pack, ends[0], -1);
     (void)close(ends[0]);
-    (void)close(ends[1]);
     bool converted = converter > 0 && succeeded(0, converter);
+    // Our end of the pipe stays open until then: of a stream that ends too early bnt-pack would
+    // complain too, though bnt-convert has said why.
+    if (!converted && packer > 0)
+        (void)kill(packer, SIGTERM);
+    (void)close(ends[1]);
     bool packed = packer > 0 && succeeded(1, packer);
+    if (!converted && isatty(STDERR_FILENO))
+        (void)fputs("\r\033[K", stderr); // the bar that bnt-pack had no time to remove
     return converted && packed;
 }
 
@@ -258,7 +277,7 @@ static bool get_model(const struct get *g)
     return false;
 }
 
-enum { OPTION_REVISION = 256, OPTION_EMBEDDING, OPTION_FORCE, OPTION_HELP, OPTION_VERSION };
+enum { OPTION_REVISION = 256, OPTION_EMBEDDING, OPTION_FORCE, OPTION_VERSION };
 
 // argv[0] is "get".
 static int get(int argc, char **argv)
@@ -269,13 +288,13 @@ static int get(int argc, char **argv)
         {"embedding", required_argument, NULL, OPTION_EMBEDDING},
         {"force", no_argument, NULL, OPTION_FORCE},
         {"quiet", no_argument, NULL, 'q'},
-        {"help", no_argument, NULL, OPTION_HELP},
+        {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, OPTION_VERSION},
         {NULL, 0, NULL, 0},
     };
     struct get g = {0};
     int c;
-    while ((c = getopt_long(argc, argv, ":o:q", options, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, ":o:qh", options, NULL)) != -1) {
         switch (c) {
         case 'o':
             g.output = optarg;
@@ -294,7 +313,7 @@ static int get(int argc, char **argv)
         case 'q':
             g.quiet = true;
             break;
-        case OPTION_HELP:
+        case 'h':
             return bnt_cli_print(help);
         case OPTION_VERSION:
             return bnt_cli_version(NULL);
@@ -303,12 +322,19 @@ static int get(int argc, char **argv)
         }
     }
     if (optind + 1 != argc)
-        return bnt_cli_usage("get: give one REPO or CHECKPOINT_DIR");
+        return bnt_cli_usage(optind == argc ? "get: REPO or CHECKPOINT_DIR is missing"
+                                            : "get: more than one REPO or CHECKPOINT_DIR (-o names "
+                                              "the file to make)");
     if (!g.output || strcmp(g.output, "-") == 0)
         return bnt_cli_usage("get: -o OUT.bnt is missing");
     g.source = argv[optind];
+    int code = bnt_cli_check_name("REPO or CHECKPOINT_DIR", g.source);
+    if (code == BNT_EXIT_OK)
+        code = bnt_cli_check_name("--output", g.output);
+    if (code != BNT_EXIT_OK)
+        return code;
     bnt_catch_deadly_signals(clean_up_and_die);
-    (void)signal(SIGPIPE, SIG_DFL); // the tools decide for themselves
+    bnt_output_restore_pipe_signal(); // the tools decide for themselves
     return get_model(&g) ? BNT_EXIT_OK : BNT_EXIT_FAILED;
 }
 
@@ -320,18 +346,33 @@ static int run_tool(char **argv)
         return bnt_cli_usage("'%s' is no tool", argv[0]);
     (void)snprintf(name, sizeof name, "bnt-%s", argv[0]);
     argv[0] = name;
-    (void)signal(SIGPIPE, SIG_DFL);
+    bnt_output_restore_pipe_signal();
     execute(argv);
     return BNT_EXIT_FAILED;
+}
+
+// The help of get or of a tool, or that of bnt where none is named.
+static int show_help(int argc, char **argv)
+{
+    if (argc > 1)
+        return bnt_cli_usage("help: give one tool (" TOOLS ")");
+    if (argc == 0 || strcmp(argv[0], "get") == 0 || strcmp(argv[0], "help") == 0)
+        return bnt_cli_print(help);
+    return run_tool((char *[]){argv[0], "--help", NULL});
+}
+
+static bool asks_for_help(const char *word)
+{
+    return strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
 }
 
 int main(int argc, char **argv)
 {
     bnt_cli_init("bnt");
     if (argc < 2)
-        return bnt_cli_usage("say what to do");
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0)
         return bnt_cli_print(help);
+    if (asks_for_help(argv[1]))
+        return show_help(argc - 2, argv + 2);
     if (strcmp(argv[1], "--version") == 0)
         return bnt_cli_version(NULL);
     return strcmp(argv[1], "get") == 0 ? get(argc - 1, argv + 1) : run_tool(argv + 1);

@@ -8,7 +8,10 @@
 #include <string.h>
 
 #include "formats/config_modules.h"
+#include "formats/generation.h"
 #include "formats/json.h"
+
+#define GENERATION_CONFIG "generation_config.json"
 
 static const struct bnt_arch arch_table[] = {
     {.name = "BitNetForCausalLM",
@@ -439,6 +442,21 @@ static void parse_bos(struct parser *p, struct bnt_hyper *h)
         h->bos_id = (int32_t)json_integer_value(bos);
 }
 
+// What counts without do_sample too.
+static void parse_penalties(struct parser *p, struct bnt_sampling_record *s)
+{
+    *s = BNT_SAMPLING_OFF;
+    s->repetition_penalty = (float)get_number(p, p->json, "repetition_penalty", 1);
+    s->presence_penalty = (float)get_number(p, p->json, "presence_penalty", 0);
+    s->frequency_penalty = (float)get_number(p, p->json, "frequency_penalty", 0);
+    s->max_new_tokens = get_u32(p, "max_new_tokens", 0);
+    if (bnt_json_true(p->json, "do_sample"))
+        s->min_p = (float)get_number(p, p->json, "min_p", 0);
+    const char *problem = bnt_sampling_problem(s);
+    if (problem)
+        fail(p, BNT_ERR_FORMAT, problem, "is out of the range that a .bnt file can hold");
+}
+
 // The checkpoint's advice for sampling; without do_sample it is greedy.
 static void parse_sampling(struct parser *p, const json_t *generation, struct bnt_hyper *h)
 {
@@ -454,11 +472,21 @@ static void parse_sampling(struct parser *p, const json_t *generation, struct bn
 static void check_range(struct parser *p, const struct bnt_config *config)
 {
     const char *problem = bnt_hyper_problem(&config->hyper);
+    if (problem && (strcmp(problem, "temperature") == 0 || strcmp(problem, "top_p") == 0))
+        p->name = GENERATION_CONFIG;
     if (problem)
         fail(p, BNT_ERR_FORMAT, problem, "is out of the range that a .bnt file can hold");
     if (p->status == BNT_OK)
         p->status =
             bnt_config_check_modules(config, get_object(p, "quantization_config"), p->name, p->err);
+}
+
+static void parse_generation(struct parser *p, struct bnt_config *config)
+{
+    parse_sampling(p, p->json, &config->hyper);
+    parse_penalties(p, &config->sampling);
+    bnt_generation_passed_over(p->json, config->hyper.max_context, config->passed_over,
+                               sizeof config->passed_over);
 }
 
 static void parse_config(struct parser *p, struct bnt_config *config)
@@ -480,7 +508,7 @@ static enum bnt_status parse_files(struct parser *p, struct parser *generation,
     parse_config(p, config);
     if (p->status == BNT_OK) {
         parse_eos(generation, config);
-        parse_sampling(generation, generation->json, &config->hyper);
+        parse_generation(generation, config);
     }
     if (generation->status != BNT_OK)
         return generation->status;
@@ -495,17 +523,16 @@ enum bnt_status bnt_config_parse(struct bnt_config *config, const char *text, si
                                  const char *generation, size_t generation_size, const char *name,
                                  struct bnt_error *err)
 {
-    static const char generation_name[] = "generation_config.json";
     *config = (struct bnt_config){.hyper.activation_bits = 8};
     json_t *json = NULL;
     json_t *generation_json = NULL;
     enum bnt_status status = bnt_json_parse(text, size, name, &json, err);
     if (status == BNT_OK && generation)
         status =
-            bnt_json_parse(generation, generation_size, generation_name, &generation_json, err);
+            bnt_json_parse(generation, generation_size, GENERATION_CONFIG, &generation_json, err);
     if (status == BNT_OK) {
         struct parser p = {.json = json, .name = name, .err = err};
-        struct parser g = {.json = generation_json, .name = generation_name, .err = err};
+        struct parser g = {.json = generation_json, .name = GENERATION_CONFIG, .err = err};
         status = parse_files(&p, &g, config);
     }
     json_decref(json);

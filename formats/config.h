@@ -36,10 +36,12 @@ struct bnt_arch {
 // The file that holds the weights, unless there are shards.
 #define BNT_CONFIG_WEIGHTS "model.safetensors"
 
-enum { BNT_CONFIG_NOTE = 400 };
+enum { BNT_CONFIG_NOTE = 400, BNT_PASSED_OVER_SIZE = 256 };
 
 struct bnt_config {
     struct bnt_hyper hyper;
+    struct bnt_sampling_record sampling;
+    char passed_over[BNT_PASSED_OVER_SIZE]; // generation.h
     const struct bnt_arch *arch;
     enum bnt_form form;
     bool ternary; // the config says that the model was trained for ternary weights

@@ -11,6 +11,13 @@
 #include "formats/map.h"
 #include "formats/status.h"
 
+// How messages call the input of this path: "standard input" for "-".
+const char *bnt_input_name(const char *path);
+
+// What a reader says of a pipe that ended before its first byte: most likely the command that
+// writes it has failed, and has said why.
+enum bnt_status bnt_fail_empty(struct bnt_error *err, const char *path);
+
 // Maps a file for reading. "-" is standard input; what is no regular file (a pipe) is first copied
 // to an unnamed temporary file. Directories are refused. Close with bnt_map_close.
 enum bnt_status bnt_input_map(struct bnt_map *map, const char *path, struct bnt_error *err);
@@ -20,8 +27,14 @@ enum bnt_status bnt_input_map(struct bnt_map *map, const char *path, struct bnt_
 enum bnt_status bnt_read_file(const char *path, size_t limit, char **text, size_t *size,
                               bool *missing, struct bnt_error *err);
 
-// The same for a text that a person may also pipe in: "-" is standard input.
+// The same for a text that a person may also pipe in: "-" is standard input, and path may be a
+// pipe. A named pipe that nobody opens for writing is refused after a few seconds.
 enum bnt_status bnt_read_input(const char *path, size_t limit, char **text, size_t *size,
+                               struct bnt_error *err);
+
+// The same for a text that must not be empty if it comes from a pipe: then the command that was to
+// write it has failed.
+enum bnt_status bnt_read_piped(const char *path, size_t limit, char **text, size_t *size,
                                struct bnt_error *err);
 
 // read(2) and write(2) until done. read returns the bytes read, fewer than size only at the end of
@@ -60,10 +73,19 @@ enum bnt_status bnt_output_commit(struct bnt_output *out, struct bnt_error *err)
 // Removes what was written. Safe after a failed open, after commit and after another abort.
 void bnt_output_abort(struct bnt_output *out);
 
+// Whether a write failed because the reader of the pipe has closed it.
+bool bnt_output_reader_left(void);
+// Then: ends the process as SIGPIPE would have, which the tools otherwise ignore so as to clean up
+// first. Returns where the caller of the tool had it ignored.
+void bnt_output_end_by_pipe(void);
+
 // Makes the signals HUP, INT and TERM remove the temporary file of the output being written before
 // they end the process, and a closed pipe an error of the writing function instead of a signal. For
 // tools, once at the start.
 void bnt_output_handle_signals(void);
+
+// Gives SIGPIPE back what the caller had for it, for programs that are started from here.
+void bnt_output_restore_pipe_signal(void);
 
 // The mechanism behind it: handler is called once for the signals HUP, INT, QUIT, TERM and XCPU,
 // unless they are ignored, and then raises the signal again, which ends the process. It may do only

@@ -26,8 +26,8 @@ enum {
     BNT_MAX_GROUP = 4096,    // columns that share a scale, unless a whole row does …
     BNT_GROUP_ROW = 1 << 20, // … that is scale_group then
     BNT_VERSION_1 = 1,
-    BNT_VERSION_2 = 2, // has what is marked v2 in bnt.md
-    BNT_VERSION_MINOR = 0,
+    BNT_VERSION_2 = 2,            // has what is marked v2 in bnt.md
+    BNT_VERSION_1_SAMP_MINOR = 1, // of files of version 1 with SAMP; others have 0
 };
 
 // Unsigned codes up to 3 times activations of magnitude up to 128, BNT_MAX_COLS of them, must fit
@@ -48,6 +48,7 @@ enum bnt_section_type {
     BNT_SECTION_HYPR = BNT_FOURCC('H', 'Y', 'P', 'R'),
     BNT_SECTION_TOKN = BNT_FOURCC('T', 'O', 'K', 'N'),
     BNT_SECTION_CHAT = BNT_FOURCC('C', 'H', 'A', 'T'),
+    BNT_SECTION_SAMP = BNT_FOURCC('S', 'A', 'M', 'P'),
     BNT_SECTION_NORM = BNT_FOURCC('N', 'O', 'R', 'M'),
     BNT_SECTION_EMBD = BNT_FOURCC('E', 'M', 'B', 'D'),
     BNT_SECTION_EMB8 = BNT_FOURCC('E', 'M', 'B', '8'),
@@ -163,6 +164,24 @@ _Static_assert(offsetof(struct bnt_hyper, bos_id) == 72, "HYPR");
 _Static_assert(offsetof(struct bnt_hyper, temperature) == 112, "HYPR");
 
 enum bnt_dtype { BNT_TERNARY = 1, BNT_BF16 = 2, BNT_F32 = 3, BNT_I8 = 4, BNT_F16 = 5 };
+
+struct bnt_sampling_record {
+    float repetition_penalty;
+    float presence_penalty;
+    float frequency_penalty;
+    float min_p;
+    uint32_t max_new_tokens;
+    uint8_t reserved[44];
+};
+_Static_assert(sizeof(struct bnt_sampling_record) == 64, "SAMP");
+_Static_assert(offsetof(struct bnt_sampling_record, max_new_tokens) == 16, "SAMP");
+
+// What stands for a file without the section.
+#define BNT_SAMPLING_OFF ((struct bnt_sampling_record){.repetition_penalty = 1})
+
+// The ranges of bnt.md section 4.1; bnt.h has the same.
+#define BNT_MAX_REPETITION_PENALTY 100.0f
+#define BNT_MAX_PENALTY            2.0f // of presence and frequency, either way
 
 enum bnt_role {
     BNT_ATTN_NORM = 1,
@@ -391,6 +410,10 @@ static inline size_t bnt_hyper_size(unsigned version)
 
 // Names the first field out of its range (R12), or returns NULL.
 const char *bnt_hyper_problem(const struct bnt_hyper *hyper);
+
+// The same for SAMP (R30).
+const char *bnt_sampling_problem(const struct bnt_sampling_record *sampling);
+bool bnt_sampling_equal(const struct bnt_sampling_record *a, const struct bnt_sampling_record *b);
 
 static inline uint32_t bnt_q_size(const struct bnt_hyper *h)
 {

@@ -29,8 +29,11 @@ static const char help[] =
     "      --matrix=NAME      pack the one I8 matrix NAME of a safetensors file into bare\n"
     "                         16x32 blocks, and nothing else\n"
     "  -q, --quiet            no progress bar\n"
-    "      --help             print this help\n"
+    "  -h, --help             print this help\n"
     "      --version          print the version\n"
+    "\n"
+    "Until OUT is complete it is a hidden file beside it, .OUT.XXXXXX; what goes to standard\n"
+    "output is first collected in $TMPDIR, or /tmp, and takes as much room there.\n"
     "\n"
     "Example: bnt-convert DIR | bnt-pack -o model.bnt\n"
     "Exit status: 0 done, 1 failed, 2 usage.\n";
@@ -95,7 +98,7 @@ static int run(const struct arguments *a)
     return bnt_cli_fail(&err);
 }
 
-enum { OPTION_EMBEDDING = 256, OPTION_ACTIVATIONS, OPTION_MATRIX, OPTION_HELP, OPTION_VERSION };
+enum { OPTION_EMBEDDING = 256, OPTION_ACTIVATIONS, OPTION_MATRIX, OPTION_VERSION };
 
 int main(int argc, char **argv)
 {
@@ -106,7 +109,7 @@ int main(int argc, char **argv)
         {"jobs", required_argument, NULL, 'j'},
         {"matrix", required_argument, NULL, OPTION_MATRIX},
         {"quiet", no_argument, NULL, 'q'},
-        {"help", no_argument, NULL, OPTION_HELP},
+        {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, OPTION_VERSION},
         {NULL, 0, NULL, 0},
     };
@@ -115,7 +118,7 @@ int main(int argc, char **argv)
     uint64_t n;
     int c;
     bnt_cli_init("bnt-pack");
-    while ((c = getopt_long(argc, argv, ":o:j:q", options, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, ":o:j:qh", options, NULL)) != -1) {
         switch (c) {
         case 'o':
             a.output = optarg;
@@ -144,7 +147,7 @@ int main(int argc, char **argv)
         case OPTION_MATRIX:
             a.matrix = optarg;
             break;
-        case OPTION_HELP:
+        case 'h':
             return bnt_cli_print(help);
         case OPTION_VERSION:
             return bnt_cli_version(NULL);
@@ -156,5 +159,8 @@ int main(int argc, char **argv)
         return bnt_cli_usage("more than one input");
     if (optind < argc)
         a.input = argv[optind];
-    return run(&a);
+    int code = bnt_cli_check_name("IN", a.input);
+    if (code == BNT_EXIT_OK)
+        code = bnt_cli_check_name("--output", a.output);
+    return code == BNT_EXIT_OK ? run(&a) : code;
 }

@@ -7,11 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "formats/block.h"
 #include "formats/cli.h"
 #include "formats/config.h"
+#include "formats/file.h"
 #include "formats/json.h"
 #include "formats/safetensors.h"
 #include "formats/stream.h"
@@ -31,6 +33,7 @@ struct expected {
 struct packer {
     int fd;
     const char *name;
+    uint64_t read; // bytes of the stream, up to now
     const struct pack_options *options;
     struct bnt_st_header stream;
     struct bnt_config config;
@@ -61,6 +64,18 @@ static enum bnt_status no_memory(struct packer *p)
 
 // --- reading ---
 
+// The fault is with whoever wrote the stream. A command before a pipe has said what it was.
+static enum bnt_status ended_early(struct packer *p, const char *what)
+{
+    struct stat st;
+    bool is_file = fstat(p->fd, &st) == 0 && S_ISREG(st.st_mode);
+    if (p->read == 0 && !is_file)
+        return bnt_fail_empty(p->err, p->name);
+    return bnt_fail(p->err, BNT_ERR_FORMAT, "%s: the stream ends inside %s: %s", p->name, what,
+                    is_file ? "truncated: make it anew with bnt-convert"
+                            : "the command that writes it has stopped before its end");
+}
+
 static enum bnt_status read_exactly(struct packer *p, void *data, size_t size, const char *what)
 {
     size_t got;
@@ -69,11 +84,8 @@ static enum bnt_status read_exactly(struct packer *p, void *data, size_t size, c
         bnt_fail_prefix(p->err, p->name);
         return status;
     }
-    if (got == size)
-        return BNT_OK;
-    return bnt_fail(p->err, BNT_ERR_FORMAT,
-                    "%s: the stream ends inside %s: truncated, or bnt-convert failed", p->name,
-                    what);
+    p->read += got;
+    return got == size ? BNT_OK : ended_early(p, what);
 }
 
 static enum bnt_status read_header(struct packer *p)
@@ -111,8 +123,11 @@ static enum bnt_status read_config(struct packer *p)
                                               "config.json", p->err);
     if (status != BNT_OK)
         bnt_fail_prefix(p->err, p->name);
-    else if (p->config.left_out[0])
+    if (status == BNT_OK && p->config.left_out[0])
         bnt_cli_note("%s: %s", p->name, p->config.left_out);
+    if (status == BNT_OK && p->config.passed_over[0])
+        bnt_cli_note("%s: generation_config.json asks for what bnt does not do: %s", p->name,
+                     p->config.passed_over);
     return status;
 }
 
@@ -554,7 +569,8 @@ static enum bnt_status pack_all(struct packer *p, struct bnt_output *out)
     if (status == BNT_OK)
         status = bnt_writer_open(&p->writer, out, &p->config.hyper, p->options->int8,
                                  (struct bnt_writer_section){p->tokenizer.data, p->tokenizer.size},
-                                 (struct bnt_writer_section){p->chat.data, p->chat.size}, p->err);
+                                 (struct bnt_writer_section){p->chat.data, p->chat.size},
+                                 &p->config.sampling, p->err);
     if (status == BNT_OK)
         status = list_expected(p);
     if (status == BNT_OK)

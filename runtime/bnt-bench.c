@@ -29,7 +29,7 @@ static const char help[] =
     "      --kernel=NAME   use these kernels instead of the best ones (bnt-run --version)\n"
     "      --json          print the result as JSON; otherwise it is a Markdown table\n"
     "  -q, --quiet         no progress bar\n"
-    "      --help          print this help\n"
+    "  -h, --help          print this help\n"
     "      --version       print the version\n"
     "\n"
     "BNT_KERNEL in the environment is used where --kernel is not given. Kernels are the CPU's: "
@@ -44,7 +44,6 @@ enum {
     OPTION_GEMV,
     OPTION_END_TO_END,
     OPTION_JSON,
-    OPTION_HELP,
     OPTION_VERSION,
 };
 
@@ -60,7 +59,7 @@ static const struct option options[] = {
     {"gemv", no_argument, NULL, OPTION_GEMV},
     {"json", no_argument, NULL, OPTION_JSON},
     {"quiet", no_argument, NULL, 'q'},
-    {"help", no_argument, NULL, OPTION_HELP},
+    {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, OPTION_VERSION},
     {NULL, 0, NULL, 0},
 };
@@ -110,7 +109,7 @@ static int parse_option(struct bench_options *o, bool *gemv, int c, char **argv)
     case 'q':
         o->quiet = true;
         return 0;
-    case OPTION_HELP:
+    case 'h':
         return 1 + bnt_cli_print(help);
     case OPTION_VERSION:
         return 1 + bnt_cli_version(NULL);
@@ -169,7 +168,7 @@ int main(int argc, char **argv)
     bool gemv = false;
     int c;
     bnt_cli_init("bnt-bench");
-    while ((c = getopt_long(argc, argv, ":p:n:r:t:q", options, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, ":p:n:r:t:qh", options, NULL)) != -1) {
         int end = parse_option(&o, &gemv, c, argv);
         if (end)
             return end - 1;
@@ -181,5 +180,6 @@ int main(int argc, char **argv)
     if (!gemv && !o.prompt && !o.tokens && !o.end_to_end)
         return bnt_cli_usage("-p 0 and -n 0 leave nothing to measure");
     o.model = argv[optind];
-    return run(&o, gemv);
+    int code = bnt_cli_check_name("FILE.bnt", gemv ? NULL : o.model);
+    return code == BNT_EXIT_OK ? run(&o, gemv) : code;
 }

@@ -95,6 +95,11 @@ struct bnt_model_info {
     float temperature; /* the checkpoint's advice for sampling; temperature 0: greedy */
     float top_p;
     uint32_t top_k;
+    float min_p;              /* 0: off */
+    float repetition_penalty; /* 1: off */
+    float presence_penalty;
+    float frequency_penalty;
+    uint32_t max_new_tokens; /* tokens of an answer; 0: it does not say */
     bool has_tokenizer;
     const char *kernel; /* the name of the kernels in use */
 };
@@ -105,6 +110,9 @@ const struct bnt_model_info *bnt_model_info(const struct bnt_model *model);
 /* The name of the i-th set of kernels that this processor can run, best first; NULL past the last.
  */
 const char *bnt_kernel_name(size_t i);
+
+/* What the library's GPU support was built with, such as "CUDA 12.4"; NULL: it has none. */
+const char *bnt_gpu_support(void);
 
 /* ---- Text and tokens ---- */
 
@@ -186,8 +194,8 @@ struct bnt_session_options {
  * A place in a text: the keys and values of the tokens seen so far, and room to work. All memory is
  * allocated here: context * n_layers * 2 * n_kv_heads * head_dim * (2 or 4) bytes for keys and
  * values, used as positions are reached, and room to work: about 0.5 KB for each unit of
- * hidden_size and of twice ffn_size, 12 bytes for each token of the vocabulary. options may be
- * NULL.
+ * hidden_size and of twice ffn_size, 16 bytes for each token of the vocabulary, 12 bytes for each
+ * position. options may be NULL.
  */
 enum bnt_status bnt_session_open(const struct bnt_model *model,
                                  const struct bnt_session_options *options,
@@ -220,17 +228,41 @@ enum bnt_status bnt_evaluate(struct bnt_session *session, const uint32_t *tokens
 
 /* ---- Sampling and generation ---- */
 
+/* All zero: the most likely token. */
 struct bnt_sampling {
     float temperature; /* 0: the most likely token; otherwise logits are divided by it */
     uint32_t top_k;    /* keep the k most likely; 0: all */
     float top_p;   /* then keep the fewest most likely whose probabilities reach p; 0 or 1: all */
     uint64_t seed; /* the same seed gives the same text */
+    float min_p;   /* then keep those at least min_p times as probable as the likeliest; 0 … 1 */
+    /* Of tokens that the session has seen, prompt or not: a negative logit is multiplied by it,
+       others are divided. Above 0, up to 100; 0 or 1: off */
+    float repetition_penalty;
+    /* Of tokens that were generated (see bnt_session_end_prompt), each -2 … 2; 0: off. A logit is
+       lowered by frequency_penalty for each time, and by presence_penalty once. */
+    float presence_penalty;
+    float frequency_penalty;
 };
 
 /*
+ * BNT_ERR_ARGUMENT if min_p or a penalty is out of its range. bnt_generate does this itself;
+ * bnt_sample, which cannot fail, takes such values for what they are.
+ */
+enum bnt_status bnt_sampling_check(const struct bnt_sampling *sampling, struct bnt_error *err);
+
+/*
+ * For callers of bnt_sample: what the session has seen is the prompt, and tokens that it is fed
+ * from here on count as generated, until this is called again or the prompt is cut by
+ * bnt_session_rewind. Before that all count as prompt. bnt_generate does this itself: there the
+ * prompt is all that the session has seen when the first token is chosen.
+ */
+void bnt_session_end_prompt(struct bnt_session *session);
+
+/*
  * Chooses a token from float32 (vocab_size) logits. *state is the generator's: set it to the seed
- * before the first call. Order: temperature, top_k, softmax, top_p, choice. Of equal logits the
- * lower id counts as more likely. NaN counts as -infinity.
+ * before the first call. Order: repetition_penalty, frequency_penalty, presence_penalty (these for
+ * temperature 0 too), temperature, top_k, softmax, top_p, min_p, choice. Of equal logits the lower
+ * id counts as more likely. NaN counts as -infinity.
  */
 uint32_t bnt_sample(struct bnt_session *session, const float *logits,
                     const struct bnt_sampling *sampling, uint64_t *state);

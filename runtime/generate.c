@@ -194,7 +194,7 @@ static enum bnt_status check_options(const struct bnt_generation *o, struct bnt_
         if (o->stop_texts[i][0] == '\0')
             return bnt_fail(err, BNT_ERR_ARGUMENT, "a stop text is empty");
     }
-    return BNT_OK;
+    return bnt_sampling_check(&o->sampling, err);
 }
 
 enum bnt_status bnt_generate(struct bnt_session *s, const uint32_t *prompt, size_t count,

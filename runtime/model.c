@@ -66,7 +66,7 @@ static void bind_layer(const struct bnt_model *m, int32_t i, struct bnt_layer *l
 static void check_small_sections(const struct bnt_model *m, struct bnt_report *report)
 {
     static const uint32_t small[] = {BNT_SECTION_HYPR, BNT_SECTION_TENS, BNT_SECTION_TOKN,
-                                     BNT_SECTION_CHAT};
+                                     BNT_SECTION_CHAT, BNT_SECTION_SAMP};
     for (size_t i = 0; i < sizeof small / sizeof small[0]; i++) {
         const struct bnt_section_record *s = bnt_view_section(&m->view, small[i]);
         if (s)
@@ -138,6 +138,11 @@ static void describe(struct bnt_model *m)
         .temperature = h->temperature,
         .top_p = h->top_p,
         .top_k = h->top_k,
+        .min_p = m->view.sampling.min_p,
+        .repetition_penalty = m->view.sampling.repetition_penalty,
+        .presence_penalty = m->view.sampling.presence_penalty,
+        .frequency_penalty = m->view.sampling.frequency_penalty,
+        .max_new_tokens = m->view.sampling.max_new_tokens,
         .has_tokenizer = m->has_tokenizer,
         .kernel = m->kernels->name,
     };

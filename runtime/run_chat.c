@@ -70,7 +70,7 @@ static enum bnt_status answer(struct chat *c, const uint32_t *tokens, size_t cou
     const struct run_arguments *a = c->arguments;
     struct run_printer printer = {0};
     struct bnt_generation generation = {
-        .max_tokens = (size_t)a->tokens,
+        .max_tokens = bnt_run_tokens(a, bnt_model_info(c->model), 1024),
         .sampling = bnt_run_sampling(a, bnt_model_info(c->model)),
         .stop_texts = a->stops,
         .n_stop_texts = a->n_stops,

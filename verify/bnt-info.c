@@ -19,11 +19,11 @@
 static const char help[] =
     "Usage: bnt-info [OPTION]... FILE.bnt\n"
     "Show the hyperparameters, sizes, provenance and ternary matrices of a model.\n"
-    "FILE '-' is standard input.\n"
+    "FILE '-' is standard input. A pipe is first copied to $TMPDIR, or /tmp.\n"
     "\n"
     "      --tensors   also list every tensor with its place in the file\n"
     "      --json      print all of it as JSON\n"
-    "      --help      print this help\n"
+    "  -h, --help      print this help\n"
     "      --version   print the version\n"
     "\n"
     "It trusts checksums and weights unseen: bnt-verify checks those.\n"
@@ -56,6 +56,18 @@ static json_t *describe_hyper(const struct bnt_hyper *h)
                                             (double)h->rope_high_freq_factor, "original_context",
                                             h->rope_original_context));
     return json;
+}
+
+// null where the file has no SAMP.
+static json_t *describe_sampling(const struct bnt_view *v)
+{
+    const struct bnt_sampling_record *s = &v->sampling;
+    if (!bnt_view_section(v, BNT_SECTION_SAMP))
+        return json_null();
+    return json_pack("{s:f, s:f, s:f, s:f, s:I}", "repetition_penalty",
+                     (double)s->repetition_penalty, "presence_penalty", (double)s->presence_penalty,
+                     "frequency_penalty", (double)s->frequency_penalty, "min_p", (double)s->min_p,
+                     "max_new_tokens", (json_int_t)s->max_new_tokens);
 }
 
 static json_t *describe_sections(const struct bnt_view *v)
@@ -163,9 +175,10 @@ static json_t *describe(const char *path, const struct bnt_view *v)
     bnt_sha256_text(v->header.content_sha256, sha256);
     (void)snprintf(version, sizeof version, "%u.%u", v->header.version_major,
                    v->header.version_minor);
-    return json_pack("{s:o, s:s, s:I, s:s, s:o, s:o, s:o, s:o, s:o}", "file", bnt_json_string(path),
-                     "version", version, "file_size", (json_int_t)v->size, "content_sha256", sha256,
-                     "hyperparameters", describe_hyper(&v->hyper), "sections", describe_sections(v),
+    return json_pack("{s:o, s:s, s:I, s:s, s:o, s:o, s:o, s:o, s:o, s:o}", "file",
+                     bnt_json_string(path), "version", version, "file_size", (json_int_t)v->size,
+                     "content_sha256", sha256, "hyperparameters", describe_hyper(&v->hyper),
+                     "sampling", describe_sampling(v), "sections", describe_sections(v),
                      "tokenizer", describe_tokenizer(v), "provenance", describe_provenance(v),
                      "tensors", describe_tensors(v));
 }
@@ -238,15 +251,11 @@ static const char *section_meaning(const char *type)
     static const struct {
         const char *type, *meaning;
     } rows[] = {
-        {"HYPR", "HYPR  hyperparameters"},
-        {"TOKN", "TOKN  tokenizer"},
-        {"CHAT", "CHAT  chat texts"},
-        {"NORM", "NORM  norms, f32"},
-        {"EMBD", "EMBD  embeddings"},
-        {"EMB8", "EMB8  int8 output matrix"},
-        {"TERN", "TERN  ternary matrices, 2-bit"},
-        {"TENS", "TENS  tensor table"},
-        {"PROV", "PROV  provenance"},
+        {"HYPR", "HYPR  hyperparameters"},    {"TOKN", "TOKN  tokenizer"},
+        {"CHAT", "CHAT  chat texts"},         {"SAMP", "SAMP  sampling defaults"},
+        {"NORM", "NORM  norms, f32"},         {"EMBD", "EMBD  embeddings"},
+        {"EMB8", "EMB8  int8 output matrix"}, {"TERN", "TERN  ternary matrices, 2-bit"},
+        {"TENS", "TENS  tensor table"},       {"PROV", "PROV  provenance"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         if (strcmp(rows[i].type, type) == 0)
@@ -315,6 +324,7 @@ static void print_tables(const json_t *json, bool tensors)
                  bnt_json_text(json, "file", "?"), bnt_json_text(json, "version", "?"),
                  integer(json, "file_size"), bnt_json_text(json, "content_sha256", "?"));
     print_object("Hyperparameters", json_object_get(json, "hyperparameters"));
+    print_object("Sampling defaults", json_object_get(json, "sampling"));
     print_object("Tokenizer", json_object_get(json, "tokenizer"));
     if (json_is_null(json_object_get(json, "tokenizer")))
         (void)printf("\nTokenizer\n  none\n");
@@ -370,21 +380,21 @@ static int run(const struct arguments *a)
     return code;
 }
 
-enum { OPTION_TENSORS = 256, OPTION_JSON, OPTION_HELP, OPTION_VERSION };
+enum { OPTION_TENSORS = 256, OPTION_JSON, OPTION_VERSION };
 
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
         {"tensors", no_argument, NULL, OPTION_TENSORS},
         {"json", no_argument, NULL, OPTION_JSON},
-        {"help", no_argument, NULL, OPTION_HELP},
+        {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, OPTION_VERSION},
         {NULL, 0, NULL, 0},
     };
     struct arguments a = {0};
     int c;
     bnt_cli_init("bnt-info");
-    while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
         switch (c) {
         case OPTION_TENSORS:
             a.tensors = true;
@@ -392,7 +402,7 @@ int main(int argc, char **argv)
         case OPTION_JSON:
             a.json = true;
             break;
-        case OPTION_HELP:
+        case 'h':
             return bnt_cli_print(help);
         case OPTION_VERSION:
             return bnt_cli_version(NULL);
@@ -403,5 +413,6 @@ int main(int argc, char **argv)
     if (optind + 1 != argc)
         return bnt_cli_usage(optind == argc ? "FILE.bnt is missing" : "more than one FILE.bnt");
     a.path = argv[optind];
-    return run(&a);
+    int code = bnt_cli_check_name("FILE.bnt", a.path);
+    return code == BNT_EXIT_OK ? run(&a) : code;
 }

@@ -16,6 +16,7 @@ static const char help[] =
     "Usage: bnt-verify [OPTION]... FILE.bnt\n"
     "Check every rule of the format (formats/bnt.md). Silent when all hold; otherwise\n"
     "one line for each broken rule. FILE '-' is standard input.\n"
+    "A pipe is first copied to $TMPDIR, or /tmp, and takes as much room there.\n"
     "\n"
     "      --source=CHECKPOINT_DIR   also derive every tensor anew from the checkpoint\n"
     "                                and compare (rules S1 - S6)\n"
@@ -24,7 +25,7 @@ static const char help[] =
     "      --json                    print the result as JSON on standard output\n"
     "  -j, --jobs=N                  use N threads (default: the processors)\n"
     "  -q, --quiet                   no progress bar\n"
-    "      --help                    print this help\n"
+    "  -h, --help                    print this help\n"
     "      --version                 print the version\n"
     "\n"
     "Exit status: 0 all rules hold, 1 a rule is broken or the file cannot be read, 2 usage.\n";
@@ -123,7 +124,7 @@ static int run(const struct arguments *a)
     return code;
 }
 
-enum { OPTION_SOURCE = 256, OPTION_ERRORS, OPTION_JSON, OPTION_HELP, OPTION_VERSION };
+enum { OPTION_SOURCE = 256, OPTION_ERRORS, OPTION_JSON, OPTION_VERSION };
 
 int main(int argc, char **argv)
 {
@@ -133,7 +134,7 @@ int main(int argc, char **argv)
         {"json", no_argument, NULL, OPTION_JSON},
         {"jobs", required_argument, NULL, 'j'},
         {"quiet", no_argument, NULL, 'q'},
-        {"help", no_argument, NULL, OPTION_HELP},
+        {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, OPTION_VERSION},
         {NULL, 0, NULL, 0},
     };
@@ -141,7 +142,7 @@ int main(int argc, char **argv)
     uint64_t n;
     int c;
     bnt_cli_init("bnt-verify");
-    while ((c = getopt_long(argc, argv, ":j:q", options, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, ":j:qh", options, NULL)) != -1) {
         switch (c) {
         case OPTION_SOURCE:
             a.source = optarg;
@@ -160,7 +161,7 @@ int main(int argc, char **argv)
         case 'q':
             a.quiet = true;
             break;
-        case OPTION_HELP:
+        case 'h':
             return bnt_cli_print(help);
         case OPTION_VERSION:
             return bnt_cli_version(NULL);
@@ -171,5 +172,8 @@ int main(int argc, char **argv)
     if (optind + 1 != argc)
         return bnt_cli_usage(optind == argc ? "FILE.bnt is missing" : "more than one FILE.bnt");
     a.path = argv[optind];
-    return run(&a);
+    int code = bnt_cli_check_name("FILE.bnt", a.path);
+    if (code == BNT_EXIT_OK)
+        code = bnt_cli_check_name("--source", a.source);
+    return code == BNT_EXIT_OK ? run(&a) : code;
 }

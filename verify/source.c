@@ -89,6 +89,14 @@ static bool compare_hyper(const struct comparison *c, struct bnt_report *report)
     return report->count == before;
 }
 
+// Files of 1.0 say nothing of these.
+static void compare_sampling(const struct comparison *c, struct bnt_report *report)
+{
+    if (bnt_view_section(c->view, BNT_SECTION_SAMP) &&
+        !bnt_sampling_equal(&c->view->sampling, &c->checkpoint->config.sampling))
+        bnt_report(report, "S1", "section SAMP is not what generation_config.json says");
+}
+
 // --- S2, S3: matrices ---
 
 struct stripe {
@@ -341,6 +349,7 @@ static void compare_all(struct comparison *c, unsigned threads, bool quiet,
             json_integer_value(json_object_get(json_array_get(c->sources, i), "size"));
         bnt_verify_add(&tasks, compare_file, c, i, 0, 0, size > 0 ? (uint64_t)size : 0);
     }
+    compare_sampling(c, &report);
     if (compare_hyper(c, &report)) { // otherwise the tensors are not the same ones
         for (size_t i = 0; i < from->n_sources; i++) {
             bool ternary = from->sources[i].place.section == BNT_SECTION_TERN;

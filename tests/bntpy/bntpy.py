@@ -15,6 +15,7 @@ import json
 import sys
 
 import container
+import sampling
 import ternary
 from model import Model, read, write  # noqa: F401 (offered to importers)
 from rules import verify
@@ -55,6 +56,7 @@ def summary(data):
         'content_sha256': container.header(data).content_sha256.hex(),
         'sections': [[container.name(s), s.offset, s.size, '%08x' % s.crc32] for s in sections],
         'hyperparameters': model.hyper,
+        'sampling': model.sampling and {name: model.sampling[name] for name in sampling.FIELDS[:-1]},
         'norms': {_name(key): len(values) for key, values in model.norms.items()},
         'embeddings': {name: len(raw) for name, raw in model.embeddings.items()},
         'int8': model.int8 is not None,

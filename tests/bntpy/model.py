@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import chat
 import container
 import layout
+import sampling
 import ternary
 import tokn
 from floats import float_bytes, floats
@@ -37,6 +38,7 @@ class Model:
     ternary: dict = field(default_factory=dict)      # (layer, role name) -> Matrix
     tokenizer: object = None                         # tokn.Tokenizer
     chat: object = None                              # chat.Chat
+    sampling: object = None                          # dict, by the names of section 4.1
     provenance: object = None                        # bytes, kept as they are
     int8: object = None                              # Int8
     extra: list = field(default_factory=list)        # (type, bytes) of unknown optional sections
@@ -53,6 +55,8 @@ def read(data):
         model.tokenizer = tokn.read(sections['TOKN'])
     if 'CHAT' in sections:
         model.chat = chat.read(sections['CHAT'])
+    if 'SAMP' in sections:
+        model.sampling = sampling.read(sections['SAMP'])
     model.provenance = sections.get('PROV')
     model.extra = [(kind, body) for kind, body in sections.items() if kind not in SECTIONS]
     model.version_minor = container.header(data).version_minor
@@ -82,6 +86,8 @@ def write(model):
         bodies['TOKN'] = tokn.write(model.tokenizer)
     if model.chat is not None:
         bodies['CHAT'] = chat.write(model.chat)
+    if model.sampling is not None:
+        bodies['SAMP'] = sampling.write(model.sampling)
     for kind in ('NORM', 'EMBD', 'EMB8', 'TERN'):
         if kind != 'EMB8' or model.int8 is not None:
             bodies[kind] = _tensor_section(model, keys, kind)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""All rules R1 … R29 over a file in memory (but the compilation of patterns, R26: see rules_text)."""
+"""All rules R1 … R30 over a file in memory (but the compilation of patterns, R26: see rules_text)."""
 import chat
 import rules_file
 import rules_tensors
 import rules_text
+import sampling
 
 
 def issues(data):
@@ -18,6 +19,8 @@ def issues(data):
         yield from rules_text.check_tokenizer(bodies['TOKN'], hyper and hyper['vocab_size'])
     if 'CHAT' in bodies:
         yield from chat.check(bodies['CHAT'], hyper and hyper['vocab_size'], 'TOKN' in sections)
+    if 'SAMP' in bodies:
+        yield from sampling.check(bodies['SAMP'])
     if 'PROV' in bodies:
         yield from rules_text.check_provenance(bodies['PROV'], tensors)
 

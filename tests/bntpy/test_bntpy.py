@@ -27,6 +27,7 @@ import floats  # noqa: E402
 import good  # noqa: E402
 import layout  # noqa: E402
 import rules  # noqa: E402
+import sampling  # noqa: E402
 import stfile  # noqa: E402
 import ternary  # noqa: E402
 import tokn  # noqa: E402
@@ -313,7 +314,8 @@ class Document(unittest.TestCase):
         talk = ['flags', 'n_stop', *['stop_id'] * 4, *[n for n in chat.TEXTS for _ in 'os'], 'pool_size', 'reserved']
         typed = [(layout.HEADER.format, layout.Header._fields),
                  (layout.RECORD.format.replace('4s', 'I'), layout.Record._fields),  # the type is kept as four letters
-                 (layout.HYPER.format, hyper), (layout.TENSOR.format, layout.Tensor._fields),
+                 (layout.HYPER.format, hyper), (sampling.RECORD.format, sampling.FIELDS),
+                 (layout.TENSOR.format, layout.Tensor._fields),
                  (tokn.HEADER.format, tokn.Header._fields), (chat.RECORD.format, talk)]
         tables = self.tables('offset')
         self.assertEqual(len(tables), len(typed))
@@ -390,7 +392,7 @@ class Samples(unittest.TestCase):
 
     def test_every_rule_has_a_bad_sample(self):
         names = {name[:3] for name, _ in bad.samples(1)}
-        self.assertEqual(names, {'R%02d' % i for i in range(1, 30)})
+        self.assertEqual(names, {'R%02d' % i for i in range(1, 31)})
 
     def test_make_twice(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -447,7 +449,7 @@ class Damage(unittest.TestCase):
             if i % 4 and len(data) >= 4096:
                 data = container.fix_checksums(data)
             for rule, message in bntpy.verify(data):
-                self.assertRegex(rule, '^R([1-9]|1[0-9]|2[0-9])$')
+                self.assertRegex(rule, '^R([1-9]|1[0-9]|2[0-9]|30)$')
                 self.assertTrue(message)
 
     @staticmethod

@@ -276,6 +276,9 @@ static const struct bnt_sampling ways[] = {
     {.temperature = 100, .top_k = 0, .top_p = 1e-9f, .seed = 2},
     {.temperature = 1e-30f, .top_k = 1u << 30, .top_p = 1, .seed = 3},
     {.temperature = 2, .top_k = 1024, .seed = 4},
+    {.temperature = 0, .repetition_penalty = 1.5f, .frequency_penalty = 1},
+    {.temperature = 1, .top_k = 3, .min_p = 0.1f, .presence_penalty = 2, .seed = 5},
+    {.temperature = 1, .min_p = 1, .repetition_penalty = 1e-6f, .presence_penalty = -2, .seed = 6},
 };
 enum { WAYS = sizeof ways / sizeof ways[0] };
 

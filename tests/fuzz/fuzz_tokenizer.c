@@ -89,7 +89,7 @@ static int make_model(const struct bnt_buffer *section)
     FUZZ_ASSERT(out.fd >= 0);
     FUZZ_ASSERT(bnt_writer_open(&writer, &out, &hyper, false,
                                 (struct bnt_writer_section){section->data, section->size},
-                                (struct bnt_writer_section){0}, &err) == BNT_OK);
+                                (struct bnt_writer_section){0}, NULL, &err) == BNT_OK);
     for (uint64_t i = 0; i < writer.n_tensors; i++)
         writer.tensors[i].scale = writer.tensors[i].dtype == BNT_TERNARY ? 1 : 0;
     FUZZ_ASSERT(bnt_writer_finish(&writer, "{}", 2, &err) == BNT_OK);

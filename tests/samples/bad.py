@@ -259,7 +259,7 @@ def r11():
         yield 'no-' + kind.lower(), put_record(raw, kind, type=b'XTRA', flags=0)
     yield 'hypr-not-required', put_record(raw, 'HYPR', flags=0)
     for kind, build in (('TOKN', good.tokenizer), ('CHAT', good.chat_texts), ('EMB8', good.int8_tied),
-                        ('PROV', good.provenance)):
+                        ('PROV', good.provenance), ('SAMP', good.sampling_more)):
         yield kind.lower() + '-required', put_record(base(build), kind, flags=1)
 
 
@@ -668,6 +668,30 @@ def r29():
         'assistant_before': b'\xc3', 'assistant_after': b'\xa9'})))
 
 
+def r30():
+    raw = base(good.sampling_more)
+
+    def made(**changes):
+        model = good.sampling_more()
+        return write(replace(model, sampling={**model.sampling, **changes}))
+    yield 'repetition-0', made(repetition_penalty=0.0)
+    yield 'min-p-above-1', made(min_p=1.0000001192092896)
+    yield 'reserved', in_section(raw, 'SAMP', 63, b'\1')
+    yield 'size', grow(raw, 'SAMP', bytes(4))
+    yield 'too-short', cut_section(raw, 'SAMP', 20)
+    yield 'repetition-negative', made(repetition_penalty=-1.5)
+    yield 'repetition-101', made(repetition_penalty=101.0)
+    yield 'repetition-nan', made(repetition_penalty=NAN)
+    yield 'presence-above-2', made(presence_penalty=2.5)
+    yield 'presence-below-minus-2', made(presence_penalty=-2.5)
+    yield 'presence-nan', made(presence_penalty=NAN)
+    yield 'frequency-inf', made(frequency_penalty=INF)
+    yield 'frequency-below-minus-2', made(frequency_penalty=-3.0)
+    yield 'min-p-negative', made(min_p=-0.1)
+    yield 'min-p-nan', made(min_p=NAN)
+    yield 'reserved-start', in_section(raw, 'SAMP', 20, b'\1')
+
+
 def cut_section(raw, kind, size):
     """The first bytes of a section with room in its page; the others become padding."""
     r = record(raw, kind)
@@ -675,7 +699,7 @@ def cut_section(raw, kind, size):
 
 
 RULES = [r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12, r13, r14, r15, r16, r17, r18, r19, r20, r21, r22, r23, r24,
-         r25, r26, r27, r28, r29]
+         r25, r26, r27, r28, r29, r30]
 
 
 def broken_rules(name):

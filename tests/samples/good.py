@@ -104,6 +104,25 @@ def sampling_defaults():
                 top_p=floats.f32(0.9), top_k=50, max_context=4096)
 
 
+def sampling_more():
+    """SAMP, which 1.1 brought."""
+    return replace(sampling_defaults(), version_minor=1, sampling={
+        'repetition_penalty': floats.f32(1.1), 'presence_penalty': 0.5, 'frequency_penalty': -0.25,
+        'min_p': floats.f32(0.05), 'max_new_tokens': 2048})
+
+
+def sampling_extremes():
+    """Ends of the ranges, and a minor version that could be lower."""
+    return replace(smallest(), version_minor=9, sampling={
+        'repetition_penalty': 100.0, 'presence_penalty': -2.0, 'frequency_penalty': 2.0, 'min_p': 1.0,
+        'max_new_tokens': 0xFFFFFFFF})
+
+
+def sampling_off():
+    """A section that says nothing; bnt-pack would not write it."""
+    return replace(smallest(), version_minor=1, sampling={'repetition_penalty': 1.0})
+
+
 def with_int8(model):
     role = 33 if model.hyper['flags'] & layout.TIED else 34
     size = layout.ITEM_SIZE[layout.dtype(role, model.hyper)]
@@ -394,7 +413,7 @@ GOOD = [smallest, sub_norms, untied, two_layers, grouped_heads, odd_sizes, relu2
         tokenizer_flags, tokenizer_characters, tokenizer_first, tokenizer_steps, tokenizer_added, tokenizer_long,
         tokenizer_empty_matches, chat_texts, chat_empty, provenance, provenance_matrices, provenance_limits,
         provenance_nul, unknown_section, odd_type, newer_minor, extremes, everything, any_order, shared_pool,
-        chat_other_pool]
+        chat_other_pool, sampling_more, sampling_extremes, sampling_off]
 NOT_CANONICAL = {'any-order', 'shared-pool', 'chat-other-pool'}  # good, but write(read(x)) gives the canonical form
 
 

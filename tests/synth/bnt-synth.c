@@ -538,7 +538,8 @@ static void print_help(void)
         "  --seed S                 0 to 2^64-1 (default 0)\n"
         "  -j, --threads N          1 to 256 (default: one for each processor, at most 16)\n"
         "  --quiet                  no summary on stderr\n"
-        "  --help, --version\n",
+        "  -h, --help               print this help\n"
+        "  --version                print the version\n",
         bnt_synth_names());
 }
 
@@ -569,14 +570,14 @@ static unsigned default_threads(void)
     return online < 1 ? 1 : online > 16 ? 16 : (unsigned)online;
 }
 
-enum { LIKE = 256, FORM, GROUP, DTYPE, SHARDS, SEED, QUIET, HELP, VERSION };
+enum { LIKE = 256, FORM, GROUP, DTYPE, SHARDS, SEED, QUIET, VERSION };
 
 static const struct option long_options[] = {
     {"like", required_argument, NULL, LIKE},   {"form", required_argument, NULL, FORM},
     {"group", required_argument, NULL, GROUP}, {"output", required_argument, NULL, 'o'},
     {"dtype", required_argument, NULL, DTYPE}, {"shards", required_argument, NULL, SHARDS},
     {"seed", required_argument, NULL, SEED},   {"threads", required_argument, NULL, 'j'},
-    {"quiet", no_argument, NULL, QUIET},       {"help", no_argument, NULL, HELP},
+    {"quiet", no_argument, NULL, QUIET},       {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, VERSION},   {NULL, 0, NULL, 0},
 };
 
@@ -615,7 +616,7 @@ static void take_option(struct options *options, int option, const char *value, 
     case QUIET:
         options->quiet = true;
         break;
-    case HELP:
+    case 'h':
         print_help();
         finish_output();
     case VERSION:
@@ -634,7 +635,7 @@ static struct options parse_options(int argc, char **argv)
     int option;
     if (argc > 0)
         argv[0] = name;
-    while ((option = getopt_long(argc, argv, "o:j:", long_options, NULL)) != -1)
+    while ((option = getopt_long(argc, argv, "o:j:h", long_options, NULL)) != -1)
         take_option(&options, option, optarg, &form_given);
     if (optind < argc)
         bnt_synth_die(2, "%s: an argument that is not expected", argv[optind]);

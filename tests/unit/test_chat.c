@@ -94,7 +94,8 @@ static void write_model(const char *path, const struct bnt_buffer *tokenizer,
     assert_int_equal(bnt_output_open_random(&out, path, &err), BNT_OK);
     assert_int_equal(bnt_writer_open(&w, &out, &hyper, false,
                                      (struct bnt_writer_section){tokenizer->data, tokenizer->size},
-                                     (struct bnt_writer_section){chat->data, chat->size}, &err),
+                                     (struct bnt_writer_section){chat->data, chat->size}, NULL,
+                                     &err),
                      BNT_OK);
     for (uint64_t i = 0; i < w.n_tensors; i++)
         w.tensors[i].scale = w.tensors[i].dtype == BNT_TERNARY ? 1.0f : 0.0f;

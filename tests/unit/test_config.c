@@ -544,6 +544,84 @@ static void generation_config_gives_the_sampling_defaults(void **state)
     assert_int_equal(parse(base, "{\"do_sample\":true,\"top_p\":1.5}", &c, &err), BNT_ERR_FORMAT);
 }
 
+static void generation_config_gives_penalties_and_lengths(void **state)
+{
+    struct bnt_config c;
+    struct bnt_error err;
+    const struct bnt_sampling_record off = BNT_SAMPLING_OFF;
+    (void)state;
+    assert_int_equal(parse(base, NULL, &c, &err), BNT_OK);
+    assert_memory_equal(&c.sampling, &off, sizeof off);
+    // Penalties change greedy texts too; min_p goes with do_sample.
+    assert_int_equal(parse(base,
+                           "{\"repetition_penalty\":1.1,\"presence_penalty\":0.5,"
+                           "\"frequency_penalty\":-0.25,\"min_p\":0.05,\"max_new_tokens\":77}",
+                           &c, &err),
+                     BNT_OK);
+    assert_true(c.sampling.repetition_penalty == 1.1f && c.sampling.presence_penalty == 0.5f &&
+                c.sampling.frequency_penalty == -0.25f && c.sampling.min_p == 0);
+    assert_int_equal(c.sampling.max_new_tokens, 77);
+    assert_int_equal(parse(base, "{\"do_sample\":true,\"min_p\":0.05}", &c, &err), BNT_OK);
+    assert_true(c.sampling.min_p == 0.05f && c.hyper.temperature == 1);
+    static const char *const bad[] = {
+        "\"repetition_penalty\":0",       "\"repetition_penalty\":-1.5",
+        "\"repetition_penalty\":101",     "\"presence_penalty\":3",
+        "\"frequency_penalty\":\"much\"", "\"min_p\":1.5",
+        "\"max_new_tokens\":-1",          "\"max_new_tokens\":1.5",
+        "\"temperature\":1000",           "\"top_p\":[]"};
+    for (size_t i = 0; i < TEST_COUNT(bad); i++) {
+        char text[100];
+        (void)snprintf(text, sizeof text, "{\"do_sample\":true,%s}", bad[i]);
+        assert_int_equal(parse(base, text, &c, &err), BNT_ERR_FORMAT);
+        if (strncmp(err.message, "generation_config.json: ", 24) != 0)
+            fail_msg("%s: %s", bad[i], err.message);
+    }
+}
+
+// What is passed over is named, but for what asks for nothing.
+static void what_generation_config_asks_in_vain_is_named(void **state)
+{
+    static const struct {
+        const char *generation, *named;
+    } cases[] = {
+        {"{}", ""},
+        {"{\"num_beams\":4}", "num_beams"},
+        {"{\"num_beams\":1,\"typical_p\":1.0,\"no_repeat_ngram_size\":0,\"bad_words_ids\":null,"
+         "\"suppress_tokens\":[],\"sequence_bias\":{},\"token_healing\":false,\"min_length\":0,"
+         "\"guidance_scale\":1,\"stop_strings\":\"\"}",
+         ""},
+        {"{\"do_sample\":true,\"typical_p\":0.9,\"eta_cutoff\":0.001,\"no_repeat_ngram_size\":3}",
+         "typical_p, eta_cutoff, no_repeat_ngram_size"},
+        {"{\"typical_p\":0.9}", ""}, // nothing is sampled
+        {"{\"bad_words_ids\":[[1]],\"stop_strings\":[\"x\"],\"forced_bos_token_id\":0}",
+         "bad_words_ids, stop_strings, forced_bos_token_id"},
+        {"{\"pad_token_id\":0,\"transformers_version\":\"4.1\",\"_from_model_config\":true,"
+         "\"use_cache\":true,\"top_k\":50,\"length_penalty\":0.5}",
+         ""},
+        {"{\"what_comes_next_year\":{\"a\":1}}", "what_comes_next_year"},
+        {"{\"max_length\":10}", "max_length"},
+        {"{\"max_length\":10,\"max_new_tokens\":5}", ""},
+        {"{\"max_length\":20}", ""},
+        {"{\"max_length\":1000000}", ""},
+    };
+    struct bnt_config c;
+    struct bnt_error err;
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(cases); i++) {
+        assert_int_equal(parse(base, cases[i].generation, &c, &err), BNT_OK);
+        assert_string_equal(c.passed_over, cases[i].named);
+    }
+    char many[6000] = "{";
+    for (int i = 0; i < 200; i++) {
+        size_t used = strlen(many);
+        (void)snprintf(many + used, sizeof many - used, "%s\"unknown_%d\":7", i ? "," : "", i);
+    }
+    (void)strncat(many, "}", 2);
+    assert_int_equal(parse(base, many, &c, &err), BNT_OK);
+    assert_true(strlen(c.passed_over) > BNT_PASSED_OVER_SIZE - 30);
+    assert_string_equal(c.passed_over + strlen(c.passed_over) - strlen(", …"), ", …");
+}
+
 // --- the form of the weights ---
 
 #define Q "{\"quant_method\":\"bitnet\""
@@ -711,6 +789,8 @@ int main(void)
         cmocka_unit_test(eos_ids_beyond_the_vocabulary_are_left_out),
         cmocka_unit_test(strange_values_matter_only_where_they_are_used),
         cmocka_unit_test(generation_config_gives_the_sampling_defaults),
+        cmocka_unit_test(generation_config_gives_penalties_and_lengths),
+        cmocka_unit_test(what_generation_config_asks_in_vain_is_named),
         cmocka_unit_test(the_form_follows_the_table_of_known_checkpoints),
         cmocka_unit_test(tensors_have_the_names_of_their_architecture),
     };
