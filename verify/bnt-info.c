@@ -3,12 +3,14 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "formats/block.h"
+#include "formats/bytes.h"
 #include "formats/chat_view.h"
 #include "formats/cli.h"
 #include "formats/digest.h"
@@ -31,6 +33,85 @@ static const char help[] =
 
 // --- collecting: one JSON object, from which the tables are printed too ---
 
+// How the weights' scales are shared, as words; of one a matrix, null.
+static json_t *describe_scales(const struct bnt_hyper *h)
+{
+    const char *type = h->scale_dtype == BNT_F16 ? "f16" : "f32";
+    if (h->scale_group == 0)
+        return json_null();
+    if (h->scale_group == BNT_GROUP_ROW)
+        return json_pack("{s:s, s:s}", "each", "row", "dtype", type);
+    return json_pack("{s:s, s:i, s:s}", "each", "row and group", "group", h->scale_group, "dtype",
+                     type);
+}
+
+static void set_float(json_t *json, const char *key, float value)
+{
+    (void)json_object_set_new(json, key, json_real((double)value));
+}
+
+static json_t *describe_rope(const struct bnt_hyper *h)
+{
+    static const char *const types[] = {"none", "llama3", "yarn", "linear"};
+    json_t *rope =
+        json_pack("{s:s, s:f}", "type", types[h->rope_scaling], "factor", (double)h->rope_factor);
+    if (h->rope_scaling == BNT_ROPE_LLAMA3) {
+        set_float(rope, "low_freq_factor", h->rope_low_freq_factor);
+        set_float(rope, "high_freq_factor", h->rope_high_freq_factor);
+    }
+    if (h->rope_scaling == BNT_ROPE_YARN) {
+        set_float(rope, "attention_factor", h->rope_attention_factor);
+        set_float(rope, "beta_fast", h->rope_beta_fast);
+        set_float(rope, "beta_slow", h->rope_beta_slow);
+        (void)json_object_set_new(rope, "truncate",
+                                  json_boolean(!(h->flags & BNT_HYPER_YARN_EXACT)));
+    }
+    if (h->rope_original_context)
+        (void)json_object_set_new(rope, "original_context", json_integer(h->rope_original_context));
+    return rope;
+}
+
+// What version 2 adds, as far as the model has it.
+static void describe_facts(json_t *json, const struct bnt_hyper *h)
+{
+    static const struct {
+        uint32_t flag;
+        const char *name;
+    } flags[] = {
+        {BNT_HYPER_QKV_BIAS, "qkv_bias"},         {BNT_HYPER_O_BIAS, "o_bias"},
+        {BNT_HYPER_FFN_BIAS, "ffn_bias"},         {BNT_HYPER_QK_NORMS, "qk_norms"},
+        {BNT_HYPER_LINEAR_NORMS, "linear_norms"},
+    };
+    static const char *const poolings[] = {"none", "last", "mean", "first"};
+    if (bnt_hyper_version(h) == BNT_VERSION_1)
+        return;
+    (void)json_object_set_new(json, "scales", describe_scales(h));
+    (void)json_object_set_new(json, "activation_bits", json_integer(h->activation_bits));
+    for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
+        if (h->flags & flags[i].flag)
+            (void)json_object_set_new(json, flags[i].name, json_true());
+    }
+    if (h->flags & BNT_HYPER_LINEAR_NORMS)
+        set_float(json, "linear_norm_eps", h->linear_norm_eps);
+    if (h->pooling) {
+        (void)json_object_set_new(json, "pooling", json_string(poolings[h->pooling]));
+        (void)json_object_set_new(json, "normalized",
+                                  json_boolean(h->flags & BNT_HYPER_NORMALIZED));
+    }
+}
+
+static const char *embedding_type(const struct bnt_hyper *h)
+{
+    const bool dense_output =
+        !(h->flags & BNT_HYPER_TIED) && !(h->flags & BNT_HYPER_TERNARY_OUTPUT);
+    const bool f32 = h->flags & BNT_HYPER_F32_EMBEDDINGS;
+    if (h->flags & BNT_HYPER_TERNARY_EMBEDDING)
+        return !dense_output ? "ternary" : f32 ? "ternary, output f32" : "ternary, output bf16";
+    if (h->flags & BNT_HYPER_TERNARY_OUTPUT)
+        return f32 ? "f32, output ternary" : "bf16, output ternary";
+    return f32 ? "f32" : "bf16";
+}
+
 static json_t *describe_hyper(const struct bnt_hyper *h)
 {
     json_t *eos = json_array();
@@ -43,18 +124,13 @@ static json_t *describe_hyper(const struct bnt_hyper *h)
                   "n_heads", h->n_heads, "n_kv_heads", h->n_kv_heads, "head_dim", h->head_dim,
                   "vocab_size", h->vocab_size, "max_context", h->max_context, "activation",
                   h->activation == BNT_ACTIVATION_RELU2 ? "relu2" : "silu", "embeddings",
-                  h->flags & BNT_HYPER_F32_EMBEDDINGS ? "f32" : "bf16", "tied",
-                  (h->flags & BNT_HYPER_TIED) != 0, "sub_norms",
+                  embedding_type(h), "tied", (h->flags & BNT_HYPER_TIED) != 0, "sub_norms",
                   (h->flags & BNT_HYPER_SUB_NORMS) != 0, "norm_eps", (double)h->norm_eps,
                   "rope_theta", h->rope_theta, "bos_id", h->bos_id, "eos_ids", eos, "temperature",
                   (double)h->temperature, "top_p", (double)h->top_p, "top_k", h->top_k);
-    if (h->rope_scaling == BNT_ROPE_LLAMA3)
-        (void)json_object_set_new(json, "rope_scaling",
-                                  json_pack("{s:s, s:f, s:f, s:f, s:i}", "type", "llama3", "factor",
-                                            (double)h->rope_factor, "low_freq_factor",
-                                            (double)h->rope_low_freq_factor, "high_freq_factor",
-                                            (double)h->rope_high_freq_factor, "original_context",
-                                            h->rope_original_context));
+    if (h->rope_scaling != BNT_ROPE_NONE)
+        (void)json_object_set_new(json, "rope_scaling", describe_rope(h));
+    describe_facts(json, h);
     return json;
 }
 
@@ -94,6 +170,23 @@ static json_t *describe_tensor(const struct bnt_tensor_record *t)
     return json;
 }
 
+// Adds the least and the greatest of a matrix's scales by row and group, zeros apart.
+static void add_scales(json_t *json, const struct bnt_view *v, const struct bnt_tensor_record *t)
+{
+    const uint64_t n = (uint64_t)bnt_pad_rows(t->rows) * bnt_row_groups(&v->hyper, t->cols);
+    const uint8_t *p = v->data + t->scale_offset;
+    double least = INFINITY, most = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        double s = v->hyper.scale_dtype == BNT_F16
+                       ? (double)bnt_float_from_f16(bnt_load_u16(p + 2 * i))
+                       : (double)bnt_load_f32(p + 4 * i);
+        least = s > 0 && s < least ? s : least;
+        most = s > most ? s : most;
+    }
+    (void)json_object_set_new(json, "scale_least", json_real(most > 0 ? least : 0));
+    (void)json_object_set_new(json, "scale_most", json_real(isfinite(most) ? most : 0));
+}
+
 // Adds the scale and how often each weight occurs, counted in the file itself. Padding is not
 // counted.
 static void add_shares(json_t *json, const struct bnt_view *v, const struct bnt_tensor_record *t)
@@ -107,6 +200,8 @@ static void add_shares(json_t *json, const struct bnt_view *v, const struct bnt_
                   "zero", (json_int_t)zero, "plus", (json_int_t)count[3]);
     (void)json_object_update(json, shares);
     json_decref(shares);
+    if (t->scale_offset)
+        add_scales(json, v, t);
 }
 
 static json_t *describe_tensors(const struct bnt_view *v)
@@ -281,22 +376,41 @@ static void print_sizes(const json_t *json)
     print_size("file", total, total);
 }
 
+// γ, or the range of the scales by row and group.
+static void print_scale(const json_t *t)
+{
+    char text[40];
+    const json_t *least = json_object_get(t, "scale_least");
+    if (least)
+        (void)snprintf(text, sizeof text, "%.3g … %.3g", json_real_value(least),
+                       json_real_value(json_object_get(t, "scale_most")));
+    else
+        (void)snprintf(text, sizeof text, "%.6g", json_real_value(json_object_get(t, "gamma")));
+    // Counted in letters, not in bytes.
+    (void)printf("%*s", 21 + (strstr(text, "…") ? 2 : 0), text);
+}
+
 static void print_matrices(const json_t *tensors)
 {
     size_t i;
     json_t *t;
-    (void)printf("\nTernary matrices\n  layer role              rows     cols        gamma       "
-                 "-1        0       +1\n");
+    (void)printf(
+        "\nTernary matrices\n  layer role                rows     cols                scale "
+        "      -1        0       +1\n");
     json_array_foreach((json_t *)tensors, i, t)
     {
         if (!json_object_get(t, "gamma"))
             continue;
         double n = (double)integer(t, "rows") * (double)integer(t, "cols");
-        (void)printf("  %5lld %-12s %9lld %8lld %12.6g %6.2f %% %6.2f %% %6.2f %%\n",
-                     integer(t, "layer"), bnt_json_text(t, "role", "?"), integer(t, "rows"),
-                     integer(t, "cols"), json_real_value(json_object_get(t, "gamma")),
-                     100 * (double)integer(t, "minus") / n, 100 * (double)integer(t, "zero") / n,
-                     100 * (double)integer(t, "plus") / n);
+        if (json_object_get(t, "layer"))
+            (void)printf("  %5lld", integer(t, "layer"));
+        else
+            (void)printf("      -");
+        (void)printf(" %-15s %8lld %8lld ", bnt_json_text(t, "role", "?"), integer(t, "rows"),
+                     integer(t, "cols"));
+        print_scale(t);
+        (void)printf(" %6.2f %% %6.2f %% %6.2f %%\n", 100 * (double)integer(t, "minus") / n,
+                     100 * (double)integer(t, "zero") / n, 100 * (double)integer(t, "plus") / n);
     }
 }
 
