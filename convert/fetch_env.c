@@ -267,6 +267,34 @@ static enum bnt_status read_folders(struct bnt_fetch_env *env, struct bnt_error 
     return status;
 }
 
+// The variables as libcurl looks for them. HTTP_PROXY is not among them: a CGI script's caller sets
+// it.
+static enum bnt_status read_proxy(const char *const names[4], struct bnt_fetch_proxy *proxy,
+                                  struct bnt_error *err)
+{
+    for (int i = 0; i < 4 && !proxy->variable; i++) {
+        if (names[i] && variable(names[i]))
+            proxy->variable = names[i];
+    }
+    if (!proxy->variable)
+        return BNT_OK;
+    const char *address = variable(proxy->variable);
+    const char *scheme = strstr(address, "://");
+    address = scheme ? scheme + 3 : address;
+    const char *user = strrchr(address, '@');
+    address = user ? user + 1 : address;
+    proxy->address = bnt_fetch_format("%.*s", (int)strcspn(address, "/"), address);
+    return proxy->address ? BNT_OK : bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+}
+
+static enum bnt_status read_proxies(struct bnt_fetch_env *env, struct bnt_error *err)
+{
+    static const char *const http[4] = {"http_proxy", "all_proxy", "ALL_PROXY", NULL};
+    static const char *const https[4] = {"https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"};
+    enum bnt_status status = read_proxy(http, &env->proxy_http, err);
+    return status == BNT_OK ? read_proxy(https, &env->proxy_https, err) : status;
+}
+
 enum bnt_status bnt_fetch_env_read(struct bnt_fetch_env *env, struct bnt_error *err)
 {
     const char *offline = variable("HF_HUB_OFFLINE") ? "HF_HUB_OFFLINE" : "TRANSFORMERS_OFFLINE";
@@ -283,6 +311,8 @@ enum bnt_status bnt_fetch_env_read(struct bnt_fetch_env *env, struct bnt_error *
         status = read_timeout("HF_HUB_DOWNLOAD_TIMEOUT", 10, &env->download_timeout, err);
     if (status == BNT_OK)
         status = read_retry_scale(&env->retry_scale, err);
+    if (status == BNT_OK)
+        status = read_proxies(env, err);
     return status;
 }
 
@@ -291,4 +321,6 @@ void bnt_fetch_env_free(struct bnt_fetch_env *env)
     free(env->endpoint);
     free(env->cache);
     free(env->token);
+    free(env->proxy_http.address);
+    free(env->proxy_https.address);
 }

@@ -27,14 +27,21 @@ FILES = {
     'tokenizer.json': SMALL,
     'README.md': b'# hello\n',
     'LICENSE.txt': b'do as you like\n',
-    'empty.safetensors': b'',
+    'special_tokens_map.json': b'',
+    'consolidated.safetensors': b'not needed',
+    'adapter_model.safetensors': b'not needed',
+    'model.fp32.safetensors': b'not needed',
+    'model-00001-of-00002.safetensors': b'of another export',
+    'model.safetensors.index.json': b'{"weight_map": {"a": "model-00001-of-00002.safetensors"}}',
+    'model.fp32.safetensors.index.json': b'{}',
     'pytorch_model.bin': b'not needed',
     'onnx/model.onnx': b'nor this',
     'onnx/deep/extra.json': b'[1]',
 }
-DEFAULT = ['LICENSE.txt', 'README.md', 'config.json', 'empty.safetensors', 'generation_config.json',
-           'model.safetensors', 'tokenizer.json']
+DEFAULT = ['LICENSE.txt', 'README.md', 'config.json', 'generation_config.json', 'model.safetensors',
+           'special_tokens_map.json', 'tokenizer.json']
 LFS = ['model.safetensors', 'tokenizer.json']
+BARE = {'config.json': b'{}', 'tokenizer.json': b'{"version": "1.0"}'}  # all that is needed, but for the weights
 Stamp = namedtuple('Stamp', 'inode mtime')
 TOKEN = 'hf_secret'
 
@@ -54,6 +61,12 @@ def contents(folder):
             path = os.path.join(at, name)
             found[os.path.relpath(path, folder)] = tools.read(path)
     return found
+
+
+def sharded(shards, extra=()):
+    """A repository's files: weights in shards, {name: bytes}, with their index."""
+    index = {'metadata': {}, 'weight_map': {'tensor%d' % i: name for i, name in enumerate(shards)}}
+    return {**BARE, **shards, **dict(extra), 'model.safetensors.index.json': json.dumps(index).encode()}
 
 
 def wait_for(condition, seconds=20):
@@ -133,8 +146,7 @@ class Protocol(Fetch):
 
     def test_include(self):
         self.fetch('--include', '*.json', '--include', 'onnx/*.onnx')
-        self.assertSnapshot(['config.json', 'generation_config.json', 'tokenizer.json', 'onnx/deep/extra.json',
-                             'onnx/model.onnx'])
+        self.assertSnapshot([name for name in FILES if name.endswith('.json')] + ['onnx/model.onnx'])
 
     def test_include_folder_and_everything(self):
         self.fetch('--include', 'onnx/')
@@ -157,7 +169,7 @@ class Protocol(Fetch):
 
     def test_repository_without_organisation(self):
         repo = self.hub.add('gpt2', {'config.json': b'{}'})
-        self.assertEqual(self.fetch(repo='gpt2'),
+        self.assertEqual(self.fetch('--include', '*', repo='gpt2'),
                          os.path.join(self.cache, 'models--gpt2', 'snapshots', repo.commit))
 
     def test_json(self):
@@ -230,15 +242,16 @@ class Protocol(Fetch):
 
     def test_files_in_parallel(self):
         names = ['%d.safetensors' % i for i in range(4)]
-        self.hub.add('org/shards', {name: name.encode() for name in names}, lfs=names)
+        self.hub.add('org/shards', sharded({name: name.encode() for name in names}), lfs=names)
         self.hub.fail(wait=1, times=4)
         start = time.monotonic()
         self.fetch(repo='org/shards')
         self.assertLess(time.monotonic() - start, 3)
 
     def test_the_same_bytes_under_two_names(self):
-        files = {'a.safetensors': WEIGHTS, 'b.safetensors': WEIGHTS, 'c.safetensors': WEIGHTS}
-        self.hub.add('org/twice', files, lfs=files)
+        weights = {'a.safetensors': WEIGHTS, 'b.safetensors': WEIGHTS, 'c.safetensors': WEIGHTS}
+        files = sharded(weights)
+        self.hub.add('org/twice', files, lfs=weights)
         self.assertEqual(contents(self.fetch(repo='org/twice')), files)
         self.assertEqual(len(self.hub.seen('cdn')), 1)
         self.assertEqual(contents(self.fetch('--local-dir', self.path('plain'), repo='org/twice')), files)
@@ -719,8 +732,9 @@ class Resume(Fetch):
         self.assertSnapshot(['model.safetensors'])
 
     def test_more_than_the_disk_has(self):
-        self.hub.info = {'siblings': [{'rfilename': 'w.safetensors', 'size': 1 << 60,
-                                       'lfs': {'sha256': '0' * 64, 'size': 1 << 60}}]}
+        small = [{'rfilename': name, 'size': 2, 'blobId': git_sha1(b'{}')} for name in ('config.json', 'tokenizer.json')]
+        self.hub.info = {'siblings': small + [{'rfilename': 'model.safetensors', 'size': 1 << 60,
+                                               'lfs': {'sha256': '0' * 64, 'size': 1 << 60}}]}
         self.fails(names=['MB are needed', self.cache])
         self.assertEqual(len(self.hub.requests), 1)
 
@@ -778,7 +792,8 @@ class Access(Fetch):
     def test_file_that_vanished(self):
         self.hub.info = {'siblings': [{'rfilename': 'config.json', 'size': 2, 'blobId': git_sha1(b'{}')}]}
         del self.repo.files['config.json']
-        self.fails(env={'HF_TOKEN': TOKEN}, names=['org/model', "'config.json'", 'Entry not found'])
+        self.fails('--include', 'config.json', env={'HF_TOKEN': TOKEN},
+                   names=['org/model', "'config.json'", 'Entry not found'])
 
     def test_gated(self):
         self.hub.token = None
