@@ -304,8 +304,12 @@ static enum bnt_fetch_outcome judge(struct exchange *x, CURL *curl, const char *
                        MAX_HEADER_BYTES);
         return BNT_FETCH_FATAL;
     }
-    (void)bnt_fail(x->err, BNT_ERR_IO, "%s:%s: %s", origin.host, origin.port,
-                   detail[0] ? detail : curl_easy_strerror(code));
+    long system = 0; // what connect(2) said; libcurl keeps it to itself
+    if (code == CURLE_COULDNT_CONNECT)
+        (void)curl_easy_getinfo(curl, CURLINFO_OS_ERRNO, &system);
+    (void)bnt_fail(x->err, BNT_ERR_IO, "%s:%s: %s%s%s%s", origin.host, origin.port,
+                   detail[0] ? detail : curl_easy_strerror(code), system ? " (" : "",
+                   system ? strerror((int)system) : "", system ? ")" : "");
     return judge_failure(code);
 }
 

@@ -55,6 +55,24 @@ class Get(tools.Case):
         self.refused('bnt', '../sh', code=2)
         self.refused('bnt', 'nothing', names='bnt-nothing')
 
+    def test_file_instead_of_a_folder(self):
+        self.ok('bnt', 'get', '-q', tools.FAIRY, '-o', self.path('m.bnt'))
+        for more in ((), ('-o', self.path('n.bnt'))):
+            self.refused('bnt', 'get', self.path('m.bnt'), *more, names=['m.bnt', '.bnt file already', 'verify', 'run'])
+            self.refused('bnt', 'get', os.path.join(tools.FAIRY, 'config.json'), *more, names=['config.json', 'folder'])
+        self.nothing_in(self.dir, ['m.bnt'])
+
+    def test_mistyped_folders_and_addresses(self):
+        """What may be an address is left to bnt-fetch, which may not ask anybody here."""
+        env = tools.environment(HF_HUB_OFFLINE='1', HF_HOME=self.dir)
+        for source in ('./none', '/none/at/all', 'some/mistyped/folder'):
+            self.refused('bnt', 'get', source, '-o', self.path('m.bnt'), env=env, names=[source, 'no such folder'])
+        for source in ('https://huggingface.co/org/name/tree/v1', 'hf.co/org/name/blob/v1/config.json', 'org/name@v1',
+                       'org/name@v1/a'):
+            done = tools.run('bnt', 'get', source, '-o', self.path('m.bnt'), env=env)
+            self.one_line(done, 'bnt-fetch', names=['org/name', "'v1", 'HF_HUB_OFFLINE'])
+        self.nothing_in(self.dir)
+
     def test_help(self):
         self.assertIn(b'bnt get', self.ok('bnt', '--help'))
         self.assertTrue(self.ok('bnt', '--version').startswith(b'bnt '))
