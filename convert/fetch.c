@@ -285,6 +285,12 @@ static enum bnt_status fetch_listed(struct job *job, const struct bnt_fetch_env 
 
 // --- without the network ---
 
+// For messages, which matter only where the user wants no network.
+static const char *forbidden_by(const struct bnt_fetch_env *env)
+{
+    return env->offline ? env->offline : "the Hub's silence";
+}
+
 // Where the files would be; BNT_ERR_IO if the revision is unknown here.
 static enum bnt_status find_store(const struct bnt_fetch_options *o,
                                   const struct bnt_fetch_env *env, struct bnt_fetch_store *store,
@@ -297,9 +303,8 @@ static enum bnt_status find_store(const struct bnt_fetch_options *o,
     bnt_fetch_store_free(store);
     if (!known && !o->local_dir)
         return bnt_fail(err, BNT_ERR_IO,
-                        "%s: revision '%.100s' is not in the cache, and HF_HUB_OFFLINE forbids to "
-                        "fetch it",
-                        o->repo, o->revision);
+                        "%s: revision '%.100s' is not in the cache, and %s forbids to fetch it",
+                        o->repo, o->revision, forbidden_by(env));
     return bnt_fetch_store_init(store, env->cache, o->local_dir, o->repo, commit, err);
 }
 
@@ -331,8 +336,9 @@ static enum bnt_status take_from_cache(const struct bnt_fetch_options *o,
     memcpy(result->listing.commit, commit, sizeof commit);
     status = walk_offline(o, &store, whole, &result->listing, err);
     if (status != BNT_OK) {
-        bnt_fail_prefix(err, "not in the cache, and HF_HUB_OFFLINE forbids to fetch it");
-        bnt_fail_prefix(err, o->repo);
+        struct bnt_error why = *err;
+        (void)bnt_fail(err, status, "%s: not in the cache, and %s forbids to fetch it: %.300s",
+                       o->repo, forbidden_by(env), why.message);
     } else if (!(result->folder = bnt_fetch_format("%s", store.root))) {
         status = bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     }

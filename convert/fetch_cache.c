@@ -20,7 +20,10 @@
 #include "convert/fetch_url.h"
 #include "formats/file.h"
 
-enum { MAX_DEPTH = 64 };
+enum {
+    MAX_DEPTH = 64,
+    ORPHANED = 3600, // seconds after which nobody is at work on a file any more
+};
 
 static enum bnt_status no_memory(struct bnt_error *err)
 {
@@ -85,8 +88,10 @@ static enum bnt_status make_folders(const char *path, struct bnt_error *err)
         if (slash)
             *slash = '\0';
         struct stat st;
-        good = *copy == '\0' || mkdir(copy, 0777) == 0 ||
-               (stat(copy, &st) == 0 && S_ISDIR(st.st_mode));
+        good = *copy == '\0' || mkdir(copy, 0777) == 0;
+        int problem = errno;
+        good = good || (stat(copy, &st) == 0 && S_ISDIR(st.st_mode));
+        errno = problem; // the reason is why it could not be made
         if (slash)
             *slash = '/';
     }
@@ -229,6 +234,35 @@ static char *private_path(const struct bnt_fetch_store *store, const struct bnt_
     return bnt_fetch_format("%s/%s.%016" PRIx64 ".incomplete", store->blobs, file->oid, unique);
 }
 
+// Whether a name is one that private_path made for this file.
+static bool is_private(const char *name, const struct bnt_fetch_file *file)
+{
+    size_t oid = strlen(file->oid);
+    return strncmp(name, file->oid, oid) == 0 && name[oid] == '.' &&
+           strspn(name + oid + 1, "0123456789abcdef") == 16 &&
+           strcmp(name + oid + 17, ".incomplete") == 0;
+}
+
+// What a process that was killed left, or nothing: nobody has written to it for a long time.
+static bool adopt_orphan(const struct bnt_fetch_store *store, const struct bnt_fetch_file *file,
+                         const char *own)
+{
+    DIR *dir = opendir(store->blobs);
+    bool adopted = false;
+    if (!dir)
+        return false;
+    for (struct dirent *entry; !adopted && (entry = readdir(dir)) != NULL;) {
+        struct stat st;
+        char *path =
+            is_private(entry->d_name, file) ? bnt_path_join(store->blobs, entry->d_name) : NULL;
+        adopted = path && lstat(path, &st) == 0 && st.st_mtime < time(NULL) - ORPHANED &&
+                  rename(path, own) == 0;
+        free(path);
+    }
+    (void)closedir(dir);
+    return adopted;
+}
+
 char *bnt_fetch_store_claim(const struct bnt_fetch_store *store, const struct bnt_fetch_file *file,
                             bool alone)
 {
@@ -236,8 +270,8 @@ char *bnt_fetch_store_claim(const struct bnt_fetch_store *store, const struct bn
     if (alone || !common)
         return common;
     char *own = private_path(store, file);
-    if (own)
-        (void)rename(common, own); // only one of those who try gets it
+    if (own && rename(common, own) != 0) // only one of those who try gets it
+        (void)adopt_orphan(store, file, own);
     free(common);
     return own;
 }
@@ -388,11 +422,11 @@ static bool copy_blob(const struct bnt_fetch_store *store, const struct bnt_fetc
 
 // Where links cannot be, or must not: a new blob moves into the snapshot.
 static bool place_without_link(const struct bnt_fetch_store *store,
-                               const struct bnt_fetch_file *file, bool new, const char *blob,
+                               const struct bnt_fetch_file *file, bool fresh, const char *blob,
                                int dir, const char *base)
 {
-    return (new &&renameat(AT_FDCWD, blob, dir, base) == 0) ||
-           (!new &&copy_blob(store, file, blob, dir, base));
+    return (fresh && renameat(AT_FDCWD, blob, dir, base) == 0) ||
+           (!fresh && copy_blob(store, file, blob, dir, base));
 }
 
 static bool place_in_cache(const struct bnt_fetch_store *store, const struct bnt_fetch_file *file,
@@ -400,12 +434,12 @@ static bool place_in_cache(const struct bnt_fetch_store *store, const struct bnt
 {
     char text[PATH_MAX];
     char *blob = bnt_path_join(store->blobs, file->oid);
-    bool new = blob &&partial &&rename(partial, blob) == 0;
-    bool good = (new || !partial || bnt_fetch_store_has_blob(store, file)) && blob &&
+    bool fresh = blob && partial && rename(partial, blob) == 0;
+    bool good = (fresh || !partial || bnt_fetch_store_has_blob(store, file)) && blob &&
                 (is_link_to_blob(dir, base, file) ||
                  (!store->no_links && link_text(file, text, sizeof text) &&
                   replace_by_link(dir, base, text)) ||
-                 place_without_link(store, file, new, blob, dir, base));
+                 place_without_link(store, file, fresh, blob, dir, base));
     int saved = errno;
     free(blob);
     errno = saved;

@@ -298,7 +298,7 @@ static enum bnt_status read_proxies(struct bnt_fetch_env *env, struct bnt_error 
 enum bnt_status bnt_fetch_env_read(struct bnt_fetch_env *env, struct bnt_error *err)
 {
     const char *offline = variable("HF_HUB_OFFLINE") ? "HF_HUB_OFFLINE" : "TRANSFORMERS_OFFLINE";
-    *env = (struct bnt_fetch_env){.offline = is_true(offline),
+    *env = (struct bnt_fetch_env){.offline = is_true(offline) ? offline : NULL,
                                   .no_bar = is_true("HF_HUB_DISABLE_PROGRESS_BARS"),
                                   .no_links = is_true("HF_HUB_DISABLE_SYMLINKS"),
                                   .ca_file = variable("SSL_CERT_FILE")};

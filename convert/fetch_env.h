@@ -14,12 +14,12 @@ struct bnt_fetch_proxy {
 };
 
 struct bnt_fetch_env {
-    char *endpoint; // HF_ENDPOINT, without a slash at the end
-    char *cache;    // HF_HUB_CACHE, or what stands for it
-    char *token;    // HF_TOKEN or the token file's; NULL: none
-    bool offline;   // HF_HUB_OFFLINE, or TRANSFORMERS_OFFLINE
-    bool no_bar;    // HF_HUB_DISABLE_PROGRESS_BARS
-    bool no_links;  // HF_HUB_DISABLE_SYMLINKS
+    char *endpoint;      // HF_ENDPOINT, without a slash at the end
+    char *cache;         // HF_HUB_CACHE, or what stands for it
+    char *token;         // HF_TOKEN or the token file's; NULL: none
+    const char *offline; // the variable that forbids to use the network, or NULL
+    bool no_bar;         // HF_HUB_DISABLE_PROGRESS_BARS
+    bool no_links;       // HF_HUB_DISABLE_SYMLINKS
     struct bnt_fetch_proxy proxy_http, proxy_https;
     const char *ca_file; // SSL_CERT_FILE: certificates to trust instead of the system's
     double etag_timeout;

@@ -11,7 +11,6 @@
 
 enum { CHUNK = 256 << 10 };
 
-// What the Hub's names are, by their digits.
 static bool begin_hash(EVP_MD_CTX *md, uint64_t size, const char *oid)
 {
     if (strlen(oid) == BNT_FETCH_OID_TEXT - 1)

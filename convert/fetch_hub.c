@@ -2,6 +2,7 @@
 #include "convert/fetch_hub.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,8 @@ enum {
     VERY_MANY_FILES = 50000, // the Hub's model info may end here; the tree does not
     MAX_HOPS = 5,
 };
+
+#define MAX_FILE 0x1p62 // bytes
 
 // --- what its errors mean ---
 
@@ -129,8 +132,10 @@ static enum bnt_status get_json(struct bnt_fetch_hub *hub, const char *url, size
     json_error_t problem;
     *out = NULL;
     if (status == BNT_OK) {
+        // Integers as reals: model info passes on numbers of the model's configuration that fit no
+        // integer; the sizes of files fit a double.
         *out =
-            json_loadb(text.bytes ? text.bytes : "", text.size, JSON_REJECT_DUPLICATES, &problem);
+            json_loadb(text.bytes ? text.bytes : "", text.size, JSON_DECODE_INT_AS_REAL, &problem);
         *used += text.size;
         if (!*out)
             status = bnt_fail(err, BNT_ERR_FORMAT,
@@ -157,13 +162,14 @@ static enum bnt_status add_entry(struct bnt_fetch_listing *listing, const json_t
                              ? bnt_json_get(lfs, "size")
                              : bnt_json_get(entry, "size");
     size_t digits = json_is_object(lfs) ? 64 : 40;
-    bool listed =
-        json_is_integer(size) && json_integer_value(size) >= 0 && bnt_fetch_is_hex(oid, digits);
+    double bytes = json_number_value(size); // 0 if it is none
+    bool listed = json_is_real(size) && bytes >= 0 && bytes <= MAX_FILE && bytes == floor(bytes) &&
+                  bnt_fetch_is_hex(oid, digits);
     *lacking = *lacking || !path || !listed;
     if (!path)
         return BNT_OK;
-    return bnt_fetch_listing_add(listing, path, listed ? (uint64_t)json_integer_value(size) : 0,
-                                 listed ? oid : "", err);
+    return bnt_fetch_listing_add(listing, path, listed ? (uint64_t)bytes : 0, listed ? oid : "",
+                                 err);
 }
 
 static enum bnt_status read_siblings(struct bnt_fetch_listing *listing, const json_t *info,

@@ -221,6 +221,12 @@ class Protocol(Fetch):
         self.hub.info = {'padding': 'x' * (64 << 20)}
         self.fails(names=['org/model', 'the listing is longer than 64 MB'])
 
+    def test_numbers_that_fit_nothing(self):
+        """As in model info that passes on what a tokenizer_config.json says."""
+        self.hub.info = {'config': {'tokenizer_config': {'model_max_length': 1000000000000000019884624838656}}}
+        self.fetch()
+        self.assertSnapshot()
+
     def test_renamed_repository(self):
         self.hub.renamed['old/name'] = 'org/model'
         self.hub.token = TOKEN
@@ -354,19 +360,22 @@ class Cache(Fetch):
             out = self.fetch('--include', 'config.json', env=env)
             self.assertTrue(out.startswith(self.path(folder) + '/models--org--model/snapshots/'), out)
 
+    @unittest.skipUnless(os.path.isdir(pwd.getpwuid(os.getuid()).pw_dir), 'this user has no home folder')
     def test_home_of_a_user(self):
-        """Whoever runs the tests has a home folder, $HOME or not; nothing is written there."""
+        """With and without $HOME; a folder is no token, which names it."""
         user = pwd.getpwuid(os.getuid())
-        for changes in ({'HF_HOME': '~%s/none' % user.pw_name}, {'HF_HOME': '~/none', 'HOME': None}):
-            self.fails(env={**changes, 'HF_HUB_OFFLINE': '1'}, names='HF_HUB_OFFLINE')
-            folder = os.path.join(user.pw_dir, 'none')
-            self.fails(env={**changes, 'HF_TOKEN_PATH': changes['HF_HOME'].replace('none', ''), 'HF_HUB_OFFLINE': '1'},
-                       names=os.path.dirname(folder))
+        for changes in ({'HF_TOKEN_PATH': '~%s/' % user.pw_name}, {'HF_TOKEN_PATH': '~', 'HOME': None}):
+            self.fails(env=changes, names=user.pw_dir)
+        self.fails(env={'HF_TOKEN_PATH': '~/', 'HOME': self.dir + '//'}, names=self.dir)
+        self.fetch('--include', 'config.json', env={'HF_HUB_CACHE': '~nobody of this name/x', 'HF_TOKEN': 'x'},
+                   cwd=self.dir)
+        self.assertTrue(os.path.isdir(self.path('~nobody of this name')))
 
     def test_older_name_of_offline(self):
         self.fetch()
         count = len(self.hub.requests)
         self.fetch(env={'TRANSFORMERS_OFFLINE': '1'})
+        self.fails(env={'TRANSFORMERS_OFFLINE': '1'}, repo='org/other', names=['org/other', 'TRANSFORMERS_OFFLINE'])
         self.assertEqual(len(self.hub.requests), count)
         self.fetch(env={'TRANSFORMERS_OFFLINE': '1', 'HF_HUB_OFFLINE': '0'})
         self.assertEqual(len(self.hub.requests), count + 1)
@@ -708,6 +717,19 @@ class PoorFileSystems(Fetch):
         self.assertGreater(size, 0)
         self.fetch('--include', 'model.safetensors', env=env)
         self.assertEqual(self.ranges()[-1], 'bytes=%d-' % size)
+        self.assertPlainSnapshot(['model.safetensors'])
+
+    def test_what_a_killed_fetch_left_without_locks(self):
+        """It is taken over when it is old; what may be another's is let be."""
+        env = self.poor(errno.EPERM, 0)
+        for name, age in (('0123456789abcdef', 7200), ('fedcba9876543210', 60)):
+            path = self.partial('model.safetensors').replace('.incomplete', '.%s.incomplete' % name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            tools.write(path, WEIGHTS[:age])
+            os.utime(path, (time.time() - age, time.time() - age))
+        self.fetch('--include', 'model.safetensors', env=env)
+        self.assertEqual(self.ranges(), ['bytes=7200-'])
+        self.assertEqual(self.blobs(), [os.path.basename(path)])
         self.assertPlainSnapshot(['model.safetensors'])
 
     @unittest.skipUnless(tools.is_root() and shutil.which('mkfs.vfat'), 'mounting a vfat needs root and mkfs.vfat')
