@@ -20,6 +20,7 @@ enum {
     MAX_PATIENCE = 300,         // seconds that a server may ask us to wait
     SHORT_PATIENCE = 10,        // seconds in all, where all files are here already
     NOTED_WAIT = 2,             // seconds; a user should know what takes so long
+    SLOW_TRY = 8,               // seconds, of tries that failed; the same
 };
 
 void bnt_fetch_http_init(struct bnt_fetch_http *http)
@@ -454,16 +455,20 @@ static double asked_seconds(const struct bnt_fetch_response *response)
     return rate_limit_seconds(response->rate_limit);
 }
 
+static double now(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
 // In short naps, so that a failure elsewhere ends it.
 static bool sleep_unless_cancelled(struct bnt_fetch_http *http, double seconds)
 {
     const struct timespec nap = {.tv_nsec = 20000000};
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    double end = (double)t.tv_sec + (double)t.tv_nsec * 1e-9 + seconds;
+    double end = now() + seconds;
     while (!atomic_load(&http->cancelled)) {
-        (void)clock_gettime(CLOCK_MONOTONIC, &t);
-        if ((double)t.tv_sec + (double)t.tv_nsec * 1e-9 >= end)
+        if (now() >= end)
             return true;
         (void)nanosleep(&nap, NULL);
     }
@@ -489,7 +494,7 @@ bool bnt_fetch_http_wait(struct bnt_fetch_http *http, struct bnt_fetch_patience 
     if (asked * http->retry_scale > 5)
         bnt_fetch_ui_once(http->ui, &http->ui->said_limited,
                           "the Hub limits requests: waiting as long as it asks", "");
-    else if (seconds >= NOTED_WAIT)
+    else if (seconds >= NOTED_WAIT || patience->slow)
         bnt_fetch_ui_once(http->ui, &http->ui->said_again, why, ": trying again");
     return sleep_unless_cancelled(http, seconds);
 }
@@ -511,6 +516,7 @@ enum bnt_status bnt_fetch_http_ask(struct bnt_fetch_http *http,
                                    struct bnt_fetch_response *response, struct bnt_error *err)
 {
     struct bnt_fetch_patience patience = {0};
+    double began = now();
     for (;;) {
         enum bnt_fetch_outcome outcome = bnt_fetch_http_try(http, request, response, err);
         bool answered = outcome == BNT_FETCH_ANSWERED;
@@ -519,6 +525,7 @@ enum bnt_status bnt_fetch_http_ask(struct bnt_fetch_http *http,
         if (answered && !bnt_fetch_http_is_passing(response->status))
             return BNT_OK;
         response->unreachable = true;
+        patience.slow = now() - began >= SLOW_TRY;
         char why[64];
         (void)snprintf(why, sizeof why, "the Hub answers HTTP %ld", response->status);
         if (!is_worth_trying(http, outcome, &patience) ||

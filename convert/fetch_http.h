@@ -81,6 +81,7 @@ enum bnt_fetch_outcome {
 struct bnt_fetch_patience {
     unsigned failures; // in a row
     double waited;     // seconds
+    bool slow;         // the tries themselves took long
 };
 
 void bnt_fetch_http_init(struct bnt_fetch_http *http);

@@ -977,6 +977,22 @@ class Addresses(Fetch):
         self.refused('bnt-fetch', 'org/model@v1.0', '--revision', 'main', code=2, env=self.env(),
                      names=["'v1.0'", "'main'"])
 
+    def test_get(self):
+        """bnt get, from the address in a browser to a file that runs."""
+        files = {name: tools.read(tools.FAIRY, name) for name in os.listdir(tools.FAIRY)
+                 if os.path.isfile(os.path.join(tools.FAIRY, name))}
+        self.hub.add('org/fairy', files, lfs=['model.safetensors'], revisions=('main', 'v2'))
+        for address in (self.hub.url + '/org/fairy/tree/v2', 'https://huggingface.co/org/fairy/blob/v2/config.json',
+                        'hf.co/org/fairy/tree/v2', 'org/fairy@v2'):
+            self.ok('bnt', 'get', '-q', address, '-o', self.path('m.bnt'), env=self.env())
+            self.ok('bnt-verify', '-q', self.path('m.bnt'))
+            os.remove(self.path('m.bnt'))
+        self.assertEqual(self.hub.seen(path='/revision/main'), [])
+        self.hub.add('org/bin', {**BARE, 'pytorch_model.bin': b'x'})
+        done = tools.run('bnt', 'get', 'org/bin', '-o', self.path('m.bnt'), env=self.env())
+        self.one_line(done, 'bnt-fetch', names=['org/bin', 'pytorch_model.bin'])
+        self.assertFalse(os.path.exists(self.path('m.bnt')))
+
     def test_names_without_organisation(self):
         self.hub.add('gpt2', {'config.json': b'{}'})
         for address in ('https://huggingface.co/gpt2', 'https://huggingface.co/gpt2/tree/main', 'gpt2@main',
