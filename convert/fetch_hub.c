@@ -2,7 +2,6 @@
 #include "convert/fetch_hub.h"
 
 #include <jansson.h>
-#include <math.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -163,8 +162,8 @@ static enum bnt_status add_entry(struct bnt_fetch_listing *listing, const json_t
                              : bnt_json_get(entry, "size");
     size_t digits = json_is_object(lfs) ? 64 : 40;
     double bytes = json_number_value(size); // 0 if it is none
-    bool listed = json_is_real(size) && bytes >= 0 && bytes <= MAX_FILE && bytes == floor(bytes) &&
-                  bnt_fetch_is_hex(oid, digits);
+    bool listed = json_is_real(size) && bytes >= 0 && bytes <= MAX_FILE &&
+                  bytes == (double)(uint64_t)bytes && bnt_fetch_is_hex(oid, digits);
     *lacking = *lacking || !path || !listed;
     if (!path)
         return BNT_OK;

@@ -62,15 +62,9 @@ class Get(tools.Case):
             self.refused('bnt', 'get', os.path.join(tools.FAIRY, 'config.json'), *more, names=['config.json', 'folder'])
         self.nothing_in(self.dir, ['m.bnt'])
 
-    def test_mistyped_folders_and_addresses(self):
-        """What may be an address is left to bnt-fetch, which may not ask anybody here."""
-        env = tools.environment(HF_HUB_OFFLINE='1', HF_HOME=self.dir)
+    def test_mistyped_folders(self):
         for source in ('./none', '/none/at/all', 'some/mistyped/folder'):
-            self.refused('bnt', 'get', source, '-o', self.path('m.bnt'), env=env, names=[source, 'no such folder'])
-        for source in ('https://huggingface.co/org/name/tree/v1', 'hf.co/org/name/blob/v1/config.json', 'org/name@v1',
-                       'org/name@v1/a'):
-            done = tools.run('bnt', 'get', source, '-o', self.path('m.bnt'), env=env)
-            self.one_line(done, 'bnt-fetch', names=['org/name', "'v1", 'HF_HUB_OFFLINE'])
+            self.refused('bnt', 'get', source, '-o', self.path('m.bnt'), names=[source, 'no such folder'])
         self.nothing_in(self.dir)
 
     def test_help(self):

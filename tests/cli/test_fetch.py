@@ -983,7 +983,7 @@ class Addresses(Fetch):
                  if os.path.isfile(os.path.join(tools.FAIRY, name))}
         self.hub.add('org/fairy', files, lfs=['model.safetensors'], revisions=('main', 'v2'))
         for address in (self.hub.url + '/org/fairy/tree/v2', 'https://huggingface.co/org/fairy/blob/v2/config.json',
-                        'hf.co/org/fairy/tree/v2', 'org/fairy@v2'):
+                        'hf.co/org/fairy/tree/v2', 'huggingface.co/org/fairy/resolve/v2/config.json', 'org/fairy@v2'):
             self.ok('bnt', 'get', '-q', address, '-o', self.path('m.bnt'), env=self.env())
             self.ok('bnt-verify', '-q', self.path('m.bnt'))
             os.remove(self.path('m.bnt'))
