@@ -15,6 +15,7 @@
 
 #include "formats/cli.h"
 #include "formats/file.h"
+#include "formats/layout.h"
 
 #define TOOLS "fetch, convert, pack, verify, info, run, eval, bench"
 
@@ -238,12 +239,33 @@ static bool name_unfinished(const char *output)
     return n > 0 && (size_t)n < sizeof unfinished;
 }
 
-// Names on the Hub are "name" or "owner/name"; anything else that is no folder is a mistyped
-// folder.
+// Names on the Hub are "name" or "owner/name", maybe with "@revision", or addresses; anything else
+// that is no folder is a mistyped folder.
 static bool looks_like_path(const char *source)
 {
     const char *slash = strchr(source, '/');
-    return source[0] == '.' || source[0] == '/' || (slash && strchr(slash + 1, '/'));
+    bool address = strstr(source, "://") || strchr(source, '@') ||
+                   strncmp(source, "huggingface.co/", 15) == 0 || strncmp(source, "hf.co/", 6) == 0;
+    return source[0] == '.' || source[0] == '/' || (!address && slash && strchr(slash + 1, '/'));
+}
+
+// Says what to do with a file where a folder is wanted. false: it is no file.
+static bool refuse_file(const char *source)
+{
+    struct stat st;
+    char magic[sizeof(BNT_MAGIC) - 1] = "";
+    if (stat(source, &st) != 0 || S_ISDIR(st.st_mode))
+        return false;
+    int fd = open(source, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    bool is_bnt = fd >= 0 && read(fd, magic, sizeof magic) == (ssize_t)sizeof magic &&
+                  memcmp(magic, BNT_MAGIC, sizeof magic) == 0;
+    if (fd >= 0)
+        (void)close(fd);
+    if (is_bnt)
+        bnt_cli_note("%s is a .bnt file already: bnt verify checks it, bnt run runs it", source);
+    else
+        bnt_cli_note("%s: a file: give the checkpoint folder that holds it", source);
+    return true;
 }
 
 static bool get_model(const struct get *g)
@@ -325,14 +347,16 @@ static int get(int argc, char **argv)
         return bnt_cli_usage(optind == argc ? "get: REPO or CHECKPOINT_DIR is missing"
                                             : "get: more than one REPO or CHECKPOINT_DIR (-o names "
                                               "the file to make)");
-    if (!g.output || strcmp(g.output, "-") == 0)
-        return bnt_cli_usage("get: -o OUT.bnt is missing");
     g.source = argv[optind];
     int code = bnt_cli_check_name("REPO or CHECKPOINT_DIR", g.source);
     if (code == BNT_EXIT_OK)
         code = bnt_cli_check_name("--output", g.output);
     if (code != BNT_EXIT_OK)
         return code;
+    if (refuse_file(g.source))
+        return BNT_EXIT_FAILED;
+    if (!g.output || strcmp(g.output, "-") == 0)
+        return bnt_cli_usage("get: -o OUT.bnt is missing");
     bnt_catch_deadly_signals(clean_up_and_die);
     bnt_output_restore_pipe_signal(); // the tools decide for themselves
     return get_model(&g) ? BNT_EXIT_OK : BNT_EXIT_FAILED;

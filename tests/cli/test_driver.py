@@ -86,6 +86,18 @@ class Get(tools.Case):
         self.refused('bnt', '../sh', code=2)
         self.refused('bnt', 'nothing', names='bnt-nothing')
 
+    def test_file_instead_of_a_folder(self):
+        self.ok('bnt', 'get', '-q', tools.FAIRY, '-o', self.path('m.bnt'))
+        for more in ((), ('-o', self.path('n.bnt'))):
+            self.refused('bnt', 'get', self.path('m.bnt'), *more, names=['m.bnt', '.bnt file already', 'verify', 'run'])
+            self.refused('bnt', 'get', os.path.join(tools.FAIRY, 'config.json'), *more, names=['config.json', 'folder'])
+        self.nothing_in(self.dir, ['m.bnt'])
+
+    def test_mistyped_folders(self):
+        for source in ('./none', '/none/at/all', 'some/mistyped/folder'):
+            self.refused('bnt', 'get', source, '-o', self.path('m.bnt'), names=[source, 'no such folder'])
+        self.nothing_in(self.dir)
+
     def test_help(self):
         text = self.ok('bnt', '--help')
         self.assertIn(b'bnt get', text)

@@ -18,6 +18,7 @@ OUT_OF_RANGE = {
     'min-p': ['-0.1', '1.1', '.'], 'repetition-penalty': ['0', '-1', '100.1', '1e'], 'presence-penalty': ['-2.1', '2.1', '-'],
     'frequency-penalty': ['-2.1', '2.1', '1e999'],
     'top-p': ['0', '-0.5', '1.1', '1e999', '.'], 'shards': ['0', '100000', '1.5'], 'repeat': ['0', '51', '1.5', '1e1'],
+    'activations': ['0', '7', '9', '24', '1e1'], 'group': ['0', '1048577', 'rows', '1.5'],
 }
 OF_ONE_TOOL = {('bnt-bench', 'prompt'): ['16777217', '1.5', '1e1'], ('bnt-bench', 'tokens'): ['1', '16777217']}
 REAL = {'temp', 'top-p', 'min-p', 'repetition-penalty', 'presence-penalty', 'frequency-penalty'}

@@ -517,16 +517,30 @@ static _Noreturn void finish_output(void)
     exit(1);
 }
 
+// Words on lines of about 50 letters, indented as the help is.
+static void print_words(const char *words)
+{
+    size_t column = 0;
+    for (const char *c = words; *c; c++, column++) {
+        bool wrap = *c == ' ' && column > 50;
+        fputs(wrap ? "\n                           " : (const char[]){*c, 0}, stdout);
+        column = wrap ? 0 : column;
+    }
+}
+
 static void print_help(void)
 {
-    printf(
-        "usage: bnt-synth --like NAME|CONFIG.json --form FORM -o DIR [options]\n"
+    fputs("usage: bnt-synth --like NAME|CONFIG.json --form FORM -o DIR [options]\n"
+          "\n"
+          "Makes a random Hugging Face checkpoint of any size. The same options give the same\n"
+          "bytes, on any machine.\n"
+          "\n"
+          "  --like NAME|CONFIG.json  the shapes: a config.json, or one of\n"
+          "                           ",
+          stdout);
+    print_words(bnt_synth_names());
+    fputs(
         "\n"
-        "Makes a random Hugging Face checkpoint of any size. The same options give the same\n"
-        "bytes, on any machine.\n"
-        "\n"
-        "  --like NAME|CONFIG.json  the shapes: a config.json, or one of\n"
-        "                           %s\n"
         "  --form masters|packed|levels\n"
         "                           weights before ternarizing, U8 codes with weight_scale, or\n"
         "                           floats of three levels (Qwen3's embeddings too)\n"
@@ -540,7 +554,7 @@ static void print_help(void)
         "  --quiet                  no summary on stderr\n"
         "  -h, --help               print this help\n"
         "  --version                print the version\n",
-        bnt_synth_names());
+        stdout);
 }
 
 // The index of TEXT among COUNT words.
