@@ -10,6 +10,11 @@
 #include "formats/layout.h"
 #include "formats/status.h"
 
+// The file that holds the weights, unless there are shards.
+#define BNT_CONFIG_WEIGHTS "model.safetensors"
+
+enum { BNT_CONFIG_NOTE = 400 };
+
 // How linear weights are stored. Decided by the config alone, never guessed from the values.
 enum bnt_form {
     BNT_FORM_MASTERS,         // float weights, to be ternarized
@@ -25,11 +30,6 @@ struct bnt_arch {
     const char *activation; // used when the config names none
     double rope_theta;      // likewise
 };
-
-// The file that holds the weights, unless there are shards.
-#define BNT_CONFIG_WEIGHTS "model.safetensors"
-
-enum { BNT_CONFIG_NOTE = 400 };
 
 struct bnt_config {
     struct bnt_hyper hyper;
