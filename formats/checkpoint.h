@@ -30,7 +30,7 @@ enum bnt_small_file_index {
     BNT_FILE_TOKENIZER_CONFIG,
     BNT_FILE_CHAT_TEMPLATE,
     BNT_FILE_README,
-    BNT_FILE_INDEX,
+    BNT_FILE_INDEX, // last: read only where the weights are shards
     BNT_SMALL_FILES,
 };
 
@@ -48,6 +48,7 @@ struct bnt_source {
     const struct bnt_st_tensor *tensor;
     const uint8_t *data;
     float weight_scale; // of packed matrices, as stored
+    bool unpacked;      // of those: −1, 0, +1 as floats
     float level;        // of a matrix with one level, or 0
     uint32_t shards;    // of a matrix with levels: runs of rows with the same
     float forced_scale; // of a matrix without levels among others with them; 0: none such
@@ -67,14 +68,17 @@ struct bnt_checkpoint {
     char *dir;
     struct bnt_small_file small[BNT_SMALL_FILES];
     struct bnt_config config;
-    struct bnt_shard *shards;
+    struct bnt_shard *shards; // one, or in the order of their names
     size_t n_shards;
+    json_t *weight_map;         // of the index, NULL if there is none
     struct bnt_source *sources; // one for each tensor of the model, in tensor table order
     size_t n_sources;
     struct bnt_found_levels levels;
 };
 
-// Opens the folder and finds every tensor that the config calls for. Missing and unknown tensors,
+// Opens the folder and finds every tensor that the config calls for, as transformers does:
+// model.safetensors comes before an index of shards; the index tells the shards, which tell their
+// tensors; what wrappers put before all of the names is passed over. Missing and unknown tensors,
 // wrong shapes and types are refused by name. The tensors' bytes are mapped, not read. Close with
 // bnt_checkpoint_close, also after a failure.
 enum bnt_status bnt_checkpoint_open(struct bnt_checkpoint *checkpoint, const char *dir,

@@ -107,9 +107,9 @@ static const char *get_text(struct parser *p, const json_t *object, const char *
 }
 
 // true or false; missing: false.
-static bool get_flag(struct parser *p, const char *key)
+static bool get_flag(struct parser *p, const json_t *object, const char *key)
 {
-    const json_t *value = bnt_json_get(p->json, key);
+    const json_t *value = bnt_json_get(object, key);
     if (value && !json_is_boolean(value))
         fail(p, BNT_ERR_FORMAT, key, "must be true or false");
     return json_is_true(value);
@@ -178,10 +178,10 @@ static void parse_sizes(struct parser *p, const struct bnt_arch *arch, struct bn
     if (!bnt_json_get(p->json, "rms_norm_eps"))
         fail(p, BNT_ERR_FORMAT, "rms_norm_eps", "is missing");
     h->norm_eps = (float)get_number(p, p->json, "rms_norm_eps", 0);
-    h->flags |= arch->flags | (get_flag(p, "tie_word_embeddings") ? BNT_HYPER_TIED : 0u);
-    if (arch->bias_flags && get_flag(p, "attention_bias"))
+    h->flags |= arch->flags | (get_flag(p, p->json, "tie_word_embeddings") ? BNT_HYPER_TIED : 0u);
+    if (arch->bias_flags && get_flag(p, p->json, "attention_bias"))
         h->flags |= arch->bias_flags;
-    if (arch->mlp_bias && get_flag(p, "mlp_bias"))
+    if (arch->mlp_bias && get_flag(p, p->json, "mlp_bias"))
         h->flags |= BNT_HYPER_FFN_BIAS;
 }
 
@@ -213,7 +213,7 @@ static void refuse_unsupported(struct parser *p, const struct bnt_arch *arch)
                  {"use_qk_norm", false},
                  {"use_sliding_window", false}};
     for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
-        if (get_flag(p, flags[i].key) && !flags[i].known)
+        if (get_flag(p, p->json, flags[i].key) && !flags[i].known)
             unsupported(p, flags[i].key, "true");
     }
     refuse_window(p, arch);
@@ -349,9 +349,10 @@ static void parse_rope(struct parser *p, const struct bnt_arch *arch, struct bnt
 
 static bool is_offline(struct parser *p, const json_t *quantization)
 {
-    const json_t *old = bnt_json_get(quantization, "offline_quantization");
+    static const char old[] = "offline_quantization";
+    bool offline = !bnt_json_get(quantization, old) || get_flag(p, quantization, old);
     const char *mode =
-        get_text(p, quantization, "quantization_mode", json_is_false(old) ? "online" : "offline");
+        get_text(p, quantization, "quantization_mode", offline ? "offline" : "online");
     if (strcmp(mode, "offline") != 0 && strcmp(mode, "online") != 0)
         unsupported(p, "quantization_mode", mode);
     return strcmp(mode, "offline") == 0;
@@ -364,7 +365,7 @@ static void parse_quantization(struct parser *p, const json_t *quantization,
     const char *class = get_text(p, quantization, "linear_class", "bitlinear");
     if (strcmp(method, "bitnet") != 0)
         unsupported(p, "quant_method", method);
-    if (bnt_json_true(quantization, "use_rms_norm")) {
+    if (get_flag(p, quantization, "use_rms_norm")) {
         config->hyper.flags |= BNT_HYPER_LINEAR_NORMS;
         config->hyper.linear_norm_eps = (float)get_number(p, quantization, "rms_norm_eps", 1e-6);
     }
@@ -469,6 +470,18 @@ static void parse_sampling(struct parser *p, const json_t *generation, struct bn
     h->top_k = top_k > 0 && top_k <= BNT_MAX_VOCAB ? (uint32_t)top_k : 0;
 }
 
+static void parse_generation(struct parser *p, const json_t *generation, struct bnt_config *config)
+{
+    struct parser own = {.json = generation, .name = GENERATION_CONFIG, .err = p->err};
+    own.status = p->status;
+    parse_eos(&own, config);
+    parse_sampling(&own, generation, &config->hyper);
+    parse_penalties(&own, &config->sampling);
+    p->status = own.status;
+    bnt_generation_passed_over(generation, config->hyper.max_context, config->passed_over,
+                               sizeof config->passed_over);
+}
+
 static void check_range(struct parser *p, const struct bnt_config *config)
 {
     const char *problem = bnt_hyper_problem(&config->hyper);
@@ -476,20 +489,12 @@ static void check_range(struct parser *p, const struct bnt_config *config)
         p->name = GENERATION_CONFIG;
     if (problem)
         fail(p, BNT_ERR_FORMAT, problem, "is out of the range that a .bnt file can hold");
-    if (p->status == BNT_OK)
+    else if (p->status == BNT_OK)
         p->status =
             bnt_config_check_modules(config, get_object(p, "quantization_config"), p->name, p->err);
 }
 
-static void parse_generation(struct parser *p, struct bnt_config *config)
-{
-    parse_sampling(p, p->json, &config->hyper);
-    parse_penalties(p, &config->sampling);
-    bnt_generation_passed_over(p->json, config->hyper.max_context, config->passed_over,
-                               sizeof config->passed_over);
-}
-
-static void parse_config(struct parser *p, struct bnt_config *config)
+static void parse_all(struct parser *p, const json_t *generation, struct bnt_config *config)
 {
     parse_architecture(p, config);
     if (!config->arch)
@@ -499,24 +504,10 @@ static void parse_config(struct parser *p, struct bnt_config *config)
     parse_sizes(p, config->arch, &config->hyper);
     parse_rope(p, config->arch, &config->hyper);
     parse_bos(p, &config->hyper);
-}
-
-// What generation_config.json says of ids comes before config.json.
-static enum bnt_status parse_files(struct parser *p, struct parser *generation,
-                                   struct bnt_config *config)
-{
-    parse_config(p, config);
-    if (p->status == BNT_OK) {
-        parse_eos(generation, config);
-        parse_generation(generation, config);
-    }
-    if (generation->status != BNT_OK)
-        return generation->status;
-    if (p->status == BNT_OK && config->hyper.eos_count == 0)
+    parse_generation(p, generation, config);
+    if (config->hyper.eos_count == 0) // otherwise generation_config.json has the word
         parse_eos(p, config);
-    if (p->status == BNT_OK)
-        check_range(p, config);
-    return p->status;
+    check_range(p, config);
 }
 
 enum bnt_status bnt_config_parse(struct bnt_config *config, const char *text, size_t size,
@@ -531,9 +522,9 @@ enum bnt_status bnt_config_parse(struct bnt_config *config, const char *text, si
         status =
             bnt_json_parse(generation, generation_size, GENERATION_CONFIG, &generation_json, err);
     if (status == BNT_OK) {
-        struct parser p = {.json = json, .name = name, .err = err};
-        struct parser g = {.json = generation_json, .name = GENERATION_CONFIG, .err = err};
-        status = parse_files(&p, &g, config);
+        struct parser p = {.json = json, .name = name, .err = err, .status = BNT_OK};
+        parse_all(&p, generation_json, config);
+        status = p.status;
     }
     json_decref(json);
     json_decref(generation_json);

@@ -10,6 +10,11 @@
 #include "formats/layout.h"
 #include "formats/status.h"
 
+// The file that holds the weights, unless there are shards.
+#define BNT_CONFIG_WEIGHTS "model.safetensors"
+
+enum { BNT_CONFIG_NOTE = 400, BNT_PASSED_OVER_SIZE = 256 };
+
 // How linear weights are stored. Decided by the config alone, but for levels (formats/levels.h).
 enum bnt_form {
     BNT_FORM_MASTERS,         // float weights, to be ternarized
@@ -32,11 +37,6 @@ struct bnt_arch {
     uint32_t window;        // sliding_window when the config names none; 0: knows none, or only
                             // with use_sliding_window
 };
-
-// The file that holds the weights, unless there are shards.
-#define BNT_CONFIG_WEIGHTS "model.safetensors"
-
-enum { BNT_CONFIG_NOTE = 400, BNT_PASSED_OVER_SIZE = 256 };
 
 struct bnt_config {
     struct bnt_hyper hyper;

@@ -7,6 +7,7 @@
 
 #include "formats/json.h"
 #include "formats/regex.h"
+#include "formats/text.h"
 
 // Of a hostile config: entries times matrices, and steps of one match. Honest ones need far less.
 enum { MAX_MATCHES = 1 << 20, MAX_STEPS = 1000 };
@@ -37,12 +38,6 @@ static pcre2_code *compile_entry(const char *entry, struct bnt_error *err)
     return code;
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
 // The entry against every ternary matrix.
 static enum bnt_status check_matrices(struct checker *c, const char *entry, const pcre2_code *code,
                                       pcre2_match_data *data, pcre2_match_context *limits)
@@ -59,7 +54,7 @@ static enum bnt_status check_matrices(struct checker *c, const char *entry, cons
         int result = pcre2_match(code, (PCRE2_SPTR)module, strlen(module), 0, 0, data, limits);
         if (result < 0 && result != PCRE2_ERROR_NOMATCH)
             return refuse(c, entry, "is a pattern that takes too long");
-        if (result >= 0 || ends_with(module, entry))
+        if (result >= 0 || bnt_ends_with(module, entry))
             return refuse(c, entry, "names linear layers, which would not be ternary");
         if (++c->matches == MAX_MATCHES)
             return refuse(c, entry, "is one of too many entries");

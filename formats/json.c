@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "formats/json.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,11 +20,46 @@ const char *bnt_json_text(const json_t *object, const char *key, const char *fal
     return json_is_string(value) ? json_string_value(value) : fallback;
 }
 
+static bool is_valid(const char *text, size_t size)
+{
+    return bnt_utf8_valid((const uint8_t *)text, size) == size;
+}
+
 bool bnt_json_is_text(const json_t *value)
 {
-    size_t size = json_string_length(value);
-    return json_is_string(value) &&
-           bnt_utf8_valid((const uint8_t *)json_string_value(value), size) == size;
+    return json_is_string(value) && is_valid(json_string_value(value), json_string_length(value));
+}
+
+static void put_before(char path[BNT_JSON_PATH], const char *key)
+{
+    char old[BNT_JSON_PATH];
+    memcpy(old, path, sizeof old);
+    (void)snprintf(path, BNT_JSON_PATH, "%.60s%s%.120s", key, old[0] ? "." : "", old);
+}
+
+bool bnt_json_find_strange(const json_t *value, char path[BNT_JSON_PATH])
+{
+    size_t i;
+    const char *key;
+    json_t *inner;
+    path[0] = '\0';
+    if (json_is_string(value))
+        return !bnt_json_is_text(value);
+    json_array_foreach((json_t *)value, i, inner)
+    {
+        if (bnt_json_find_strange(inner, path))
+            return true;
+    }
+    json_object_foreach((json_t *)value, key, inner)
+    {
+        if (!is_valid(key, strlen(key)))
+            return true;
+        if (bnt_json_find_strange(inner, path)) {
+            put_before(path, key);
+            return true;
+        }
+    }
+    return json_is_real(value) && fabs(json_real_value(value)) >= 0x1p63;
 }
 
 bool bnt_json_true(const json_t *object, const char *key)

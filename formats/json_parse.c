@@ -11,7 +11,9 @@
 
 #include "formats/utf8.h"
 
-enum { MAX_DEPTH = 100 };
+// Python's own limit is about 1000, that of bnt.md 100. So deep goes the recursion, here and
+// wherever values are walked.
+enum { MAX_DEPTH = 500, MAX_DEPTH_STRICT = 100 };
 
 struct parser {
     const char *text, *end;
@@ -223,14 +225,16 @@ static bool parse_string(struct parser *p, size_t *size)
     while (quote < p->end && *quote != '"')
         quote += *quote == '\\' && p->end - quote > 1 ? 2 : 1;
     size_t most = (size_t)(quote - p->at) + 1;
+    *size = 0;
     if (most > p->room) {
         char *larger = realloc(p->scratch, most * 2);
-        if (!larger)
-            return no_memory(p);
+        if (!larger) {
+            (void)no_memory(p);
+            return false;
+        }
         p->scratch = larger;
         p->room = most * 2;
     }
-    *size = 0;
     while (p->status == BNT_OK && !take(p, "\"")) {
         if (take(p, "\\"))
             *size += (size_t)take_escape(p, p->scratch + *size);
@@ -316,7 +320,7 @@ static json_t *parse_value(struct parser *p, int depth)
     skip_blanks(p);
     if (depth == 0 && (peek(p) == '[' || peek(p) == '{')) {
         p->status = bnt_fail(p->err, BNT_ERR_FORMAT, "%s: JSON nested more than %d deep", p->name,
-                             MAX_DEPTH);
+                             p->strict ? MAX_DEPTH_STRICT : MAX_DEPTH);
         return NULL;
     }
     if (take(p, "{"))
@@ -359,7 +363,7 @@ static enum bnt_status parse(const char *text, size_t size, const char *name, bo
         return bnt_fail(err, BNT_ERR_FORMAT,
                         "%s: begins with a byte-order mark of %s: save it as UTF-8 without one",
                         name, mark);
-    *out = parse_value(&p, MAX_DEPTH);
+    *out = parse_value(&p, strict ? MAX_DEPTH_STRICT : MAX_DEPTH);
     free(p.scratch);
     skip_blanks(&p);
     if (p.status == BNT_OK && p.at < p.end)

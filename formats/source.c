@@ -125,6 +125,37 @@ static enum bnt_status level_rows(const struct bnt_checkpoint *c, const struct b
     return BNT_OK;
 }
 
+// One row of −1, 0, +1 stored as floats. Returns the column of anything else, or cols.
+static uint32_t read_row(const struct bnt_source *source, uint32_t r, int8_t *out)
+{
+    enum bnt_float_type type = bnt_source_float_type(source);
+    uint32_t cols = source->place.cols;
+    for (uint32_t k = 0; k < cols; k++) {
+        float v = bnt_float_load(type, source->data, (uint64_t)r * cols + k);
+        if (v != -1 && v != 0 && v != 1)
+            return k;
+        out[k] = (int8_t)v;
+    }
+    return cols;
+}
+
+static enum bnt_status unpacked_rows(const struct bnt_checkpoint *c,
+                                     const struct bnt_source *source, uint32_t first,
+                                     uint32_t count, int8_t *out, struct bnt_error *err)
+{
+    uint32_t cols = source->place.cols;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t k = read_row(source, first + i, out + (uint64_t)i * cols);
+        if (k < cols)
+            return bnt_fail(err, BNT_ERR_FORMAT,
+                            "%s: tensor %s: row %" PRIu32 ", column %" PRIu32
+                            " is none of -1, 0, +1, but the config says that the weights are "
+                            "ternary already (autobitlinear, offline)",
+                            c->dir, source->name, first + i, k);
+    }
+    return BNT_OK;
+}
+
 enum bnt_status bnt_source_ternary_rows(const struct bnt_checkpoint *c,
                                         const struct bnt_source *source, float scale,
                                         uint32_t first, uint32_t count, int8_t *out,
@@ -140,6 +171,8 @@ enum bnt_status bnt_source_ternary_rows(const struct bnt_checkpoint *c,
                       out);
         return BNT_OK;
     }
+    if (source->unpacked)
+        return unpacked_rows(c, source, first, count, out, err);
     for (uint32_t i = 0; i < count; i++) {
         if (!unpack_row(source, first + i, out + i * cols))
             return bnt_fail(err, BNT_ERR_FORMAT,

@@ -9,6 +9,7 @@
 #include "formats/bytes.h"
 #include "formats/crc.h"
 #include "formats/cursor.h"
+#include "formats/foreign.h"
 
 void bnt_report(struct bnt_report *report, const char *rule, const char *format, ...)
 {
@@ -90,7 +91,8 @@ static bool check_magic_and_version(struct bnt_view *view, struct bnt_report *re
 {
     const struct bnt_header *h = &view->header;
     if (view->size < 8 || memcmp(view->data, BNT_MAGIC, 8) != 0) {
-        bnt_report(report, "R1", "offset 0: not a .bnt file (no magic)");
+        bnt_report(report, "R1", "offset 0: not a .bnt file (no magic)%s",
+                   bnt_foreign_file(view->data, view->size));
         return false;
     }
     if (view->size <= BNT_PAGE) {

@@ -14,9 +14,11 @@
 #include "formats/cli.h"
 #include "formats/config.h"
 #include "formats/file.h"
+#include "formats/foreign.h"
 #include "formats/json.h"
 #include "formats/safetensors.h"
 #include "formats/stream.h"
+#include "formats/utf8.h"
 #include "formats/writer.h"
 #include "pack/chat_template.h"
 #include "pack/job.h"
@@ -95,7 +97,9 @@ static enum bnt_status read_header(struct packer *p)
     if (status != BNT_OK)
         return status;
     if (length > BNT_ST_MAX_HEADER)
-        return bad(p, "not a safetensors stream (its header would be over 100 MB)");
+        return bnt_fail(p->err, BNT_ERR_FORMAT,
+                        "%s: not a safetensors stream (its header would be over 100 MB)%s", p->name,
+                        bnt_foreign_file(&length, sizeof length));
     char *text = malloc((size_t)length + 1);
     if (!text)
         return no_memory(p);
@@ -121,10 +125,10 @@ static enum bnt_status read_config(struct packer *p)
         return bad(p, "the stream carries no config.json");
     enum bnt_status status = bnt_config_parse(&p->config, text, size, generation, generation_size,
                                               "config.json", p->err);
-    if (status != BNT_OK)
-        bnt_fail_prefix(p->err, p->name);
     if (status == BNT_OK && p->config.left_out[0])
         bnt_cli_note("%s: %s", p->name, p->config.left_out);
+    if (status != BNT_OK)
+        bnt_fail_prefix(p->err, p->name);
     if (status == BNT_OK && p->config.passed_over[0])
         bnt_cli_note("%s: generation_config.json asks for what bnt does not do: %s", p->name,
                      p->config.passed_over);
@@ -182,6 +186,25 @@ static void build_chat(struct packer *p, const json_t *config, const char *text,
     bnt_buffer_free(&p->chat);
 }
 
+// What is read of tokenizer_config.json must be what it says; chat_template.jinja comes through a
+// JSON string too.
+static enum bnt_status check_texts(struct packer *p, const json_t *config)
+{
+    static const char *const used[] = {"bos_token", "eos_token", "chat_template"};
+    char path[BNT_JSON_PATH];
+    size_t size;
+    const char *file = bnt_st_metadata(&p->stream, "chat_template.jinja", &size);
+    if (file && bnt_utf8_valid((const uint8_t *)file, size) != size)
+        return bnt_fail(p->err, BNT_ERR_FORMAT, "chat_template.jinja holds a zero byte");
+    for (size_t i = 0; i < sizeof used / sizeof used[0]; i++) {
+        if (bnt_json_find_strange(json_object_get(config, used[i]), path))
+            return bnt_fail(p->err, BNT_ERR_FORMAT,
+                            "tokenizer_config.json: %s%s%s " BNT_JSON_STRANGE, used[i],
+                            path[0] ? "." : "", path);
+    }
+    return BNT_OK;
+}
+
 static enum bnt_status build_tokenizer(struct packer *p)
 {
     size_t size, config_size;
@@ -193,6 +216,8 @@ static enum bnt_status build_tokenizer(struct packer *p)
     enum bnt_status status = BNT_OK;
     if (config)
         status = bnt_json_parse(config, config_size, "tokenizer_config.json", &json, p->err);
+    if (status == BNT_OK)
+        status = check_texts(p, json);
     if (status == BNT_OK) {
         size_t chat_size = 0;
         const char *chat = find_chat_template(p, json, &chat_size);

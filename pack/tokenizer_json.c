@@ -167,6 +167,20 @@ static void free_builder(struct tokenizer_builder *b)
     bnt_buffer_free(&b->step_texts);
 }
 
+// What is read of the file must be what it says.
+static enum bnt_status check_values(struct tokenizer_builder *b)
+{
+    static const char *const used[] = {"model",         "added_tokens", "normalizer",
+                                       "pre_tokenizer", "decoder",      "post_processor"};
+    char path[BNT_JSON_PATH];
+    for (size_t i = 0; i < sizeof used / sizeof used[0]; i++) {
+        if (bnt_json_find_strange(json_object_get(b->json, used[i]), path))
+            return bnt_fail(b->err, BNT_ERR_FORMAT, "%s: %s%s%s " BNT_JSON_STRANGE, file_name,
+                            used[i], path[0] ? "." : "", path);
+    }
+    return BNT_OK;
+}
+
 enum bnt_status bnt_tokenizer_build(const char *json, size_t size, const char *chat,
                                     size_t chat_size, uint32_t vocab_size, struct bnt_buffer *out,
                                     struct bnt_error *err)
@@ -176,7 +190,9 @@ enum bnt_status bnt_tokenizer_build(const char *json, size_t size, const char *c
     if (status != BNT_OK)
         return status;
     struct tokenizer_builder b = {.json = root, .vocab_size = vocab_size, .err = err};
-    status = bnt_builder_add_vocabulary(&b);
+    status = check_values(&b);
+    if (status == BNT_OK)
+        status = bnt_builder_add_vocabulary(&b);
     if (status == BNT_OK)
         status = bnt_builder_add_steps(&b);
     if (status == BNT_OK)

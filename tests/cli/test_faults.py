@@ -571,16 +571,17 @@ class Inputs(Case):
         checkpoint = Checkpoint(tools.synthetic()).save(self.path('checkpoint'))
         for name in ('config.json', 'tokenizer.json', 'README.md', 'model.safetensors', 'model.safetensors.index.json'):
             inside = os.path.join(checkpoint, name)
-            kept = read(inside) if os.path.exists(inside) else None
-            if kept is not None:
-                os.remove(inside)
+            # The index is read where there is no whole file.
+            kept = {path: read(path) for path in {inside, inside.replace('.index.json', '')} if os.path.exists(path)}
+            for path in kept:
+                os.remove(path)
             os.mkfifo(inside)
             with self.subTest(name):
                 self.refused('bnt-convert', checkpoint, names=name, timeout=SOON)
                 self.refused('bnt-verify', packed(), '--source', checkpoint, names=name, timeout=SOON)
             os.remove(inside)
-            if kept is not None:
-                tools.write(inside, kept)
+            for path, data in kept.items():
+                tools.write(path, data)
 
     def through_fifo(self, data, *args):
         path = self.path('fifo')

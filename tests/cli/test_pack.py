@@ -410,7 +410,7 @@ class Refused(RefusedCase):
         size, = struct.unpack_from('<Q', text)
         header, data = text[8:8 + size], text[8 + size:]
         for change in (header[:-200], header.replace(b'"F32"', b'"F33"', 1), header.replace(b'[322,96]', b'[322,97]'),
-                       b'{"model.norm.weight":{},' + header[1:], b'\xff' + header, header.replace(b'"I8"', b'null', 1)):
+                       header.rstrip()[:-1] + b',"model.norm.weight":{}}', b'\xff' + header, header.replace(b'"I8"', b'null', 1)):
             with self.subTest(change[:30]):
                 self.assertNotEqual(change, header)
                 self.check(struct.pack('<Q', len(change)) + change + data)
@@ -541,6 +541,26 @@ class Tokenizers(RefusedCase):
             metadata = {**self.metadata, 'tokenizer.json': json.dumps(tokenizer()), 'tokenizer_config.json': text}
             with self.subTest(config=text):
                 self.check(tools.build(self.tensors, metadata), 'tokenizer_config.json')
+
+    def test_values_that_no_program_of_ours_holds(self):
+        """Where they are used, the file and the field are named; test_convert has those that nobody needs."""
+        for change, names in ((lambda t: t['model']['vocab'].update({'\0': 290}), 'model.vocab'),
+                              (lambda t: t['model']['vocab'].update({'a\ud800': 290}), 'model.vocab'),
+                              (lambda t: t['model']['vocab'].update({'zz': 10 ** 30}), 'model.vocab.zz'),
+                              (lambda t: t['model']['merges'].append(['a', '\udc00']), 'model.merges'),
+                              (lambda t: t['model'].update(byte_fallback=math.nan), 'model.byte_fallback'),
+                              (lambda t: t['added_tokens'][0].update(content='<\0>'), 'added_tokens.content'),
+                              (lambda t: t['added_tokens'][0].update(id=math.inf), 'added_tokens.id'),
+                              (lambda t: t.update(normalizer={'type': 'Prepend', 'prepend': '\ud83d'}), 'normalizer.prepend')):
+            self.variant(names, change)
+        for key, value in (('bos_token', '\ud800'), ('eos_token', {'content': 'a\0b'}), ('chat_template', 'a\0b'),
+                           ('chat_template', [{'name': 'default', 'template': '\udfff'}]), ('bos_token', math.nan),
+                           ('chat_template', 10 ** 30)):
+            metadata = {**self.metadata, 'tokenizer.json': json.dumps(tokenizer()), 'tokenizer_config.json': json.dumps({key: value})}
+            with self.subTest(key, value=value):
+                self.check(tools.build(self.tensors, metadata), ['tokenizer_config.json', key])
+        metadata = {**self.metadata, 'tokenizer.json': json.dumps(tokenizer()), 'chat_template.jinja': 'a\0b'}
+        self.check(tools.build(self.tensors, metadata), 'chat_template.jinja')
 
     def test_chat_template(self):
         def chat(**metadata):

@@ -488,8 +488,8 @@ static void strange_values_matter_only_where_they_are_used(void **state)
     static const struct change used[] = {
         {"vocab_size", "1000000000000000019884624838656", BAD, "vocab_size must be an integer"},
         {"hidden_act", "NaN", BAD, "hidden_act must be a text"},
-        {"hidden_act", "\"silu\\u0000\"", BAD, "hidden_act holds U+0000"},
-        {"hidden_act", "\"silu\\ud800\"", BAD, "hidden_act holds U+0000 or half"},
+        {"hidden_act", "\"silu\\u0000\"", BAD, "hidden_act holds \\u0000"},
+        {"hidden_act", "\"silu\\ud800\"", BAD, "hidden_act holds \\u0000 or half"},
         {"rms_norm_eps", "Infinity", BAD, "rms_norm_eps must be a finite number"},
         {"rms_norm_eps", "NaN", BAD, "rms_norm_eps must be a finite number"},
         {"rope_theta", "1e400", BAD, "rope_theta must be a finite number"},
@@ -498,6 +498,12 @@ static void strange_values_matter_only_where_they_are_used(void **state)
         {"eos_token_id", "1000000000000000019884624838656", BAD, "eos_token_id must be"},
         {"bos_token_id", "Infinity", BAD, "bos_token_id must be"},
         {"partial_rotary_factor", "NaN", BAD, "partial_rotary_factor must be a finite number"},
+        {"quantization_config", "{\"quant_method\":\"bitnet\",\"use_rms_norm\":NaN}", BAD,
+         "use_rms_norm must be true or false"},
+        {"quantization_config",
+         "{\"quant_method\":\"bitnet\",\"linear_class\":\"autobitlinear\","
+         "\"offline_quantization\":1e400}",
+         BAD, "offline_quantization must be true or false"},
         {"rope_theta", "10000000000000000000000", BNT_OK, NULL},       // a number like any other
         {"hidden_act", "NaN, \"hidden_act\": \"silu\"", BNT_OK, NULL}, // the last counts
         {"unused", "1000000000000000019884624838656", BNT_OK, NULL},

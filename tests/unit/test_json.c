@@ -127,6 +127,38 @@ static void what_python_refuses_too(void **state)
     }
 }
 
+static void nesting_has_an_end(void **state)
+{
+    static const struct {
+        size_t depth;
+        bool lenient, strict;
+    } all[] = {{100, true, true},
+               {101, true, false},
+               {500, true, false},
+               {501, false, false},
+               {100000, false, false}};
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(all); i++) {
+        size_t arrays = all[i].depth - 1, size = 2 * arrays + 6;
+        char *text = test_alloc(size);
+        struct bnt_error err;
+        json_t *json;
+        memcpy(text, "{\"a\":", 5);
+        memset(text + 5, '[', arrays);
+        memset(text + 5 + arrays, ']', arrays);
+        text[size - 1] = '}';
+        assert_int_equal(bnt_json_parse(text, size, "file", &json, &err),
+                         all[i].lenient ? BNT_OK : BNT_ERR_FORMAT);
+        json_decref(json);
+        assert_int_equal(bnt_json_parse_strict(text, size, "file", &json, &err),
+                         all[i].strict ? BNT_OK : BNT_ERR_FORMAT);
+        json_decref(json);
+        if (!all[i].strict)
+            assert_non_null(strstr(err.message, "deep"));
+        free(text);
+    }
+}
+
 static void our_own_files_are_json_for_all(void **state)
 {
     static const char *const all[] = {
@@ -153,6 +185,7 @@ int main(void)
         cmocka_unit_test(the_last_of_two_counts),
         cmocka_unit_test(strings_that_are_no_text),
         cmocka_unit_test(what_python_refuses_too),
+        cmocka_unit_test(nesting_has_an_end),
         cmocka_unit_test(our_own_files_are_json_for_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -924,8 +924,7 @@ static void what_is_not_understood_is_refused_by_name(void **state)
 
 static void not_json_is_refused(void **state)
 {
-    static const char *const texts[] = {"", "[]", "{", "{\"model\":{\"type\":\"BPE\"},\"model\":1}",
-                                        "\xFF"};
+    static const char *const texts[] = {"", "[]", "{", "\xFF"};
     (void)state;
     for (size_t i = 0; i < TEST_COUNT(texts); i++) {
         struct bnt_buffer section = {0};
