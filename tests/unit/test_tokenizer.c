@@ -872,20 +872,15 @@ static const struct refusal refusals[] = {
     {"model.end_of_word_suffix", "\"< w>\"", NO, "end_of_word_suffix"}, // no byte is a space
     {"model.unk_token", "\"<missing>\"", BAD, "unk_token"},
     {"normalizer", "{\"type\":\"Nmt\"}", NO, "Nmt"},
-    {"normalizer", "{\"type\":\"NFKC\"}", NO, "NFKC"},
     {"normalizer", "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"StripAccents\"}]}", NO,
      "StripAccents"},
     {"pre_tokenizer", "null", NO, "pre-tokenizer"},
-    {"pre_tokenizer", "{\"type\":\"Whitespace\"}", NO, "Whitespace"},
+    {"pre_tokenizer", "{\"type\":\"Whitespace\"}", NO, "ByteLevel"},
     {"pre_tokenizer", "{\"type\":\"BertPreTokenizer\"}", NO, "BertPreTokenizer"},
     {"pre_tokenizer", "{\"type\":\"Digits\"}", NO, "ByteLevel"},
     {"pre_tokenizer",
-     "{\"type\":\"Sequence\",\"pretokenizers\":[" BYTE_LEVEL ",{\"type\":\"Digits\"}]}", NO,
-     "after ByteLevel"},
-    {"pre_tokenizer",
-     "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Sequence\",\"pretokenizers\":[]}"
-     "," BYTE_LEVEL "]}",
-     NO, "Sequence"},
+     "{\"type\":\"Sequence\",\"pretokenizers\":[" BYTE_LEVEL ",{\"type\":\"Metaspace\"}]}", BAD,
+     "two marks"},
     {"pre_tokenizer",
      "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"},"
      "\"behavior\":\"Sideways\"}," BYTE_LEVEL "]}",
