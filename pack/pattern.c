@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "formats/regex.h"
+#include "formats/unicode.h"
 #include "formats/utf8.h"
 #include "pack/pattern_scan.h"
 
@@ -119,14 +120,30 @@ void bnt_pattern_put_character(struct bnt_buffer *out, uint32_t code)
     bnt_pattern_put(out, text);
 }
 
+bool bnt_pattern_caseless_fits(const struct bnt_pattern_scanner *s, uint32_t code)
+{
+    static const char pairs[][3] = {"ss", "st", "ff", "fi", "fl"};
+    const struct bnt_unicode_run run = bnt_unicode_find(code);
+    if (!s->caseless)
+        return true;
+    for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
+        if (bnt_unicode_lowercase(s->before) == (uint32_t)pairs[i][0] &&
+            bnt_unicode_lowercase(code) == (uint32_t)pairs[i][1])
+            return false;
+    }
+    return code < 0x80 || !(run.flags & BNT_UNICODE_ALPHABETIC ||
+                            (run.category >= BNT_UNICODE_LU && run.category <= BNT_UNICODE_ME));
+}
+
 // A character outside of classes; in a marked text U+2581 is a space, and there is no space.
 static bool translate_character(struct bnt_pattern_scanner *s)
 {
     uint32_t code;
     const size_t start = s->at;
     const bool escaped = s->p[start] == '\\';
-    if (!bnt_pattern_read_character(s, false, &code))
+    if (!bnt_pattern_read_character(s, false, &code) || !bnt_pattern_caseless_fits(s, code))
         return false;
+    s->before = code;
     if (s->marked && code == BNT_PATTERN_MARK)
         bnt_pattern_put(s->out, "\\x20");
     else if (s->marked && code == BNT_PATTERN_SPACE)
@@ -180,11 +197,14 @@ static bool translate_escape(struct bnt_pattern_scanner *s)
 }
 
 // "(?imx-imx": Ruby's m lets the dot match newlines, which is s here.
-static void translate_group(struct bnt_pattern_scanner *s)
+static void translate_flags(struct bnt_pattern_scanner *s)
 {
-    copy(s, 2);
-    for (; s->at < s->size && strchr("imx-", s->p[s->at]); s->at++) {
+    bool on = true;
+    for (; s->at < s->size && s->p[s->at] && strchr("imx-", s->p[s->at]); s->at++) {
+        on = on && s->p[s->at] != '-';
         s->extended |= s->p[s->at] == 'x';
+        if (s->p[s->at] == 'i')
+            s->caseless = on;
         bnt_buffer_put(s->out, s->p[s->at] == 'm' ? "s" : &s->p[s->at], 1);
     }
 }
@@ -213,6 +233,32 @@ static bool translate_interval(struct bnt_pattern_scanner *s)
     return true;
 }
 
+// At '(' or ')': what holds within ends there; but "(?i)" holds for what is left of the group
+// around.
+static bool translate_group(struct bnt_pattern_scanner *s)
+{
+    const bool opens = s->p[s->at] == '(';
+    if (!opens) {
+        if (s->n_groups > 0)
+            s->caseless = s->outer_caseless[--s->n_groups];
+        copy(s, 1);
+        return true;
+    }
+    if (s->n_groups == BNT_PATTERN_MAX_GROUPS || bnt_pattern_next_is(s, '*') ||
+        (s->size - s->at > 2 && memcmp(s->p + s->at, "(?#", 3) == 0))
+        return false; // PCRE2's verbs; comments
+    s->outer_caseless[s->n_groups++] = s->caseless;
+    const bool special = bnt_pattern_next_is(s, '?');
+    copy(s, special ? 2 : 1);
+    if (special)
+        translate_flags(s);
+    if (special && s->at < s->size && s->p[s->at] == ')') { // flags alone: no group
+        s->n_groups--;
+        copy(s, 1);
+    }
+    return true;
+}
+
 static bool translate_next(struct bnt_pattern_scanner *s)
 {
     const char c = s->p[s->at];
@@ -222,15 +268,15 @@ static bool translate_next(struct bnt_pattern_scanner *s)
         return translate_interval(s);
     if (c == '[')
         return bnt_pattern_translate_class(s);
-    if (c == '(' && (bnt_pattern_next_is(s, '*') ||
-                     (s->at + 2 < s->size && memcmp(s->p + s->at, "(?#", 3) == 0)))
-        return false; // PCRE2's verbs; comments
-    if (c == '(' && bnt_pattern_next_is(s, '?'))
-        translate_group(s);
-    else if (strchr("()|.^$*+?", c) && c)
+    if (c == '(' || c == ')') {
+        if (!translate_group(s))
+            return false;
+    } else if (strchr("|.^$*+?", c) && c) {
+        s->before = 0;
         copy(s, 1);
-    else
-        return translate_character(s);
+    } else if (!translate_character(s)) {
+        return false;
+    }
     // Free spacing, where spaces mean nothing and '#' begins a comment.
     return !s->extended || (!s->marked && !memchr(s->p, '#', s->size));
 }

@@ -15,6 +15,7 @@
 #define BNT_PATTERN_NEVER "[^\\x{0}-\\x{10FFFF}]"
 #define BNT_PATTERN_ANY   "(?s:.)"
 
+enum { BNT_PATTERN_MAX_GROUPS = 64 };
 enum { BNT_PATTERN_SPACE = ' ', BNT_PATTERN_MARK = 0x2581 };
 
 struct bnt_pattern_scanner {
@@ -23,6 +24,10 @@ struct bnt_pattern_scanner {
     size_t at;
     bool marked;   // U+2581 is written as a space, and there are no spaces
     bool extended; // (?x) was seen
+    bool caseless; // (?i) holds here
+    bool outer_caseless[BNT_PATTERN_MAX_GROUPS]; // around each group that is open
+    int n_groups;
+    uint32_t before; // the character before this place, 0: none
     struct bnt_buffer *out;
 };
 
@@ -42,6 +47,10 @@ bool bnt_pattern_read_character(struct bnt_pattern_scanner *s, bool in_class, ui
 
 // Appends a character so that it stands for itself, in a class and outside.
 void bnt_pattern_put_character(struct bnt_buffer *out, uint32_t code);
+
+// Whether a character without regard to case means the same to both: not where several together
+// have the case of one, as ss and ß.
+bool bnt_pattern_caseless_fits(const struct bnt_pattern_scanner *s, uint32_t code);
 
 // At '[' of a class, or at the backslash of an escape that stands for a set. false: no equivalent.
 bool bnt_pattern_translate_class(struct bnt_pattern_scanner *s);

@@ -226,6 +226,20 @@ static bool property_has(const char *property, uint32_t code)
     return has;
 }
 
+// Whether a property holds letters without their other case; all scripts are taken to.
+static bool depends_on_case(const char *property)
+{
+    struct bnt_char_set set = {0};
+    bool depends = !bnt_char_set_add_property(&set, property, strlen(property));
+    for (uint32_t i = 0; i < bnt_unicode_n_lower && !depends; i++) {
+        const uint32_t upper = bnt_unicode_lower[i].first;
+        depends =
+            bnt_char_set_has(&set, upper) != bnt_char_set_has(&set, bnt_unicode_lowercase(upper));
+    }
+    bnt_char_set_free(&set);
+    return depends;
+}
+
 // \p{…}, \P{…}, \p{^…}, at the backslash.
 static bool add_property(struct bnt_pattern_scanner *s, struct group *g)
 {
@@ -246,6 +260,8 @@ static bool add_property(struct bnt_pattern_scanner *s, struct group *g)
     (void)snprintf(item, sizeof item, "\\%c{%s}", other ? 'P' : 'p', property);
     const bool space = property_has(property, BNT_PATTERN_SPACE) != other;
     const bool mark = property_has(property, BNT_PATTERN_MARK) != other;
+    if (s->caseless && depends_on_case(property))
+        return false;
     if (s->marked && space && !mark) {
         add_other(g, "(?!\\x20)", item, false);
         return true;
@@ -325,6 +341,8 @@ static bool add_posix(struct bnt_pattern_scanner *s, struct group *g)
             name[n + 1] != ']')
             continue;
         const char *items = posix_names[i].items;
+        if (s->caseless && strstr(items, "case}"))
+            return false;
         bnt_pattern_put(&g->items, items_of(s, items));
         if (s->marked && strcmp(items, "\\p{P}\\p{S}") == 0) // U+2581 is a symbol
             bnt_pattern_put(&g->items, "\\x20");
@@ -356,6 +374,10 @@ static bool add_characters(struct bnt_pattern_scanner *s, struct group *g)
             !bnt_pattern_read_character(s, true, &last) || last < first)
             return false;
     }
+    for (uint32_t code = first > 0x80 ? first : 0x80; s->caseless && code <= last; code++) {
+        if (!bnt_pattern_caseless_fits(s, code))
+            return false;
+    }
     add_range(s, g, first, last);
     return true;
 }
@@ -366,7 +388,7 @@ static bool add_item(struct bnt_pattern_scanner *s, int depth, struct group *g)
     if (c == '[' && bnt_pattern_next_is(s, ':'))
         return add_posix(s, g);
     if (c == '[')
-        return read_class(s, depth + 1, g, NULL);
+        return !s->caseless && read_class(s, depth + 1, g, NULL);
     if (c == '\\' && bnt_pattern_is_set(s))
         return add_set(s, g);
     return add_characters(s, g);
@@ -393,7 +415,7 @@ static bool read_operands(struct bnt_pattern_scanner *s, int depth, struct group
             return false;
         if (s->p[s->at] == ']')
             return true;
-        if (last->items.size + last->others.size == 0)
+        if (s->caseless || last->items.size + last->others.size == 0)
             return false; // what nothing && something means is not clear
         s->at += 2;
         bnt_pattern_put(conditions, "(?=");

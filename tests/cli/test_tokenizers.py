@@ -50,8 +50,9 @@ class GoldenTokenizers(unittest.TestCase):
                     wanted = ",".join(map(str, ids))
                     out = subprocess.run([BIN / "bnt-eval", model, "--tokenize", "-"], input=text.encode(), capture_output=True)
                     self.assertEqual(out.stdout.decode().rstrip("\n"), wanted, out.stderr)
-                    out = subprocess.run([BIN / "bnt-eval", model, "--detokenize", wanted], capture_output=True)
-                    self.assertEqual(out.stdout.decode(), decoded, out.stderr)
+                    if decoded is not None:
+                        out = subprocess.run([BIN / "bnt-eval", model, "--detokenize", wanted], capture_output=True)
+                        self.assertEqual(out.stdout.decode(), decoded, out.stderr)
 
 
 def add_tests():

@@ -314,6 +314,7 @@ static const struct pattern patterns[] = {
     {"(?<=a)b", "abbab", "a|b|ba|b"},
     {"b(?!c)", "bcb", "bc|b"},
     {"(?i:ab)", "aBcAB", "aB|c|AB"},
+    {"(?i:'s|'t)|\\p{Lu}+|((?i)x)y", "'SABa'TxyxY", "'S|AB|a|'T|xy|x|Y"},
     {"a++b", "aab", "aab"},
     {"(?>a+)b", "xaab", "x|aab"},
     {".", "a\nb", "a|\n|b"},
@@ -540,9 +541,22 @@ static void other_syntax_is_that_of_oniguruma(void **state)
 
 static void what_has_no_equivalent_is_refused(void **state)
 {
-    static const char *const sets[] = {"[\\W]",         "[&&a]",   "[[:graph:]]", "\\xE2\\x96\\x81",
-                                       "\\X",           "a\\Kb",   "(?#a)b",      "(*ACCEPT)",
-                                       "\\p{Nonsense}", "(?x)a#b", "[b-a]"};
+    static const char *const sets[] = {"[\\W]",
+                                       "[&&a]",
+                                       "[[:graph:]]",
+                                       "\\xE2\\x96\\x81",
+                                       "\\X",
+                                       "a\\Kb",
+                                       "(?#a)b",
+                                       "(*ACCEPT)",
+                                       "(?i:ss)",
+                                       "(?i)\u00DF",
+                                       "(?i:\\p{Lu})",
+                                       "(?i:[a[b]])",
+                                       "(?i:a)|(?i:[\u00E0-\u00FF])",
+                                       "\\p{Nonsense}",
+                                       "(?x)a#b",
+                                       "[b-a]"};
     static const char *const broken[] = {"(",    "a**b(",  "[a", "\\p{Nonsense}",
                                          "(?<a", "x{2,1}", "\\"};
     struct bnt_error err;
