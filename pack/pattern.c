@@ -266,8 +266,11 @@ static bool translate_next(struct bnt_pattern_scanner *s)
         return translate_escape(s);
     if (c == '{')
         return translate_interval(s);
-    if (c == '[')
-        return bnt_pattern_translate_class(s);
+    if (c == '[') {
+        bool ok = bnt_pattern_translate_class(s);
+        s->before = 0;
+        return ok;
+    }
     if (c == '(' || c == ')') {
         if (!translate_group(s))
             return false;
@@ -307,14 +310,19 @@ void bnt_pattern_quote(const char *text, size_t size, struct bnt_buffer *out)
 enum bnt_status bnt_pattern_check(const uint8_t *pattern, size_t size, bool *matches_empty,
                                   struct bnt_error *err)
 {
-    struct bnt_regex regex;
-    uint32_t empty = 0;
-    enum bnt_status status = bnt_regex_open(&regex, pattern, size, err);
-    if (status != BNT_OK)
-        return status;
-    (void)pcre2_pattern_info(regex.code, PCRE2_INFO_MATCHEMPTY, &empty);
-    if (matches_empty)
-        *matches_empty = empty;
-    bnt_regex_close(&regex);
+    // As every PCRE2 compiles it: the forms that older and newer ones need are larger.
+    static const unsigned majors[] = {BNT_UNICODE_OLD_MAJOR, BNT_UNICODE_MAJOR,
+                                      BNT_UNICODE_MAJOR + 1};
+    for (size_t i = 0; i < sizeof majors / sizeof majors[0]; i++) {
+        struct bnt_regex regex;
+        uint32_t empty = 0;
+        enum bnt_status status = bnt_regex_open_as(&regex, pattern, size, majors[i], err);
+        if (status != BNT_OK)
+            return status;
+        (void)pcre2_pattern_info(regex.code, PCRE2_INFO_MATCHEMPTY, &empty);
+        if (matches_empty)
+            *matches_empty = empty;
+        bnt_regex_close(&regex);
+    }
     return BNT_OK;
 }
