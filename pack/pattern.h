@@ -18,8 +18,8 @@ enum bnt_status bnt_pattern_translate(const char *pattern, size_t size, bool mar
 // Appends a pattern that matches just this text, taken literally.
 void bnt_pattern_quote(const char *text, size_t size, struct bnt_buffer *out);
 
-// Whether PCRE2 compiles it, with the options that the runtime uses, whatever its version. matches_empty, if not NULL:
-// whether it can match nothing.
+// Whether PCRE2 compiles it, with the options that the runtime uses, whatever its version.
+// matches_empty, if not NULL: whether it can match nothing.
 enum bnt_status bnt_pattern_check(const uint8_t *pattern, size_t size, bool *matches_empty,
                                   struct bnt_error *err);
 
