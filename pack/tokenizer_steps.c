@@ -611,12 +611,15 @@ static enum bnt_status add_steps(struct tokenizer_builder *b)
 
 // --- post-processor ---
 
-static enum bnt_status put_id(struct tokenizer_builder *b, const json_t *id, struct bnt_buffer *out,
-                              uint32_t *count)
+static enum bnt_status put_id(struct tokenizer_builder *b, const json_t *processor,
+                              const json_t *id, struct bnt_buffer *out, uint32_t *count)
 {
     if (!json_is_integer(id) || json_integer_value(id) < 0 ||
         json_integer_value(id) >= b->record.n_tokens)
-        return bnt_builder_bad(b, "the post-processor's special token has an id that is no token");
+        return bnt_fail(
+            b->err, BNT_ERR_FORMAT,
+            "tokenizer.json: %s (a template): a special token has an id that is no token",
+            bnt_json_text(processor, "type", "?"));
     uint32_t value = (uint32_t)json_integer_value(id);
     bnt_buffer_put(out, &value, sizeof value);
     *count += 1;
@@ -634,7 +637,7 @@ static enum bnt_status put_special(struct tokenizer_builder *b, const json_t *pr
         return bnt_builder_bad(b, "the template names a special token that it does not define");
     json_array_foreach((json_t *)ids, i, id)
     {
-        enum bnt_status status = put_id(b, id, out, count);
+        enum bnt_status status = put_id(b, processor, id, out, count);
         if (status != BNT_OK)
             return status;
     }
@@ -644,11 +647,13 @@ static enum bnt_status put_special(struct tokenizer_builder *b, const json_t *pr
 // RobertaProcessing and BertProcessing: "cls": ["<s>", 0] before the text, "sep" behind it.
 static enum bnt_status add_cls_sep(struct tokenizer_builder *b, const json_t *processor)
 {
-    enum bnt_status status = put_id(b, json_array_get(json_object_get(processor, "cls"), 1),
-                                    &b->prefix, &b->record.n_prefix);
-    return status == BNT_OK ? put_id(b, json_array_get(json_object_get(processor, "sep"), 1),
-                                     &b->suffix, &b->record.n_suffix)
-                            : status;
+    enum bnt_status status =
+        put_id(b, processor, json_array_get(json_object_get(processor, "cls"), 1), &b->prefix,
+               &b->record.n_prefix);
+    return status == BNT_OK
+               ? put_id(b, processor, json_array_get(json_object_get(processor, "sep"), 1),
+                        &b->suffix, &b->record.n_suffix)
+               : status;
 }
 
 static enum bnt_status add_template(struct tokenizer_builder *b, const json_t *processor)
