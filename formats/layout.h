@@ -297,7 +297,15 @@ enum bnt_step_type {
     BNT_STEP_PREPEND = 3,
     BNT_STEP_REPLACE = 4,
     BNT_STEP_NFC = 5,
+    BNT_STEP_BYTE_LEVEL = 6, // bytes become characters of formats/byte_level.h
+    BNT_STEP_NFD = 7,
+    BNT_STEP_NFKC = 8,
+    BNT_STEP_NFKD = 9,
+    BNT_STEP_LOWERCASE = 10,
+    BNT_STEP_REPLACE_PATTERN = 11,
+    BNT_STEP_END_OF_WORD = 12, // the last one: its text ends the last symbol of every piece
 };
+enum { BNT_TOKENIZER_MAX_SUFFIX = 64 }; // of the text of BNT_STEP_END_OF_WORD
 enum bnt_split_behavior {
     BNT_SPLIT_REMOVED = 0,
     BNT_SPLIT_ISOLATED = 1,

@@ -13,15 +13,12 @@
 #include "formats/status.h"
 #include "pack/buffer.h"
 
-enum { ALPHABET_END = 324 }; // the byte-level alphabet uses code points below 324
-
 struct tokenizer_builder {
     const json_t *json;
     const json_t *model;
     uint32_t vocab_size;
     struct bnt_error *err;
     struct bnt_tokenizer_record record;
-    int16_t byte_of[ALPHABET_END]; // code point of the byte-level alphabet → byte, −1 for none
     // What the tokenizer writes for a space, e.g. U+2581; NULL: nothing else. In the section it is
     // a space.
     const char *mark;
@@ -37,7 +34,10 @@ struct tokenizer_builder {
     struct bnt_merge_record *merges;
     struct bnt_buffer added, steps, prefix, suffix, pool;
     struct bnt_buffer step_texts; // follow the added tokens' texts in the pool
+    bool marked;                  // by the steps so far every space has become a mark
     bool byte_level;              // the pre-tokenizer had its ByteLevel step
+    bool byte_level_written;      // some ByteLevel became a step
+    bool byte_level_pending;      // which has not been written as a step: nothing followed it
 };
 
 // "tokenizer.json: WHAT "VALUE" is not supported", "tokenizer.json: WHAT", out of memory. They
@@ -58,5 +58,9 @@ enum bnt_status bnt_builder_add_steps(struct tokenizer_builder *b);
 // Appends a text with the space mark replaced by a space. (tokenizer_vocab.c)
 void bnt_builder_put_text(const struct tokenizer_builder *b, const char *text, size_t size,
                           struct bnt_buffer *out);
+// Appends the bytes that a token's text stands for in the input. false, perhaps with some appended:
+// no input leads to it. (tokenizer_vocab.c)
+bool bnt_builder_put_matched(const struct tokenizer_builder *b, const char *text, size_t size,
+                             struct bnt_buffer *out);
 
 #endif

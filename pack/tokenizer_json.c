@@ -29,6 +29,39 @@ enum bnt_status bnt_builder_no_memory(struct tokenizer_builder *b)
 
 // --- the pool behind the tokens ---
 
+// Applies a normalizer's step to *text, which is malloc'd.
+static enum bnt_status apply_step(struct tokenizer_builder *b, const struct bnt_step_record *step,
+                                  uint8_t **text, size_t *size)
+{
+    struct bnt_regex regex = {0};
+    struct bnt_regex_search search = {.regex = &regex};
+    uint8_t *next;
+    if (bnt_step_has_pattern(step)) { // it compiled when the step was made
+        enum bnt_status status =
+            bnt_regex_open(&regex, b->step_texts.data + step->offset, step->size, b->err);
+        if (status != BNT_OK)
+            return status;
+        search.match = pcre2_match_data_create(1, NULL);
+    }
+    enum bnt_normalize_result result = bnt_normalize(step, b->step_texts.data, search, true, *text,
+                                                     *size, BNT_TOKENIZER_MAX_TEXT, &next, size);
+    pcre2_match_data_free(search.match);
+    bnt_regex_close(&regex);
+    switch (result) {
+    case BNT_NORMALIZED:
+        free(*text);
+        *text = next;
+        return BNT_OK;
+    case BNT_NORMALIZE_TOO_LARGE:
+        return bnt_builder_bad(b, "an added token becomes too long by the normalizer");
+    case BNT_NORMALIZE_PATTERN_FAILS:
+        return bnt_builder_bad(b, "a Replace fails on an added token");
+    case BNT_NORMALIZE_NO_MEMORY:
+        break;
+    }
+    return bnt_builder_no_memory(b);
+}
+
 // The text of an added token as the normalizer would leave it.
 static enum bnt_status put_normalized(struct tokenizer_builder *b, const char *text, size_t size)
 {
@@ -38,15 +71,11 @@ static enum bnt_status put_normalized(struct tokenizer_builder *b, const char *t
         return bnt_builder_no_memory(b);
     memcpy(now, text, size);
     for (uint32_t i = 0; i < b->record.n_normalizers; i++) {
-        uint8_t *next;
-        enum bnt_normalize_result result = bnt_normalize(
-            &steps[i], b->step_texts.data, true, now, size, BNT_TOKENIZER_MAX_TEXT, &next, &size);
-        free(now);
-        if (result == BNT_NORMALIZE_TOO_LARGE)
-            return bnt_builder_bad(b, "an added token becomes too long by the normalizer");
-        if (result == BNT_NORMALIZE_NO_MEMORY)
-            return bnt_builder_no_memory(b);
-        now = next;
+        enum bnt_status status = apply_step(b, &steps[i], &now, &size);
+        if (status != BNT_OK) {
+            free(now);
+            return status;
+        }
     }
     bnt_buffer_put(&b->pool, now, size);
     free(now);

@@ -5,32 +5,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/byte_level.h"
 #include "formats/json.h"
 #include "formats/utf8.h"
 
-// GPT-2's map from bytes to printable characters: printable Latin-1 stays, the others follow from
-// U+0100 on.
-static void make_alphabet(struct tokenizer_builder *b)
-{
-    memset(b->byte_of, -1, sizeof b->byte_of);
-    int next = 256;
-    for (int byte = 0; byte < 256; byte++) {
-        bool printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
-        b->byte_of[printable ? byte : next++] = (int16_t)byte;
-    }
-}
-
 // Appends the bytes of a token's text in the byte-level alphabet; false, with some of them
 // appended, if any character is none of it.
-static bool put_bytes(const struct tokenizer_builder *b, const char *text, size_t size,
-                      struct bnt_buffer *out)
+static bool put_bytes(const char *text, size_t size, struct bnt_buffer *out)
 {
     for (size_t at = 0; at < size;) {
         uint32_t code;
         int n = bnt_utf8_next((const uint8_t *)text + at, size - at, &code);
-        if (n <= 0 || code >= ALPHABET_END || b->byte_of[code] < 0)
+        const int value = n > 0 ? bnt_character_to_byte(code) : -1;
+        if (value < 0)
             return false;
-        const uint8_t byte = (uint8_t)b->byte_of[code];
+        const uint8_t byte = (uint8_t)value;
         bnt_buffer_put(out, &byte, 1);
         at += (size_t)n;
     }
@@ -53,13 +42,11 @@ void bnt_builder_put_text(const struct tokenizer_builder *b, const char *text, s
     }
 }
 
-// Appends the bytes that a token's text stands for in the input. false, perhaps with some appended:
-// no input leads to it.
-static bool put_matched(const struct tokenizer_builder *b, const char *text, size_t size,
-                        struct bnt_buffer *out)
+bool bnt_builder_put_matched(const struct tokenizer_builder *b, const char *text, size_t size,
+                             struct bnt_buffer *out)
 {
     if (b->record.kind == BNT_TOKENIZER_BYTE_BPE)
-        return put_bytes(b, text, size, out);
+        return put_bytes(text, size, out);
     if (b->mark && memchr(text, ' ', size))
         return false; // every space of the input has become a mark
     bnt_builder_put_text(b, text, size, out);
@@ -107,8 +94,7 @@ static enum bnt_status check_model(struct tokenizer_builder *b)
     }
     if (json_number_value(bnt_json_get(b->model, "dropout")) != 0)
         return bnt_builder_refuse(b, "dropout", "other than 0"); // tokens would be random
-    enum bnt_status status = check_empty(b, "continuing_subword_prefix");
-    return status == BNT_OK ? check_empty(b, "end_of_word_suffix") : status;
+    return check_empty(b, "continuing_subword_prefix");
 }
 
 // The id of the unknown token, if it has one.
@@ -251,7 +237,7 @@ static void put_token(struct tokenizer_builder *b, uint32_t i)
         bnt_buffer_put(&b->pool, &one, 1);
     } else if (b->attr[i] & BNT_ATTR_ADDED && b->record.kind == BNT_TOKENIZER_CHARACTER_BPE) {
         bnt_builder_put_text(b, text, size, &b->pool);
-    } else if (!put_matched(b, text, size, &b->pool)) {
+    } else if (!bnt_builder_put_matched(b, text, size, &b->pool)) {
         b->pool.size = start;
         b->mergeable[i] = false;
         bnt_builder_put_text(b, text, size, &b->pool);
@@ -350,10 +336,10 @@ static bool resolve_merge(const struct tokenizer_builder *b, const char *const p
     struct bnt_buffer bytes = {0};
     int64_t id[3] = {-1, -1, -1};
     size_t left = 0;
-    bool ok = put_matched(b, part[0], size[0], &bytes);
+    bool ok = bnt_builder_put_matched(b, part[0], size[0], &bytes);
     if (ok) {
         left = bytes.size;
-        ok = put_matched(b, part[1], size[1], &bytes) && bytes.size > left && left > 0;
+        ok = bnt_builder_put_matched(b, part[1], size[1], &bytes) && bytes.size > left && left > 0;
     }
     if (ok) {
         id[0] = find_bytes(b, bytes.data, left);
@@ -400,7 +386,6 @@ static enum bnt_status add_merges(struct tokenizer_builder *b)
 
 enum bnt_status bnt_builder_add_vocabulary(struct tokenizer_builder *b)
 {
-    make_alphabet(b);
     enum bnt_status status = check_model(b);
     if (status == BNT_OK)
         status = bnt_builder_find_kind(b);

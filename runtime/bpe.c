@@ -151,7 +151,7 @@ struct maker {
     bool after_unk; // the last symbol stands for something unknown
 };
 
-// There is room: a piece has no more symbols than bytes.
+// There is room: a piece has no more symbols than bytes, those of the end of a word included.
 static void put_symbol(struct maker *m, uint32_t id)
 {
     uint32_t n = m->count++;
@@ -177,23 +177,41 @@ static void put_unknown(struct maker *m, const uint8_t *bytes, size_t size)
     }
 }
 
+// The text of the last byte or character: with what ends a word.
+static size_t end_word(const struct bnt_model *model, uint8_t *unit, size_t size)
+{
+    const struct bnt_step_record *end = bnt_end_of_word(&model->tokenizer);
+    if (!end)
+        return size;
+    memcpy(unit + size, model->tokenizer.pool + end->offset, end->size);
+    return size + end->size;
+}
+
 // One symbol for each byte or character.
 static bool make_symbols(struct bnt_encoder *e, const uint8_t *piece, size_t size, uint32_t *count)
 {
     const bool bytes = e->model->tokenizer.record.kind == BNT_TOKENIZER_BYTE_BPE;
     struct maker m = {.encoder = e};
-    if (!bnt_encoder_reserve((void **)&e->symbols, &e->symbols_capacity, size,
-                             sizeof e->symbols[0]))
+    uint8_t last[4 + BNT_TOKENIZER_MAX_SUFFIX];
+    if (!bnt_encoder_reserve((void **)&e->symbols, &e->symbols_capacity,
+                             size + BNT_TOKENIZER_MAX_SUFFIX, sizeof e->symbols[0]))
         return false;
     for (size_t at = 0; at < size;) {
         size_t n = bytes ? 1 : (size_t)bnt_utf8_next(piece + at, size - at, NULL);
-        int64_t id =
-            bytes ? e->model->byte_token[piece[at]] : bnt_bpe_lookup(e->model, piece + at, n);
+        const uint8_t *unit = piece + at;
+        size_t unit_size = n;
+        at += n;
+        if (at == size) {
+            memcpy(last, unit, n);
+            unit = last;
+            unit_size = end_word(e->model, last, n);
+        }
+        int64_t id = bytes && unit_size == 1 ? e->model->byte_token[*unit]
+                                             : bnt_bpe_lookup(e->model, unit, unit_size);
         if (id >= 0)
             put_symbol(&m, (uint32_t)id);
         else
-            put_unknown(&m, piece + at, n);
-        at += n;
+            put_unknown(&m, unit, unit_size);
     }
     if (m.count > 0)
         e->symbols[m.count - 1].next = BNT_BPE_NONE; // 0 − 1 of the first is BNT_BPE_NONE as well

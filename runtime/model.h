@@ -61,8 +61,9 @@ struct bnt_model {
     bool has_chat;
     struct bnt_chat_view chat;
     struct bnt_tokenizer_view tokenizer;
-    pcre2_code **patterns;   // (n_steps), NULL for steps without one
+    struct bnt_regex *patterns; // (n_steps), empty for steps without one
     int32_t byte_token[256]; // of each byte: its lookup token (byte-level) or byte token, or −1
+    bool maps_bytes;         // some step is BNT_STEP_BYTE_LEVEL
     bool added_start[256];   // bytes with which some added token begins
     const struct bnt_kernels *kernels;
     struct bnt_upload *upload; // the copy on the GPU, made when it is first asked for

@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/byte_level.h"
 #include "formats/normalize.h"
+#include "formats/unicode.h"
 #include "formats/utf8.h"
 #include "runtime/bpe.h"
 #include "runtime/model.h"
@@ -45,15 +47,19 @@ enum bnt_status bnt_tokenizer_bind(struct bnt_model *m, struct bnt_error *err)
     if (!m->patterns)
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     for (uint32_t i = 0; i < v->record.n_steps; i++) {
-        if (v->steps[i].type != BNT_STEP_SPLIT)
+        const struct bnt_step_record *step = &v->steps[i];
+        if (!bnt_step_has_pattern(step))
             continue;
-        m->patterns[i] = bnt_regex_compile(v->pool + v->steps[i].offset, v->steps[i].size, err);
-        if (!m->patterns[i]) {
+        enum bnt_status status =
+            bnt_regex_open(&m->patterns[i], v->pool + step->offset, step->size, err);
+        if (status != BNT_OK) {
             bnt_fail_prefix(err, "R26: section TOKN");
-            return BNT_ERR_FORMAT;
+            return status;
         }
     }
     fill_byte_tokens(m);
+    for (uint32_t i = 0; i < v->record.n_steps; i++)
+        m->maps_bytes |= v->steps[i].type == BNT_STEP_BYTE_LEVEL;
     for (uint32_t i = 0; i < v->record.n_added; i++)
         m->added_start[v->pool[v->added[i].offset]] = true; // R26: it is not empty
     return BNT_OK;
@@ -62,7 +68,7 @@ enum bnt_status bnt_tokenizer_bind(struct bnt_model *m, struct bnt_error *err)
 void bnt_tokenizer_unbind(struct bnt_model *m)
 {
     for (uint32_t i = 0; m->patterns && i < m->tokenizer.record.n_steps; i++)
-        pcre2_code_free(m->patterns[i]);
+        bnt_regex_close(&m->patterns[i]);
     free(m->patterns);
     m->patterns = NULL;
 }
@@ -74,6 +80,8 @@ struct text_encoder {
     pcre2_match_data *match; // one pair of offsets is all that is asked for
     pcre2_match_context *limits;
     uint64_t budget; // bytes that normalizing steps may still write
+    uint8_t *bytes;  // of one piece, where there are byte_level steps
+    size_t bytes_capacity;
     struct bnt_error *err;
 };
 
@@ -142,24 +150,36 @@ static enum bnt_status add_segment(struct splitter *s, unsigned behavior, bool s
     return status;
 }
 
-// The next match at or after from; *start = size when there is none.
-static enum bnt_status next_match(struct text_encoder *e, uint32_t step, const uint8_t *text,
-                                  size_t size, size_t from, size_t *start, size_t *end)
+static struct bnt_regex_search begin_search(struct text_encoder *e, uint32_t step,
+                                            const uint8_t *text, size_t size)
 {
-    *start = *end = size;
+    return (struct bnt_regex_search){.regex = &e->bpe.model->patterns[step],
+                                     .match = e->match,
+                                     .limits = e->limits,
+                                     .text = text,
+                                     .size = size};
+}
+
+static void limit_matching(struct text_encoder *e, size_t size)
+{
     uint64_t limit = (uint64_t)MATCH_LIMIT * size + MATCH_FREE;
     (void)pcre2_set_match_limit(e->limits, limit < UINT32_MAX ? (uint32_t)limit : UINT32_MAX);
-    int n = pcre2_match(e->bpe.model->patterns[step], text, size, from, PCRE2_NO_UTF_CHECK,
-                        e->match, e->limits);
+}
+
+// The next match at or after from; *start = size when there is none.
+static enum bnt_status next_match(struct text_encoder *e, uint32_t step,
+                                  struct bnt_regex_search *search, size_t from, size_t *start,
+                                  size_t *end)
+{
+    *start = *end = search->size;
+    limit_matching(e, search->size);
+    int n = bnt_regex_next(search, from, start, end);
     if (n == PCRE2_ERROR_NOMATCH)
         return BNT_OK;
     if (n < 0)
         return bnt_fail(e->err, BNT_ERR_FORMAT,
                         "the tokenizer's pattern %" PRIu32 " fails on this text (PCRE2 error %d)",
                         step, n);
-    const PCRE2_SIZE *offsets = pcre2_get_ovector_pointer(e->match);
-    *start = offsets[0];
-    *end = offsets[1];
     // With \K or a lookbehind trick a match may be reported to start after it ends, or before the
     // search.
     if (*start < from || *end < *start)
@@ -173,11 +193,12 @@ static enum bnt_status split(struct text_encoder *e, uint32_t step, bool at_star
 {
     const struct bnt_step_record *record = &e->bpe.model->tokenizer.steps[step];
     struct splitter s = {.encoder = e, .step = step, .text = text, .at_start = at_start};
+    struct bnt_regex_search search = begin_search(e, step, text, size);
     const bool invert = record->invert;
     size_t done = 0, from = 0, start, end;
     bool after_match = false;
     while (done < size) {
-        enum bnt_status status = next_match(e, step, text, size, from, &start, &end);
+        enum bnt_status status = next_match(e, step, &search, from, &start, &end);
         if (status != BNT_OK)
             return status;
         from = end;
@@ -203,8 +224,9 @@ static enum bnt_status apply(struct text_encoder *e, uint32_t step, bool at_star
                              const uint8_t *text, size_t size, uint8_t **out, size_t *out_size)
 {
     const struct bnt_tokenizer_view *v = &e->bpe.model->tokenizer;
-    switch (
-        bnt_normalize(&v->steps[step], v->pool, at_start, text, size, e->budget, out, out_size)) {
+    limit_matching(e, size);
+    switch (bnt_normalize(&v->steps[step], v->pool, begin_search(e, step, text, size), at_start,
+                          text, size, e->budget, out, out_size)) {
     case BNT_NORMALIZED:
         e->budget -= *out_size;
         return BNT_OK;
@@ -212,10 +234,30 @@ static enum bnt_status apply(struct text_encoder *e, uint32_t step, bool at_star
         return bnt_fail(e->err, BNT_ERR_FORMAT,
                         "the tokenizer's step %" PRIu32 " blows the text up beyond all measure",
                         step);
+    case BNT_NORMALIZE_PATTERN_FAILS:
+        return bnt_fail(e->err, BNT_ERR_FORMAT,
+                        "the tokenizer's pattern %" PRIu32 " fails on this text", step);
     case BNT_NORMALIZE_NO_MEMORY:
         break;
     }
     return no_memory(e);
+}
+
+// A character that stands for no byte keeps its own.
+static size_t unmap_bytes(const uint8_t *text, size_t size, uint8_t *out)
+{
+    size_t n = 0;
+    for (size_t at = 0; at < size;) {
+        uint32_t code;
+        size_t length = (size_t)bnt_utf8_next(text + at, size - at, &code);
+        int byte = bnt_character_to_byte(code);
+        if (byte >= 0)
+            out[n++] = (uint8_t)byte;
+        else
+            memcpy(out + n, text + at, length), n += length;
+        at += length;
+    }
+    return n;
 }
 
 static enum bnt_status change(struct text_encoder *e, uint32_t step, bool at_start,
@@ -230,6 +272,18 @@ static enum bnt_status change(struct text_encoder *e, uint32_t step, bool at_sta
     return status;
 }
 
+// A piece that went through byte_level steps is bytes again before it is merged.
+static enum bnt_status merge_piece(struct text_encoder *e, const uint8_t *text, size_t size)
+{
+    if (e->bpe.model->maps_bytes) {
+        if (!bnt_encoder_reserve((void **)&e->bytes, &e->bytes_capacity, size, 1))
+            return no_memory(e);
+        size = unmap_bytes(text, size, e->bytes);
+        text = e->bytes;
+    }
+    return bnt_bpe_encode(&e->bpe, text, size) ? BNT_OK : no_memory(e);
+}
+
 // Applies the steps from `step` on, then merges. Recursion is as deep as there are steps, at most
 // BNT_TOKENIZER_MAX_STEPS.
 static enum bnt_status encode_piece(struct text_encoder *e, uint32_t step, bool at_start,
@@ -238,8 +292,8 @@ static enum bnt_status encode_piece(struct text_encoder *e, uint32_t step, bool 
     const struct bnt_tokenizer_view *v = &e->bpe.model->tokenizer;
     if (size == 0)
         return BNT_OK;
-    if (step == v->record.n_steps)
-        return bnt_bpe_encode(&e->bpe, text, size) ? BNT_OK : no_memory(e);
+    if (step == v->record.n_steps || v->steps[step].type == BNT_STEP_END_OF_WORD)
+        return merge_piece(e, text, size);
     return v->steps[step].type == BNT_STEP_SPLIT ? split(e, step, at_start, text, size)
                                                  : change(e, step, at_start, text, size);
 }
@@ -255,17 +309,12 @@ static size_t previous_character(const uint8_t *text, size_t at)
     return at;
 }
 
-// Whether the character at text (size > 0) can be part of a word: letters, marks, decimal digits,
-// connectors.
+// Whether the character at text (size > 0) can be part of a word.
 static bool is_word_character(const uint8_t *text, size_t size)
 {
-    static const char pattern[] = "\\A[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}]";
-    pcre2_code *code = bnt_regex_compile((const uint8_t *)pattern, sizeof pattern - 1, NULL);
-    pcre2_match_data *match = code ? pcre2_match_data_create(1, NULL) : NULL;
-    bool found = match && pcre2_match(code, text, size, 0, PCRE2_NO_UTF_CHECK, match, NULL) >= 0;
-    pcre2_match_data_free(match);
-    pcre2_code_free(code);
-    return found;
+    uint32_t code;
+    (void)bnt_utf8_next(text, size, &code);
+    return bnt_unicode_is_word(code);
 }
 
 static bool stands_alone(const uint8_t *text, size_t size, size_t start, size_t end)
@@ -492,6 +541,7 @@ enum bnt_status bnt_tokenize(const struct bnt_model *model, const char *text, si
     }
     pcre2_match_data_free(e.match);
     pcre2_match_context_free(e.limits);
+    free(e.bytes);
     free(e.bpe.symbols);
     free(e.bpe.heap);
     return status;

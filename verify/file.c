@@ -290,12 +290,13 @@ static void check_tokenizer(const struct bnt_view *v, struct bnt_report *report)
     for (uint32_t i = 0; i < tokenizer.record.n_steps; i++) {
         const struct bnt_step_record *step = &tokenizer.steps[i];
         struct bnt_error err;
-        if (step->type != BNT_STEP_SPLIT)
+        struct bnt_regex regex;
+        if (!bnt_step_has_pattern(step))
             continue;
-        pcre2_code *code = bnt_regex_compile(tokenizer.pool + step->offset, step->size, &err);
-        if (!code)
+        if (bnt_regex_open(&regex, tokenizer.pool + step->offset, step->size, &err) == BNT_OK)
+            bnt_regex_close(&regex);
+        else
             bnt_report(report, "R26", "section TOKN: %s", err.message);
-        pcre2_code_free(code);
     }
 }
 

@@ -133,14 +133,19 @@ def _steps(arrays, t):
             yield 'R26', 'step %d: no step of type %d may be here' % (i, record.type)
         elif not all(_step_fields(record)):
             yield 'R26', 'step %d: behavior, invert or text is not allowed' % i
+        elif record.type == tokn.BYTE_LEVEL and t.kind != tokn.BYTES:
+            yield 'R26', 'step %d: byte_level is for byte-level BPE' % i
+        elif record.type == tokn.END_OF_WORD and i + 1 < len(arrays.steps):
+            yield 'R26', 'step %d: end_of_word must be the last' % i
 
 
 def _step_fields(s):
     """What the table of step types does not name is 0."""
     yield s.behavior <= {tokn.SPLIT: tokn.CONTIGUOUS, tokn.PREFIX: tokn.FIRST_PIECE}.get(s.type, 0)
     yield s.invert <= (1 if s.type == tokn.SPLIT else 0)
-    yield s.extra <= (MAX_TEXT if s.type == tokn.REPLACE else 0)
-    yield s.offset == s.size == 0 if s.type == tokn.NFC else 1 <= s.size <= MAX_TEXT
+    yield s.extra <= (MAX_TEXT if s.type in (tokn.REPLACE, tokn.REPLACE_PATTERN) else 0)
+    most = tokn.MAX_END_OF_WORD if s.type == tokn.END_OF_WORD else MAX_TEXT
+    yield s.offset == s.size == 0 if s.type in tokn.TEXTLESS else 1 <= s.size <= most
 
 
 def load_json(raw):

@@ -32,7 +32,7 @@ import stfile  # noqa: E402
 import ternary  # noqa: E402
 import tokn  # noqa: E402
 
-NEEDS_PCRE2 = {'R26-pattern-does-not-compile'}  # bad, but not by anything that the standard library can see
+NEEDS_PCRE2 = {'R26-pattern-does-not-compile', 'R26-replace-pattern-does-not-compile'}  # bad, but not by anything that the standard library can see
 
 
 def broken_rules(data):
@@ -259,6 +259,19 @@ class Text(unittest.TestCase):
         t = good.tokenizer_empty_matches().tokenizer
         self.assertEqual(bpe.encode(t, 'ab', self.search), [0, 1])
         self.assertEqual(bpe.encode(t, 'bcab', self.search), [1, 2, 0, 1])
+
+    def test_bytes_as_characters(self):
+        t = good.tokenizer_byte_level().tokenizer
+        self.assertEqual(bpe.encode(t, 'ab ab', self.search), [8, 10, 8])  # the space is a piece of its own behind byte_level
+        self.assertEqual(bpe.encode(t, 'aéb', self.search), [0, 3, 4, 6])
+        self.assertEqual(bpe.encode(t, '\xc3', self.search), [3])  # U+00C3 takes the bytes C3 83, the last of which has no token
+        self.assertEqual(len(set(bpe.BYTE_CHARACTERS.values())), 256)
+        self.assertEqual(max(bpe.BYTE_CHARACTERS.values()), '\u0143')
+
+    def test_forms(self):
+        t = good.tokenizer_forms().tokenizer
+        self.assertEqual(bpe.encode(t, 'Ａ \u2003Bé', self.search), [0, 2, 1, 3, 4])
+        self.assertEqual(bpe.encode(t, '½\t', self.search), [5, 7, 6, 2])
 
     def test_no_prefix_for_nothing(self):
         t = good.tokenizer_flags().tokenizer

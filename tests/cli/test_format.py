@@ -252,10 +252,13 @@ class Tokenizers(Case):
 
     def test_samples(self):
         for build in (good.tokenizer, good.tokenizer_flags, good.tokenizer_characters, good.tokenizer_first,
-                      good.tokenizer_steps, good.tokenizer_added, good.tokenizer_empty_matches):
+                      good.tokenizer_steps, good.tokenizer_added, good.tokenizer_empty_matches,
+                      good.tokenizer_byte_level, good.tokenizer_forms):
             self.compare(build())
         self.compare(good.tokenizer_added(), ('<<a><b><a>b<<<b>', 'Bb!!b\x7f\xe9a\xea\u2581\U0001f600', '\u2582b<<<a>'))
         self.compare(good.tokenizer_empty_matches(), ('abcab\nb', 'bbc\n\nacb', ''))
+        self.compare(good.tokenizer_byte_level(), ('ab ab', 'aéb \xc3b', ' b\u0120a', 'b', ' '))
+        self.compare(good.tokenizer_forms(), ('Ａ \u2003Bé', '½\t\tABE\u0301', 'e\u0301\u0316', 'é12½'))
         self.compare(good.tokenizer_long(), ('b' * 1024 + 'a', 'a' * 65536, 'b' * 1023 + 'aa', ''))
 
     def test_behaviors(self):

@@ -274,6 +274,25 @@ def tokenizer_empty_matches():
     return model
 
 
+def tokenizer_byte_level():
+    """What follows byte_level sees characters for bytes: \u0120 is the space, \u00c3 the first byte of \u00e9. Words end in "</w>"."""
+    t = bpe([b'a', b'b', b' ', b'\xc3', b'\xa9', b'a</w>', b'b</w>', b'\xa9</w>', b'ab</w>', b'</w>', b' </w>'],
+            [(b'a', b'b</w>')])
+    t.steps = [tokn.Step(tokn.SPLIT, tokn.MERGED_WITH_NEXT, 0, b' '), tokn.Step(tokn.BYTE_LEVEL, 0, 0, b''),
+               tokn.Step(tokn.SPLIT, tokn.ISOLATED, 0, '\u0120|\u00c3(?=b)'.encode()), tokn.Step(tokn.END_OF_WORD, 0, 0, b'</w>')]
+    return with_tokenizer(t)
+
+
+def tokenizer_forms():
+    """Every normalizer step that the others lack: a text becomes form KC and small, white space one space, \u00e9 two characters, \u00bd three."""
+    t = bpe([b'a', b'b', b' ', b'e', '\u0301'.encode(), b'1', b'2', '\u2044'.encode()], [], kind=tokn.CHARACTERS,
+            n_normalizers=5)
+    t.steps = [tokn.Step(tokn.NFKC, 0, 0, b''), tokn.Step(tokn.LOWERCASE, 0, 0, b''),
+               tokn.Step(tokn.REPLACE_PATTERN, 0, 0, rb'\s+', b' '), tokn.Step(tokn.NFD, 0, 0, b''),
+               tokn.Step(tokn.NFKD, 0, 0, b'')]
+    return with_tokenizer(t)
+
+
 def chat_texts():
     """A conversation in the manner of llama3, with the texts that tokenizer_full has tokens for."""
     model = tokenizer_full()
@@ -413,7 +432,7 @@ GOOD = [smallest, sub_norms, untied, two_layers, grouped_heads, odd_sizes, relu2
         tokenizer_flags, tokenizer_characters, tokenizer_first, tokenizer_steps, tokenizer_added, tokenizer_long,
         tokenizer_empty_matches, chat_texts, chat_empty, provenance, provenance_matrices, provenance_limits,
         provenance_nul, unknown_section, odd_type, newer_minor, extremes, everything, any_order, shared_pool,
-        chat_other_pool, sampling_more, sampling_extremes, sampling_off]
+        chat_other_pool, sampling_more, sampling_extremes, sampling_off, tokenizer_byte_level, tokenizer_forms]
 NOT_CANONICAL = {'any-order', 'shared-pool', 'chat-other-pool'}  # good, but write(read(x)) gives the canonical form
 
 
