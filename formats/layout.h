@@ -25,6 +25,7 @@ enum {
     BNT_MAX_HEAD_DIM = 4096,
     BNT_VERSION_MAJOR = 1,
     BNT_VERSION_MINOR = 0,
+    BNT_VERSION_MINOR_CONV = 1, // of a file that has CONV
 };
 
 // Unsigned codes up to 3 times activations of magnitude up to 128, BNT_MAX_COLS of them, must fit
@@ -43,6 +44,7 @@ enum bnt_section_type {
     BNT_SECTION_HYPR = BNT_FOURCC('H', 'Y', 'P', 'R'),
     BNT_SECTION_TOKN = BNT_FOURCC('T', 'O', 'K', 'N'),
     BNT_SECTION_CHAT = BNT_FOURCC('C', 'H', 'A', 'T'),
+    BNT_SECTION_CONV = BNT_FOURCC('C', 'O', 'N', 'V'), // since 1.1
     BNT_SECTION_NORM = BNT_FOURCC('N', 'O', 'R', 'M'),
     BNT_SECTION_EMBD = BNT_FOURCC('E', 'M', 'B', 'D'),
     BNT_SECTION_EMB8 = BNT_FOURCC('E', 'M', 'B', '8'),
@@ -244,6 +246,17 @@ enum {
 }; // of attr
 
 enum { BNT_CHAT_TRIM = 1, BNT_CHAT_MAX_STOP = 4 }; // bit of bnt_chat_record.flags; its stop ids
+
+// Bits of bnt_chat_record.flags in CONV.
+enum {
+    BNT_CONV_TRIM_SYSTEM = 1,
+    BNT_CONV_TRIM_USER = 2,
+    BNT_CONV_TRIM_ANSWER = 4,
+    BNT_CONV_NO_SYSTEM = 8, // there can be no system text
+    BNT_CONV_DROP_THINKING = 16,
+    BNT_CONV_DROP_NEWLINES = 32, // behind it
+    BNT_CONV_FLAGS = 63,
+};
 
 struct bnt_range {
     uint32_t offset;

@@ -180,9 +180,10 @@ static const struct known_section {
     uint32_t type;
     bool required;
 } known_sections[] = {
-    {BNT_SECTION_HYPR, true}, {BNT_SECTION_TOKN, false}, {BNT_SECTION_CHAT, false},
-    {BNT_SECTION_NORM, true}, {BNT_SECTION_EMBD, true},  {BNT_SECTION_EMB8, false},
-    {BNT_SECTION_TERN, true}, {BNT_SECTION_TENS, true},  {BNT_SECTION_PROV, false},
+    {BNT_SECTION_HYPR, true},  {BNT_SECTION_TOKN, false}, {BNT_SECTION_CHAT, false},
+    {BNT_SECTION_CONV, false}, {BNT_SECTION_NORM, true},  {BNT_SECTION_EMBD, true},
+    {BNT_SECTION_EMB8, false}, {BNT_SECTION_TERN, true},  {BNT_SECTION_TENS, true},
+    {BNT_SECTION_PROV, false},
 };
 enum { KNOWN_SECTIONS = sizeof known_sections / sizeof known_sections[0] };
 

@@ -60,7 +60,7 @@ static void add_sections(struct bnt_writer *w, bool has_int8)
     if (w->tokenizer.data)
         add_section(w, BNT_SECTION_TOKN, 0, w->tokenizer.size);
     if (w->chat.data)
-        add_section(w, BNT_SECTION_CHAT, 0, w->chat.size);
+        add_section(w, w->chat_type, 0, w->chat.size);
     add_section(w, BNT_SECTION_NORM, BNT_SECTION_REQUIRED,
                 bnt_layout_section_size(&walk, BNT_SECTION_NORM));
     add_section(w, BNT_SECTION_EMBD, BNT_SECTION_REQUIRED,
@@ -75,12 +75,14 @@ static void add_sections(struct bnt_writer *w, bool has_int8)
 enum bnt_status bnt_writer_open(struct bnt_writer *w, struct bnt_output *out,
                                 const struct bnt_hyper *hyper, bool has_int8,
                                 struct bnt_writer_section tokenizer, struct bnt_writer_section chat,
-                                struct bnt_error *err)
+                                uint32_t chat_type, struct bnt_error *err)
 {
-    *w = (struct bnt_writer){.out = out, .hyper = *hyper, .tokenizer = tokenizer, .chat = chat};
+    *w = (struct bnt_writer){
+        .out = out, .hyper = *hyper, .tokenizer = tokenizer, .chat = chat, .chat_type = chat_type};
     memcpy(w->header.magic, BNT_MAGIC, sizeof w->header.magic);
     w->header.version_major = BNT_VERSION_MAJOR;
-    w->header.version_minor = BNT_VERSION_MINOR;
+    w->header.version_minor =
+        chat.data && chat_type == BNT_SECTION_CONV ? BNT_VERSION_MINOR_CONV : BNT_VERSION_MINOR;
     w->n_tensors = bnt_layout_count(hyper, has_int8);
     w->tensors = calloc((size_t)w->n_tensors, sizeof w->tensors[0]);
     if (!w->tensors)
@@ -113,7 +115,7 @@ static enum bnt_status write_small_sections(struct bnt_writer *w, const char *pr
     if (status == BNT_OK && w->tokenizer.data)
         status = write_section(w, BNT_SECTION_TOKN, w->tokenizer.data, err);
     if (status == BNT_OK && w->chat.data)
-        status = write_section(w, BNT_SECTION_CHAT, w->chat.data, err);
+        status = write_section(w, w->chat_type, w->chat.data, err);
     if (status == BNT_OK)
         status = write_section(w, BNT_SECTION_TENS, w->tensors, err);
     if (status == BNT_OK)

@@ -30,7 +30,8 @@ enum bnt_status bnt_builder_no_memory(struct tokenizer_builder *b)
 // --- the pool behind the tokens ---
 
 // The text of an added token as the normalizer would leave it.
-static enum bnt_status put_normalized(struct tokenizer_builder *b, const char *text, size_t size)
+enum bnt_status bnt_builder_put_normalized(struct tokenizer_builder *b, const char *text,
+                                           size_t size, struct bnt_buffer *out)
 {
     const struct bnt_step_record *steps = (const void *)b->steps.data;
     uint8_t *now = malloc(size + 1);
@@ -48,7 +49,7 @@ static enum bnt_status put_normalized(struct tokenizer_builder *b, const char *t
             return bnt_builder_no_memory(b);
         now = next;
     }
-    bnt_buffer_put(&b->pool, now, size);
+    bnt_buffer_put(out, now, size);
     free(now);
     return BNT_OK;
 }
@@ -79,7 +80,7 @@ static enum bnt_status put_added_texts(struct tokenizer_builder *b)
         size_t size = b->token_size[added[i].id];
         added[i].offset = (uint32_t)b->pool.size;
         if (added[i].flags & BNT_ADDED_NORMALIZED)
-            status = put_normalized(b, text, size);
+            status = bnt_builder_put_normalized(b, text, size, &b->pool);
         else
             bnt_buffer_put(&b->pool, text, size);
         added[i].size = (uint32_t)b->pool.size - added[i].offset;
@@ -156,6 +157,7 @@ static void free_builder(struct tokenizer_builder *b)
     free(b->token_size);
     free(b->attr);
     free(b->mergeable);
+    free(b->normalized);
     free(b->token_offset);
     free(b->lookup);
     free(b->merges);

@@ -51,8 +51,9 @@ def read(data):
         _read_tensor(model, data, Tensor(*record))
     if 'TOKN' in sections:
         model.tokenizer = tokn.read(sections['TOKN'])
-    if 'CHAT' in sections:
-        model.chat = chat.read(sections['CHAT'])
+    for kind in chat.FLAGS:
+        if kind in sections:
+            model.chat = chat.read(sections[kind], kind)
     model.provenance = sections.get('PROV')
     model.extra = [(kind, body) for kind, body in sections.items() if kind not in SECTIONS]
     model.version_minor = container.header(data).version_minor
@@ -81,7 +82,7 @@ def write(model):
     if model.tokenizer is not None:
         bodies['TOKN'] = tokn.write(model.tokenizer)
     if model.chat is not None:
-        bodies['CHAT'] = chat.write(model.chat)
+        bodies[model.chat.kind] = chat.write(model.chat)
     for kind in ('NORM', 'EMBD', 'EMB8', 'TERN'):
         if kind != 'EMB8' or model.int8 is not None:
             bodies[kind] = _tensor_section(model, keys, kind)
