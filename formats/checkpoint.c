@@ -229,6 +229,15 @@ enum bnt_status bnt_checkpoint_open(struct bnt_checkpoint *c, const char *dir,
                               c->small[BNT_FILE_CONFIG].size, c->small[BNT_FILE_GENERATION].text,
                               c->small[BNT_FILE_GENERATION].size, name ? name : "config.json", err);
     free(name);
+    if (status == BNT_OK) {
+        const struct bnt_small_file *tokenizer = &c->small[BNT_FILE_TOKENIZER];
+        const struct bnt_small_file *config = &c->small[BNT_FILE_TOKENIZER_CONFIG];
+        status = bnt_config_default_eos(&c->config.hyper,
+                                        (struct bnt_config_file){tokenizer->text, tokenizer->size},
+                                        (struct bnt_config_file){config->text, config->size}, err);
+        if (status != BNT_OK)
+            bnt_fail_prefix(err, dir);
+    }
     if (status == BNT_OK)
         status = open_weights(c, err);
     return status == BNT_OK ? bnt_checkpoint_bind(c, err) : status;

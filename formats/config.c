@@ -531,6 +531,46 @@ enum bnt_status bnt_config_parse(struct bnt_config *config, const char *text, si
     return status;
 }
 
+const char *bnt_config_special_token(const json_t *tokenizer_config, const char *key)
+{
+    const json_t *value = bnt_json_get(tokenizer_config, key);
+    return bnt_json_text(value, "content", bnt_json_text(tokenizer_config, key, ""));
+}
+
+// The id of a token's text in tokenizer.json, or NULL.
+static const json_t *find_token_id(const json_t *tokenizer, const char *text)
+{
+    size_t i;
+    json_t *added;
+    json_array_foreach(json_object_get(tokenizer, "added_tokens"), i, added)
+    {
+        if (strcmp(bnt_json_text(added, "content", ""), text) == 0)
+            return bnt_json_get(added, "id");
+    }
+    return bnt_json_get(bnt_json_get(bnt_json_get(tokenizer, "model"), "vocab"), text);
+}
+
+enum bnt_status bnt_config_default_eos(struct bnt_hyper *h, struct bnt_config_file tokenizer,
+                                       struct bnt_config_file tokenizer_config,
+                                       struct bnt_error *err)
+{
+    json_t *config = NULL, *json = NULL;
+    if (h->eos_count > 0 || !tokenizer.text || !tokenizer_config.text)
+        return BNT_OK;
+    enum bnt_status status = bnt_json_parse(tokenizer_config.text, tokenizer_config.size,
+                                            "tokenizer_config.json", &config, err);
+    const char *text = status == BNT_OK ? bnt_config_special_token(config, "eos_token") : "";
+    if (*text)
+        status = bnt_json_parse(tokenizer.text, tokenizer.size, "tokenizer.json", &json, err);
+    const json_t *id = json ? find_token_id(json, text) : NULL;
+    if (json_is_integer(id) && json_integer_value(id) >= 0 &&
+        json_integer_value(id) < h->vocab_size)
+        h->eos_id[h->eos_count++] = (uint32_t)json_integer_value(id);
+    json_decref(json);
+    json_decref(config);
+    return status;
+}
+
 const char *bnt_form_name(enum bnt_form form)
 {
     switch (form) {

@@ -4,6 +4,7 @@
 #ifndef BNT_FORMATS_CONFIG_H
 #define BNT_FORMATS_CONFIG_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -53,6 +54,22 @@ struct bnt_config {
 enum bnt_status bnt_config_parse(struct bnt_config *config, const char *text, size_t size,
                                  const char *generation, size_t generation_size, const char *name,
                                  struct bnt_error *err);
+
+// A file of the checkpoint; text NULL: there is none.
+struct bnt_config_file {
+    const char *text;
+    size_t size;
+};
+
+// Where neither config.json nor generation_config.json names an end-of-text token, it is
+// tokenizer_config.json's eos_token, with its id in tokenizer.json.
+enum bnt_status bnt_config_default_eos(struct bnt_hyper *hyper, struct bnt_config_file tokenizer,
+                                       struct bnt_config_file tokenizer_config,
+                                       struct bnt_error *err);
+
+// The text of a special token in tokenizer_config.json: a string, or an object with its content;
+// "" for none.
+const char *bnt_config_special_token(const json_t *tokenizer_config, const char *key);
 
 const char *bnt_form_name(enum bnt_form form);
 

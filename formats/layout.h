@@ -26,8 +26,8 @@ enum {
     BNT_MAX_GROUP = 4096,    // columns that share a scale, unless a whole row does …
     BNT_GROUP_ROW = 1 << 20, // … that is scale_group then
     BNT_VERSION_1 = 1,
-    BNT_VERSION_2 = 2,            // has what is marked v2 in bnt.md
-    BNT_VERSION_1_SAMP_MINOR = 1, // of files of version 1 with SAMP; others have 0
+    BNT_VERSION_2 = 2,       // has what is marked v2 in bnt.md
+    BNT_VERSION_1_MINOR = 1, // of files of version 1 with SAMP or CONV; others have 0
 };
 
 // Unsigned codes up to 3 times activations of magnitude up to 128, BNT_MAX_COLS of them, must fit
@@ -48,6 +48,7 @@ enum bnt_section_type {
     BNT_SECTION_HYPR = BNT_FOURCC('H', 'Y', 'P', 'R'),
     BNT_SECTION_TOKN = BNT_FOURCC('T', 'O', 'K', 'N'),
     BNT_SECTION_CHAT = BNT_FOURCC('C', 'H', 'A', 'T'),
+    BNT_SECTION_CONV = BNT_FOURCC('C', 'O', 'N', 'V'), // since 1.1
     BNT_SECTION_SAMP = BNT_FOURCC('S', 'A', 'M', 'P'),
     BNT_SECTION_NORM = BNT_FOURCC('N', 'O', 'R', 'M'),
     BNT_SECTION_EMBD = BNT_FOURCC('E', 'M', 'B', 'D'),
@@ -333,6 +334,17 @@ enum {
 }; // of attr
 
 enum { BNT_CHAT_TRIM = 1, BNT_CHAT_MAX_STOP = 4 }; // bit of bnt_chat_record.flags; its stop ids
+
+// Bits of bnt_chat_record.flags in CONV.
+enum {
+    BNT_CONV_TRIM_SYSTEM = 1,
+    BNT_CONV_TRIM_USER = 2,
+    BNT_CONV_TRIM_ANSWER = 4,
+    BNT_CONV_NO_SYSTEM = 8, // there can be no system text
+    BNT_CONV_DROP_THINKING = 16,
+    BNT_CONV_DROP_NEWLINES = 32, // behind it
+    BNT_CONV_FLAGS = 63,
+};
 
 struct bnt_range {
     uint32_t offset;

@@ -184,11 +184,11 @@ static const struct known_section {
     bool depends;  // on HYPR, whether it is: check_dependent_sections
 } known_sections[] = {
     {BNT_SECTION_HYPR, true, false},  {BNT_SECTION_TOKN, false, false},
-    {BNT_SECTION_CHAT, false, false}, {BNT_SECTION_SAMP, false, false},
-    {BNT_SECTION_NORM, true, false},  {BNT_SECTION_EMBD, true, true},
-    {BNT_SECTION_EMB8, false, false}, {BNT_SECTION_TERN, true, false},
-    {BNT_SECTION_SCAL, true, true},   {BNT_SECTION_TENS, true, false},
-    {BNT_SECTION_PROV, false, false},
+    {BNT_SECTION_CHAT, false, false}, {BNT_SECTION_CONV, false, false},
+    {BNT_SECTION_SAMP, false, false}, {BNT_SECTION_NORM, true, false},
+    {BNT_SECTION_EMBD, true, true},   {BNT_SECTION_EMB8, false, false},
+    {BNT_SECTION_TERN, true, false},  {BNT_SECTION_SCAL, true, true},
+    {BNT_SECTION_TENS, true, false},  {BNT_SECTION_PROV, false, false},
 };
 enum { KNOWN_SECTIONS = sizeof known_sections / sizeof known_sections[0] };
 

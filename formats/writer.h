@@ -22,7 +22,8 @@ struct bnt_writer {
     struct bnt_header header;
     struct bnt_hyper hyper;
     struct bnt_writer_section tokenizer; // TOKN
-    struct bnt_writer_section chat;      // CHAT
+    struct bnt_writer_section chat;
+    uint32_t chat_type;                  // CHAT or CONV
     struct bnt_sampling_record sampling; // SAMP, if it says something
     bool has_sampling;
     // The table as it will be written; scales are the caller's to fill in.
@@ -35,7 +36,8 @@ struct bnt_writer {
 enum bnt_status bnt_writer_open(struct bnt_writer *writer, struct bnt_output *out,
                                 const struct bnt_hyper *hyper, bool has_int8,
                                 struct bnt_writer_section tokenizer, struct bnt_writer_section chat,
-                                const struct bnt_sampling_record *sampling, struct bnt_error *err);
+                                uint32_t chat_type, const struct bnt_sampling_record *sampling,
+                                struct bnt_error *err);
 
 // The record of a tensor, to learn its place and set its scale. NULL if the model has none such.
 struct bnt_tensor_record *bnt_writer_tensor(struct bnt_writer *writer, enum bnt_role role,

@@ -40,7 +40,7 @@ struct packer {
     struct bnt_st_header stream;
     struct bnt_config config;
     struct bnt_buffer tokenizer;
-    struct bnt_buffer chat;
+    struct bnt_chat_built chat;
     struct bnt_writer writer;
     struct pack_tensor *tensors; // one for each record of the stream's
     size_t n_tensors;
@@ -127,6 +127,12 @@ static enum bnt_status read_config(struct packer *p)
                                               "config.json", p->err);
     if (status == BNT_OK && p->config.left_out[0])
         bnt_cli_note("%s: %s", p->name, p->config.left_out);
+    struct bnt_config_file tokenizer, tokenizer_config;
+    tokenizer.text = bnt_st_metadata(&p->stream, "tokenizer.json", &tokenizer.size);
+    tokenizer_config.text =
+        bnt_st_metadata(&p->stream, "tokenizer_config.json", &tokenizer_config.size);
+    if (status == BNT_OK)
+        status = bnt_config_default_eos(&p->config.hyper, tokenizer, tokenizer_config, p->err);
     if (status != BNT_OK)
         bnt_fail_prefix(p->err, p->name);
     if (status == BNT_OK && p->config.passed_over[0])
@@ -157,13 +163,6 @@ static const char *find_chat_template(const struct packer *p, const json_t *toke
     return json_string_value(value);
 }
 
-// The text of a special token in tokenizer_config.json: a string, or an object with its content.
-static const char *special_token(const json_t *tokenizer_config, const char *key)
-{
-    const json_t *value = bnt_json_get(tokenizer_config, key);
-    return bnt_json_text(value, "content", bnt_json_text(tokenizer_config, key, ""));
-}
-
 static void ignore(void *context, const char *rule, const char *message)
 {
     (void)context;
@@ -171,19 +170,47 @@ static void ignore(void *context, const char *rule, const char *message)
     (void)message; // bnt_tokenizer_build has checked what it made
 }
 
+// The text of the token with an id, or NULL; malloc'd.
+static char *token_text(const struct bnt_tokenizer_view *v, uint32_t id)
+{
+    size_t size;
+    if (id >= v->record.n_tokens)
+        return NULL;
+    const uint8_t *text = bnt_token_bytes(v, id, &size);
+    return size && !memchr(text, '\0', size) ? strndup((const char *)text, size) : NULL;
+}
+
+// Says so where the template is not understood, or not all of it.
 static void build_chat(struct packer *p, const json_t *config, const char *text, size_t size)
 {
     struct bnt_tokenizer_view view;
     struct bnt_report report = {.found = ignore};
-    if (bnt_tokenizer_view_open(&view, p->tokenizer.data, p->tokenizer.size,
-                                p->config.hyper.vocab_size, &report) &&
-        bnt_chat_build(text, size, special_token(config, "bos_token"),
-                       special_token(config, "eos_token"), &view, &p->chat))
+    const struct bnt_hyper *h = &p->config.hyper;
+    if (!bnt_tokenizer_view_open(&view, p->tokenizer.data, p->tokenizer.size, h->vocab_size,
+                                 &report))
         return;
-    bnt_cli_note("%s: the chat template is none of those known (" BNT_CHAT_KNOWN
-                 "): chat will not work with this file",
-                 p->name);
-    bnt_buffer_free(&p->chat);
+    // Where tokenizer_config.json does not name them, they are those of the model's ids.
+    const char *bos = bnt_config_special_token(config, "bos_token");
+    const char *eos = bnt_config_special_token(config, "eos_token");
+    char *own_bos = !*bos && h->bos_id >= 0 ? token_text(&view, (uint32_t)h->bos_id) : NULL;
+    char *own_eos = !*eos && h->eos_count > 0 ? token_text(&view, h->eos_id[0]) : NULL;
+    const struct bnt_chat_source source = {.text = text,
+                                           .size = size,
+                                           .bos = *bos ? bos : own_bos,
+                                           .eos = *eos ? eos : own_eos,
+                                           .tokenizer = &view};
+    if (!bnt_chat_build(&source, &p->chat)) {
+        bnt_cli_note("%s: the chat template is none of those known (%s): chat will not work with "
+                     "this file",
+                     p->name, p->chat.why);
+        bnt_buffer_free(&p->chat.bytes);
+    } else if (p->chat.why_no_system[0]) {
+        bnt_cli_note("%s: the chat template has no place for a system text (%s): chat works "
+                     "without one",
+                     p->name, p->chat.why_no_system);
+    }
+    free(own_bos);
+    free(own_eos);
 }
 
 // What is read of tokenizer_config.json must be what it says; chat_template.jinja comes through a
@@ -592,10 +619,11 @@ static enum bnt_status pack_all(struct packer *p, struct bnt_output *out)
     if (status == BNT_OK)
         status = build_tokenizer(p);
     if (status == BNT_OK)
-        status = bnt_writer_open(&p->writer, out, &p->config.hyper, p->options->int8,
-                                 (struct bnt_writer_section){p->tokenizer.data, p->tokenizer.size},
-                                 (struct bnt_writer_section){p->chat.data, p->chat.size},
-                                 &p->config.sampling, p->err);
+        status =
+            bnt_writer_open(&p->writer, out, &p->config.hyper, p->options->int8,
+                            (struct bnt_writer_section){p->tokenizer.data, p->tokenizer.size},
+                            (struct bnt_writer_section){p->chat.bytes.data, p->chat.bytes.size},
+                            p->chat.section, &p->config.sampling, p->err);
     if (status == BNT_OK)
         status = list_expected(p);
     if (status == BNT_OK)
@@ -615,7 +643,7 @@ enum bnt_status bnt_pack(int fd, const char *name, struct bnt_output *out,
     bnt_writer_close(&p.writer);
     bnt_st_free(&p.stream);
     bnt_buffer_free(&p.tokenizer);
-    bnt_buffer_free(&p.chat);
+    bnt_buffer_free(&p.chat.bytes);
     free(p.tensors);
     free(p.expected);
     free(p.provenance);

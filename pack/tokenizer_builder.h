@@ -27,7 +27,8 @@ struct tokenizer_builder {
     const char **token; // text in tokenizer.json, NULL: no such id
     size_t *token_size;
     uint8_t *attr;
-    bool *mergeable; // in model.vocab, and a text or merge can lead to it
+    bool *mergeable;  // in model.vocab, and a text or merge can lead to it
+    bool *normalized; // an added token that is matched, and decoded, as the normalizer leaves it
     // Arrays of the section.
     uint32_t *token_offset;
     uint32_t *lookup;
@@ -49,9 +50,14 @@ enum bnt_status bnt_builder_no_memory(struct tokenizer_builder *b);
 
 // Kind, space mark, decoder: what must be known before the first token. (tokenizer_steps.c)
 enum bnt_status bnt_builder_find_kind(struct tokenizer_builder *b);
-// Tokens, added tokens, merges. (tokenizer_vocab.c)
+// The steps of the normalizer, which tokens need. (tokenizer_steps.c)
+enum bnt_status bnt_builder_add_normalizers(struct tokenizer_builder *b);
+// Appends a text as the normalizer leaves it. (tokenizer_json.c)
+enum bnt_status bnt_builder_put_normalized(struct tokenizer_builder *b, const char *text,
+                                           size_t size, struct bnt_buffer *out);
+// Tokens, added tokens, merges, and before them the normalizer. (tokenizer_vocab.c)
 enum bnt_status bnt_builder_add_vocabulary(struct tokenizer_builder *b);
-// Normalizer, pre-tokenizer, post-processor. Offsets of steps count from step_texts.
+// Pre-tokenizer, post-processor. Offsets of steps count from step_texts.
 // (tokenizer_steps.c)
 enum bnt_status bnt_builder_add_steps(struct tokenizer_builder *b);
 

@@ -63,7 +63,8 @@ static enum bnt_status apply_step(struct tokenizer_builder *b, const struct bnt_
 }
 
 // The text of an added token as the normalizer would leave it.
-static enum bnt_status put_normalized(struct tokenizer_builder *b, const char *text, size_t size)
+enum bnt_status bnt_builder_put_normalized(struct tokenizer_builder *b, const char *text,
+                                           size_t size, struct bnt_buffer *out)
 {
     const struct bnt_step_record *steps = (const void *)b->steps.data;
     uint8_t *now = malloc(size + 1);
@@ -77,7 +78,7 @@ static enum bnt_status put_normalized(struct tokenizer_builder *b, const char *t
             return status;
         }
     }
-    bnt_buffer_put(&b->pool, now, size);
+    bnt_buffer_put(out, now, size);
     free(now);
     return BNT_OK;
 }
@@ -108,7 +109,7 @@ static enum bnt_status put_added_texts(struct tokenizer_builder *b)
         size_t size = b->token_size[added[i].id];
         added[i].offset = (uint32_t)b->pool.size;
         if (added[i].flags & BNT_ADDED_NORMALIZED)
-            status = put_normalized(b, text, size);
+            status = bnt_builder_put_normalized(b, text, size, &b->pool);
         else
             bnt_buffer_put(&b->pool, text, size);
         added[i].size = (uint32_t)b->pool.size - added[i].offset;
@@ -185,6 +186,7 @@ static void free_builder(struct tokenizer_builder *b)
     free(b->token_size);
     free(b->attr);
     free(b->mergeable);
+    free(b->normalized);
     free(b->token_offset);
     free(b->lookup);
     free(b->merges);

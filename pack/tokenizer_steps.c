@@ -336,7 +336,7 @@ static enum bnt_status add_normalizer(struct tokenizer_builder *b, const json_t 
     return bnt_builder_refuse(b, "normalizer", type);
 }
 
-static enum bnt_status add_normalizers(struct tokenizer_builder *b)
+enum bnt_status bnt_builder_add_normalizers(struct tokenizer_builder *b)
 {
     const json_t *normalizer = bnt_json_get(b->json, "normalizer");
     enum bnt_status status = normalizer ? add_normalizer(b, normalizer) : BNT_OK;
@@ -599,8 +599,8 @@ static enum bnt_status add_steps(struct tokenizer_builder *b)
 {
     const json_t *step = bnt_json_get(b->json, "pre_tokenizer");
     bool characters = b->record.kind == BNT_TOKENIZER_CHARACTER_BPE;
-    enum bnt_status status = add_normalizers(b);
-    if (status == BNT_OK && (step || !characters)) // SentencePiece's whole text is one piece
+    enum bnt_status status = BNT_OK;
+    if (step || !characters) // SentencePiece's whole text is one piece
         status = add_pre_tokenizer(b, step);
     if (status == BNT_OK && !characters && !b->byte_level)
         return bnt_builder_refuse(b, "decoder ByteLevel without pre-tokenizer", "ByteLevel");

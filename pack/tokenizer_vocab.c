@@ -149,11 +149,12 @@ static bool allocate(struct tokenizer_builder *b)
     b->token_size = calloc(n, sizeof b->token_size[0]);
     b->attr = calloc(n, 1);
     b->mergeable = calloc(n, sizeof b->mergeable[0]);
+    b->normalized = calloc(n, sizeof b->normalized[0]);
     b->token_offset = calloc(n, sizeof b->token_offset[0]);
     b->lookup = calloc(n, sizeof b->lookup[0]);
     b->merges = calloc(merges, sizeof b->merges[0]);
-    return b->token && b->token_size && b->attr && b->mergeable && b->token_offset && b->lookup &&
-           b->merges;
+    return b->token && b->token_size && b->attr && b->mergeable && b->normalized &&
+           b->token_offset && b->lookup && b->merges;
 }
 
 static enum bnt_status add_vocabulary(struct tokenizer_builder *b)
@@ -196,8 +197,10 @@ static enum bnt_status add_added_token(struct tokenizer_builder *b, const json_t
     b->token[i] = text;
     b->token_size[i] = size;
     bool special = bnt_json_true(entry, "special");
-    b->attr[i] = (uint8_t)(BNT_ATTR_ADDED | (special ? BNT_ATTR_SPECIAL : 0));
+    b->attr[i] =
+        (uint8_t)((b->attr[i] & BNT_ATTR_BYTE) | BNT_ATTR_ADDED | (special ? BNT_ATTR_SPECIAL : 0));
     bool normalized = bnt_json_true(entry, "normalized"); // also without a normalizer: two passes
+    b->normalized[i] = normalized;
     struct bnt_added_record record = {
         .id = (uint32_t)i,
         .flags = (special ? BNT_ADDED_SPECIAL : 0u) | (normalized ? BNT_ADDED_NORMALIZED : 0u) |
@@ -226,13 +229,12 @@ static enum bnt_status add_added(struct tokenizer_builder *b)
 
 // --- the tokens' bytes ---
 
-// The bytes of one token. A text that no input leads to stands for itself.
-static void put_token(struct tokenizer_builder *b, uint32_t i)
+// The bytes of one token with this text. A text that no input leads to stands for itself.
+static void put_text(struct tokenizer_builder *b, uint32_t i, const char *text, size_t size)
 {
-    const char *text = b->token[i];
-    size_t size = b->token_size[i], start = b->pool.size;
+    const size_t start = b->pool.size;
     int byte = byte_token(b, text, size);
-    if (b->attr[i] & BNT_ATTR_BYTE && byte >= 0) {
+    if (b->attr[i] & (BNT_ATTR_BYTE | BNT_ATTR_ADDED) && byte >= 0) {
         const uint8_t one = (uint8_t)byte;
         bnt_buffer_put(&b->pool, &one, 1);
     } else if (b->attr[i] & BNT_ATTR_ADDED && b->record.kind == BNT_TOKENIZER_CHARACTER_BPE) {
@@ -244,15 +246,45 @@ static void put_token(struct tokenizer_builder *b, uint32_t i)
     }
 }
 
+static enum bnt_status put_token(struct tokenizer_builder *b, uint32_t i)
+{
+    struct bnt_buffer text = {0};
+    enum bnt_status status = BNT_OK;
+    // The decoder drops marks at the start of the first token, but not spaces, which are the same
+    // in the section.
+    if (b->record.flags & BNT_TOKENIZER_STRIP_FIRST && b->attr[i] & BNT_ATTR_ADDED &&
+        memchr(b->token[i], ' ', b->token_size[i]))
+        return bnt_builder_refuse(b, "decoder Metaspace with a space in added token", b->token[i]);
+    if (!b->normalized[i]) {
+        // It decodes to its byte, as the decoder makes it, but does not stand for the byte of an
+        // unknown character; a flag could say only both.
+        bool alone = b->attr[i] & BNT_ATTR_ADDED && !(b->attr[i] & BNT_ATTR_BYTE);
+        if (alone && byte_token(b, b->token[i], b->token_size[i]) >= 0x80)
+            return bnt_builder_refuse(b, "byte outside of the vocabulary, added token",
+                                      b->token[i]);
+        put_text(b, i, b->token[i], b->token_size[i]);
+    } else {
+        status = bnt_builder_put_normalized(b, b->token[i], b->token_size[i], &text);
+        if (status == BNT_OK && !text.failed)
+            put_text(b, i, (const char *)text.data, text.size);
+    }
+    b->pool.failed |= text.failed;
+    bnt_buffer_free(&text);
+    return status;
+}
+
 // What ids decode to, in their order.
 static enum bnt_status put_tokens(struct tokenizer_builder *b)
 {
     for (uint32_t i = 0; i < b->record.n_tokens; i++) {
         b->token_offset[i] = (uint32_t)b->pool.size;
+        enum bnt_status status = BNT_OK;
         if (b->token[i])
-            put_token(b, i);
+            status = put_token(b, i);
         else
             b->attr[i] = BNT_ATTR_ABSENT;
+        if (status != BNT_OK)
+            return status;
     }
     b->token_offset[b->record.n_tokens] = (uint32_t)b->pool.size;
     return b->pool.failed ? bnt_builder_no_memory(b) : BNT_OK;
@@ -389,6 +421,8 @@ enum bnt_status bnt_builder_add_vocabulary(struct tokenizer_builder *b)
     enum bnt_status status = check_model(b);
     if (status == BNT_OK)
         status = bnt_builder_find_kind(b);
+    if (status == BNT_OK)
+        status = bnt_builder_add_normalizers(b);
     if (status == BNT_OK)
         status = count_tokens(b);
     if (status == BNT_OK)

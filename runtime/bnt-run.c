@@ -41,6 +41,9 @@ static const char help[] =
     "      --seed=S          the same seed gives the same text (default: a new one each time)\n"
     "      --stop=TEXT       end before this text; may be given several times\n"
     "      --ignore-eos      go on when the model ends the text\n"
+    "      --control=KIND    what spells a control token in your words becomes that 'token', or\n"
+    "                        stays 'text' (default: token; with --chat: text)\n"
+    "      --show-control    print the control tokens that the model writes\n"
     "  -c, --context=N       room for N tokens (default: as many as needed, up to the model's)\n"
     "      --cache=TYPE      keep keys and values as f16 (default) or f32\n"
     "  -t, --threads=N       use N threads (default: the processors of this machine)\n"
@@ -72,11 +75,12 @@ static enum bnt_status read_prompt(const struct run_arguments *a, const struct b
     size_t size = 0;
     if (a->ids)
         return bnt_ids_parse(a->ids, tokens, count, err);
+    const unsigned flags = BNT_TOKENIZE_SPECIAL | (a->plain ? BNT_TOKENIZE_PLAIN : 0u);
     if (a->prompt)
-        return bnt_tokenize(model, a->prompt, strlen(a->prompt), true, tokens, count, err);
+        return bnt_tokenize(model, a->prompt, strlen(a->prompt), flags, tokens, count, err);
     enum bnt_status status = bnt_read_piped(a->file, MAX_PROMPT, &text, &size, err);
     if (status == BNT_OK) {
-        status = bnt_tokenize(model, text, size, true, tokens, count, err);
+        status = bnt_tokenize(model, text, size, flags, tokens, count, err);
         if (status != BNT_OK)
             bnt_fail_prefix(err, bnt_input_name(a->file));
     }
@@ -85,6 +89,23 @@ static enum bnt_status read_prompt(const struct run_arguments *a, const struct b
 }
 
 // --- output ---
+
+// false: out of memory.
+static bool keep(struct run_printer *p, const char *text, size_t size)
+{
+    if (size > p->capacity - p->size) {
+        size_t capacity = 2 * p->capacity + size;
+        char *grown = realloc(p->text, capacity);
+        if (!grown)
+            return false;
+        p->text = grown;
+        p->capacity = capacity;
+    }
+    if (size)
+        memcpy(p->text + p->size, text, size);
+    p->size += size;
+    return true;
+}
 
 bool bnt_run_print(void *context, uint32_t token, const char *text, size_t size)
 {
@@ -97,7 +118,8 @@ bool bnt_run_print(void *context, uint32_t token, const char *text, size_t size)
     else if (size > 0)
         p->failed = fwrite(text, 1, size, stdout) != size;
     p->failed = p->failed || fflush(stdout) != 0;
-    return !p->failed;
+    p->lost = p->keeps && !keep(p, text, size);
+    return !p->failed && !p->lost;
 }
 
 static void print_echo(const struct bnt_model *model, const uint32_t *tokens, size_t count)
@@ -177,6 +199,7 @@ static enum bnt_status generate(const struct run_arguments *a, struct bnt_sessio
         .stop_texts = a->stops,
         .n_stop_texts = a->n_stops,
         .ignore_eos = a->ignore_eos,
+        .show_control = a->show_control,
         .callback = bnt_run_print,
         .context = &printer,
     };
@@ -275,6 +298,8 @@ enum {
     OPTION_SEED,
     OPTION_STOP,
     OPTION_IGNORE_EOS,
+    OPTION_CONTROL,
+    OPTION_SHOW_CONTROL,
     OPTION_CACHE,
     OPTION_DEVICE,
     OPTION_KERNEL,
@@ -299,6 +324,8 @@ static const struct option options[] = {
     {"seed", required_argument, NULL, OPTION_SEED},
     {"stop", required_argument, NULL, OPTION_STOP},
     {"ignore-eos", no_argument, NULL, OPTION_IGNORE_EOS},
+    {"control", required_argument, NULL, OPTION_CONTROL},
+    {"show-control", no_argument, NULL, OPTION_SHOW_CONTROL},
     {"context", required_argument, NULL, 'c'},
     {"cache", required_argument, NULL, OPTION_CACHE},
     {"threads", required_argument, NULL, 't'},
@@ -405,6 +432,13 @@ static int parse_option(struct run_arguments *a, int c, char **argv)
     case OPTION_IGNORE_EOS:
         a->ignore_eos = true;
         break;
+    case OPTION_CONTROL:
+        a->has_control = true;
+        code = bnt_option_control(optarg, &a->plain);
+        break;
+    case OPTION_SHOW_CONTROL:
+        a->show_control = true;
+        break;
     case OPTION_DEVICE:
         code = bnt_option_device(optarg, &a->device);
         break;
@@ -459,6 +493,8 @@ int main(int argc, char **argv)
         return bnt_cli_usage("give the prompt by one of -p, -f and --token-ids, or --chat");
     if (a.system && !a.chat)
         return bnt_cli_usage("--system goes with --chat");
+    if (a.chat && !a.has_control)
+        a.plain = true;
     a.model = argv[optind];
     if (a.device == BNT_DEVICE_AUTO && a.kernel)
         a.device = BNT_DEVICE_CPU; // it was named

@@ -116,14 +116,23 @@ const char *bnt_gpu_support(void);
 
 /* ---- Text and tokens ---- */
 
+enum bnt_tokenize_flags {
+    BNT_TOKENIZE_SPECIAL = 1, /* put the tokenizer's own tokens (a BOS) around the text; a text that
+                                 begins with them itself does not get them twice */
+    BNT_TOKENIZE_PLAIN = 2    /* what spells a control token ("<|eot_id|>") stays text */
+};
+
 /*
  * Encodes text. *tokens is an array of *count ids that the caller frees with free(); NULL for none.
- * special: put the tokenizer's own tokens (a BOS) around it. Texts of control tokens ("<|eot_id|>")
- * in the text become those tokens. BNT_ERR_TEXT names the offset of the first byte that is no
- * UTF-8. A tokenizer whose patterns take too long on a text, or blow it up, ends in BNT_ERR_FORMAT.
+ * flags: BNT_TOKENIZE_…, or 0. Without BNT_TOKENIZE_PLAIN texts of control tokens in the text
+ * become those tokens; give it for text that comes from somebody else. Control tokens are the
+ * tokenizer's special ones and those that the chat template writes. BNT_ERR_TEXT names the offset
+ * of the first byte that is no UTF-8. A tokenizer whose patterns take too long on a text, or blow
+ * it up, ends in BNT_ERR_FORMAT.
  */
 enum bnt_status bnt_tokenize(const struct bnt_model *model, const char *text, size_t size,
-                             bool special, uint32_t **tokens, size_t *count, struct bnt_error *err);
+                             unsigned flags, uint32_t **tokens, size_t *count,
+                             struct bnt_error *err);
 
 /*
  * The bytes that a token decodes to; a token may hold a part of a character. *size = 0 for ids
@@ -139,18 +148,45 @@ const char *bnt_token_text(const struct bnt_model *model, uint32_t token, size_t
 enum bnt_status bnt_detokenize(const struct bnt_model *model, const uint32_t *tokens, size_t count,
                                char *text, size_t capacity, size_t *size, struct bnt_error *err);
 
+/*
+ * Whether a token steers the model (the end of a turn, say) and is no part of what it writes. False
+ * for ids without a token.
+ */
+bool bnt_token_is_control(const struct bnt_model *model, uint32_t token);
+
 /* ---- Conversations ---- */
 
 /*
  * Writes one turn of a conversation as the model was trained to see it, up to where its answer
  * begins, into at most capacity bytes, and sets *size to what it needs. first: the beginning of the
- * conversation (system may be NULL for the model's own, or ""); otherwise what ends the answer
- * before comes first. Encode it with special = false. BNT_ERR_UNSUPPORTED if the file has no chat
- * template that is known.
+ * conversation, with a BOS where the tokenizer or the template has one (system may be NULL for the
+ * model's own, or "" for none); otherwise what ends the answer before comes first. Encode it with
+ * flags = 0. BNT_ERR_UNSUPPORTED if the file has no chat template that is known, or one without a
+ * place for a system text and there is one.
  */
 enum bnt_status bnt_chat_turn(const struct bnt_model *model, bool first, const char *system,
                               const char *user, size_t user_size, char *text, size_t capacity,
                               size_t *size, struct bnt_error *err);
+
+/*
+ * The same turn as tokens. plain: what the system and the user say stays text even where it spells
+ * a control token, as it should. before: what comes before the turn's text and is encoded with it
+ * (see bnt_chat_answer), before_size bytes; NULL for nothing. *tokens is an array of *count ids
+ * that the caller frees with free().
+ */
+enum bnt_status bnt_chat_tokenize(const struct bnt_model *model, bool first, const char *system,
+                                  const char *user, size_t user_size, const char *before,
+                                  size_t before_size, bool plain, uint32_t **tokens, size_t *count,
+                                  struct bnt_error *err);
+
+/*
+ * An answer as the template repeats it when another turn follows: some drop white space around it,
+ * or the thinking in it. Returns where that begins in the answer, and *kept its size. Where it is
+ * not the whole answer, rewind the session to where the answer began (bnt_session_rewind) and give
+ * what is kept as `before` of the next turn.
+ */
+const char *bnt_chat_answer(const struct bnt_model *model, const char *answer, size_t size,
+                            size_t *kept);
 
 /* The tokens that end an answer besides the eos ids: *count of them. Valid as long as the model. */
 const uint32_t *bnt_chat_stop_ids(const struct bnt_model *model, size_t *count);
@@ -284,6 +320,8 @@ struct bnt_generation {
     const uint32_t *stop_ids; /* n_stop_ids tokens that end the text as an EOS does */
     size_t n_stop_ids;
     bool ignore_eos;
+    bool show_control; /* control tokens have a text too; otherwise it is empty (a stop text that is
+                          one's text ends the output all the same) */
     /*
      * Called once for each token generated, in order, with the text that has become certain: whole
      * characters that cannot be the start of a stop text. size may be 0. A last call with token =

@@ -31,6 +31,8 @@ struct run_arguments {
     enum bnt_cache cache;
     enum bnt_device device;
     bool echo, ignore_eos, quiet, chat, has_tokens;
+    bool show_control;
+    bool has_control, plain; // what spells a control token stays text
 };
 
 // Writes what is generated to standard output, as it comes.
@@ -39,7 +41,11 @@ struct run_printer {
     bool failed;
     size_t count;
     uint32_t last; // token
-    double first;  // when the first token came, seconds
+    bool keeps;    // all that was written, in text, malloc'd
+    bool lost;     // there was no memory for it
+    char *text;
+    size_t size, capacity;
+    double first; // when the first token came, seconds
 };
 bool bnt_run_print(void *printer, uint32_t token, const char *text, size_t size);
 

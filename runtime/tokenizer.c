@@ -60,6 +60,7 @@ enum bnt_status bnt_tokenizer_bind(struct bnt_model *m, struct bnt_error *err)
     fill_byte_tokens(m);
     for (uint32_t i = 0; i < v->record.n_steps; i++)
         m->maps_bytes |= v->steps[i].type == BNT_STEP_BYTE_LEVEL;
+    bnt_bpe_bind(m);
     for (uint32_t i = 0; i < v->record.n_added; i++)
         m->added_start[v->pool[v->added[i].offset]] = true; // R26: it is not empty
     return BNT_OK;
@@ -77,6 +78,10 @@ void bnt_tokenizer_unbind(struct bnt_model *m)
 
 struct text_encoder {
     struct bnt_encoder bpe;
+    const uint8_t *text; // the whole
+    size_t size;
+    const struct bnt_range *plain; // parts of it in which control tokens stay text
+    size_t n_plain;
     pcre2_match_data *match; // one pair of offsets is all that is asked for
     pcre2_match_context *limits;
     uint64_t budget; // bytes that normalizing steps may still write
@@ -378,69 +383,102 @@ static bool marks_are_spaces(const struct bnt_model *m)
     return false;
 }
 
+// A text in which added tokens are looked for.
+struct added_search {
+    const struct text_encoder *encoder;
+    bool normalized; // for the tokens matched after the normalizer, or before
+    const uint8_t *text;
+    size_t size;
+    const struct bnt_range *plain; // parts in which control tokens are not looked for
+    size_t n_plain;
+};
+
 struct added_match {
     const struct bnt_added_record *added;
     size_t start, end; // with the white space that it takes
-    size_t resume;     // where the search goes on
+    size_t resume;     // where the search goes on: white space that it takes may hold further ones
 };
 
-// The next added token at or after from; .added = NULL when there is none. It takes no white space
-// before from.
-static struct added_match find_added(const struct bnt_model *m, bool normalized,
-                                     const uint8_t *text, size_t size, size_t from)
+// A control token: special, or one that the chat template writes.
+static bool is_control(const struct bnt_model *m, const struct bnt_added_record *a)
 {
-    for (size_t at = from; at < size; at++) {
-        const struct bnt_added_record *a = longest_added(m, normalized, text, size, at);
+    return a->flags & BNT_ADDED_SPECIAL ||
+           (m->has_chat && bnt_chat_writes(&m->chat, m->tokenizer.pool + a->offset, a->size));
+}
+
+static bool stays_text(const struct added_search *s, const struct bnt_added_record *a, size_t at)
+{
+    for (size_t i = 0; i < s->n_plain; i++) {
+        size_t start = s->plain[i].offset, end = start + s->plain[i].size;
+        if (at < end && at + a->size > start && is_control(s->encoder->bpe.model, a))
+            return true;
+    }
+    return false;
+}
+
+// Takes white space on the sides where the token does, to the left not beyond done.
+static struct added_match extend_match(const struct added_search *s,
+                                       const struct bnt_added_record *a, size_t at, size_t done)
+{
+    struct added_match match = {
+        .added = a, .start = at, .end = at + a->size, .resume = at + a->size};
+    const bool spaces = !(s->normalized && marks_are_spaces(s->encoder->bpe.model));
+    uint32_t c;
+    while (a->flags & BNT_ADDED_LSTRIP && match.start > done) {
+        size_t before = previous_character(s->text, match.start);
+        (void)bnt_utf8_next(s->text + before, s->size - before, &c);
+        if (!bnt_is_white_space(c) || (c == ' ' && !spaces))
+            break;
+        match.start = before;
+    }
+    while (a->flags & BNT_ADDED_RSTRIP && match.end < s->size) {
+        int n = bnt_utf8_next(s->text + match.end, s->size - match.end, &c);
+        if (!bnt_is_white_space(c) || (c == ' ' && !spaces))
+            break;
+        match.end += (size_t)n;
+    }
+    return match;
+}
+
+// The next added token at or after from; .added = NULL when there is none. It takes no white space
+// before done.
+static struct added_match find_added(const struct added_search *s, size_t done, size_t from)
+{
+    for (size_t at = from; at < s->size; at++) {
+        const struct bnt_added_record *a =
+            longest_added(s->encoder->bpe.model, s->normalized, s->text, s->size, at);
         if (!a)
             continue;
-        struct added_match match = {
-            .added = a, .start = at, .end = at + a->size, .resume = at + a->size};
-        if (a->flags & BNT_ADDED_SINGLE_WORD && !stands_alone(text, size, match.start, match.end)) {
-            at = match.end - 1; // passed over as a whole
-            continue;
-        }
-        uint32_t c;
-        const bool spaces = !(normalized && marks_are_spaces(m));
-        while (a->flags & BNT_ADDED_LSTRIP && match.start > from) {
-            size_t before = previous_character(text, match.start);
-            (void)bnt_utf8_next(text + before, size - before, &c);
-            if (!bnt_is_white_space(c) || (c == ' ' && !spaces))
-                break;
-            match.start = before;
-        }
-        while (a->flags & BNT_ADDED_RSTRIP && match.end < size) {
-            int n = bnt_utf8_next(text + match.end, size - match.end, &c);
-            if (!bnt_is_white_space(c) || (c == ' ' && !spaces))
-                break;
-            match.end += (size_t)n;
-        }
-        match.resume = match.end;
-        return match;
+        bool rejected =
+            a->flags & BNT_ADDED_SINGLE_WORD && !stands_alone(s->text, s->size, at, at + a->size);
+        if (!rejected && !stays_text(s, a, at))
+            return extend_match(s, a, at, done);
+        at += a->size - 1; // passed over as a whole
     }
-    return (struct added_match){.start = size, .end = size, .resume = size};
+    return (struct added_match){.start = s->size, .end = s->size, .resume = s->size};
 }
 
 // What lies between added tokens, and where it begins.
 typedef enum bnt_status encode_between(struct text_encoder *e, bool at_start, const uint8_t *text,
                                        size_t size);
 
-static enum bnt_status encode_around_added(struct text_encoder *e, bool normalized, bool at_start,
-                                           const uint8_t *text, size_t size,
-                                           encode_between *between)
+static enum bnt_status encode_around_added(struct text_encoder *e, const struct added_search *s,
+                                           bool at_start, encode_between *between)
 {
+    struct added_match match = {0};
     size_t done = 0;
-    while (done < size) {
-        struct added_match match = find_added(e->bpe.model, normalized, text, size, done);
+    do {
+        match = find_added(s, done, match.resume);
         if (match.start > done) {
             enum bnt_status status =
-                between(e, at_start && done == 0, text + done, match.start - done);
+                between(e, at_start && done == 0, s->text + done, match.start - done);
             if (status != BNT_OK)
                 return status;
         }
         if (match.added && !bnt_encoder_put(&e->bpe, match.added->id))
             return no_memory(e);
-        done = match.resume;
-    }
+        done = match.end;
+    } while (match.added);
     return BNT_OK;
 }
 
@@ -450,27 +488,91 @@ static enum bnt_status encode_normalized(struct text_encoder *e, bool at_start, 
     return encode_piece(e, e->bpe.model->tokenizer.record.n_normalizers, at_start, text, size);
 }
 
-static enum bnt_status normalize_and_encode(struct text_encoder *e, bool at_start,
-                                            const uint8_t *text, size_t size)
+// *out is malloc'd.
+static enum bnt_status normalize(struct text_encoder *e, bool at_start, const uint8_t *text,
+                                 size_t size, uint8_t **out, size_t *out_size)
 {
     const struct bnt_tokenizer_view *v = &e->bpe.model->tokenizer;
-    uint8_t *owned = NULL;
+    *out = NULL;
+    *out_size = size;
     for (uint32_t i = 0; i < v->record.n_normalizers; i++) {
         uint8_t *next;
         enum bnt_status status = apply(e, i, at_start, text, size, &next, &size);
-        free(owned);
+        free(*out);
+        *out = NULL;
         if (status != BNT_OK)
             return status;
-        text = owned = next;
+        text = *out = next;
+        *out_size = size;
     }
-    enum bnt_status status = encode_around_added(e, true, at_start, text, size, encode_normalized);
-    free(owned);
+    return BNT_OK;
+}
+
+// Where the normalizer takes a place of the text: behind what it makes of the text before.
+static enum bnt_status map_place(struct text_encoder *e, bool at_start, const uint8_t *text,
+                                 size_t place, uint32_t *mapped)
+{
+    uint8_t *before;
+    size_t size;
+    enum bnt_status status = normalize(e, at_start, text, place, &before, &size);
+    free(before);
+    *mapped = (uint32_t)size; // below 2^32 as all texts are
     return status;
 }
 
-static enum bnt_status encode_text(struct text_encoder *e, const uint8_t *text, size_t size)
+// The parts of a piece (of the whole text, whose control tokens stay text) after the normalizer.
+// *out is malloc'd.
+static enum bnt_status map_plain(struct text_encoder *e, bool at_start, const uint8_t *text,
+                                 size_t size, struct bnt_range **out, size_t *n)
 {
-    return encode_around_added(e, false, true, text, size, normalize_and_encode);
+    enum bnt_status status = BNT_OK;
+    const size_t base = (size_t)(text - e->text);
+    *n = 0;
+    *out = e->n_plain ? malloc(e->n_plain * sizeof **out) : NULL;
+    if (e->n_plain && !*out)
+        return no_memory(e);
+    for (size_t i = 0; i < e->n_plain && status == BNT_OK; i++) {
+        size_t start = e->plain[i].offset, end = start + e->plain[i].size;
+        start = start > base ? start - base : 0;
+        end = end > base ? end - base : 0;
+        end = end < size ? end : size;
+        if (start >= end)
+            continue;
+        uint32_t mapped_end;
+        status = map_place(e, at_start, text, start, &(*out)[*n].offset);
+        if (status == BNT_OK)
+            status = map_place(e, at_start, text, end, &mapped_end);
+        if (status == BNT_OK) {
+            (*out)[*n].size = mapped_end - (*out)[*n].offset;
+            *n += 1;
+        }
+    }
+    return status;
+}
+
+static enum bnt_status normalize_and_encode(struct text_encoder *e, bool at_start,
+                                            const uint8_t *text, size_t size)
+{
+    struct added_search s = {.encoder = e, .normalized = true, .text = text, .size = size};
+    struct bnt_range *plain = NULL;
+    uint8_t *owned = NULL;
+    enum bnt_status status = map_plain(e, at_start, text, size, &plain, &s.n_plain);
+    s.plain = plain;
+    if (status == BNT_OK)
+        status = normalize(e, at_start, text, size, &owned, &s.size);
+    s.text = owned ? owned : text;
+    if (status == BNT_OK)
+        status = encode_around_added(e, &s, at_start, encode_normalized);
+    free(owned);
+    free(plain);
+    return status;
+}
+
+static enum bnt_status encode_text(struct text_encoder *e)
+{
+    const struct added_search s = {
+        .encoder = e, .text = e->text, .size = e->size, .plain = e->plain, .n_plain = e->n_plain};
+    return encode_around_added(e, &s, true, normalize_and_encode);
 }
 
 // --- the public functions ---
@@ -492,34 +594,45 @@ static enum bnt_status put_ids(struct text_encoder *e, const uint32_t *ids, uint
     return BNT_OK;
 }
 
-static enum bnt_status encode_whole(struct text_encoder *e, const uint8_t *text, size_t size,
-                                    bool special)
+// Takes the prefix away again where the text begins with it itself: one BOS is enough.
+static void drop_second_prefix(struct bnt_encoder *bpe, const struct bnt_tokenizer_view *v)
+{
+    const size_t n = v->record.n_prefix;
+    if (n == 0 || bpe->n_ids < 2 * n || memcmp(bpe->ids + n, v->prefix, n * sizeof *v->prefix) != 0)
+        return;
+    bpe->n_ids -= n;
+    memmove(bpe->ids, bpe->ids + n, bpe->n_ids * sizeof *bpe->ids);
+}
+
+static enum bnt_status encode_whole(struct text_encoder *e, bool special)
 {
     const struct bnt_tokenizer_view *v = &e->bpe.model->tokenizer;
     enum bnt_status status = special ? put_ids(e, v->prefix, v->record.n_prefix) : BNT_OK;
     if (status == BNT_OK)
-        status = encode_text(e, text, size);
-    if (status == BNT_OK && special)
+        status = encode_text(e);
+    if (status == BNT_OK && special) {
+        drop_second_prefix(&e->bpe, v);
         status = put_ids(e, v->suffix, v->record.n_suffix);
+    }
     return status;
 }
 
-static enum bnt_status encode_checked(struct text_encoder *e, const char *text, size_t size,
-                                      bool special)
+static enum bnt_status encode_checked(struct text_encoder *e, bool special)
 {
     e->match = pcre2_match_data_create(1, NULL);
     e->limits = pcre2_match_context_create(NULL);
-    e->budget = (uint64_t)GROWTH_LIMIT * size + GROWTH_FREE;
+    e->budget = (uint64_t)GROWTH_LIMIT * e->size + GROWTH_FREE;
     e->budget =
         e->budget < UINT32_MAX ? e->budget : UINT32_MAX - 1; // pieces are counted in 32 bits
     if (!e->match || !e->limits)
         return no_memory(e);
     (void)pcre2_set_heap_limit(e->limits, HEAP_LIMIT_KIB);
-    return encode_whole(e, (const uint8_t *)text, size, special);
+    return encode_whole(e, special);
 }
 
-enum bnt_status bnt_tokenize(const struct bnt_model *model, const char *text, size_t size,
-                             bool special, uint32_t **tokens, size_t *count, struct bnt_error *err)
+enum bnt_status bnt_tokenize_parts(const struct bnt_model *model, const char *text, size_t size,
+                                   bool special, const struct bnt_range *plain, size_t n_plain,
+                                   uint32_t **tokens, size_t *count, struct bnt_error *err)
 {
     *tokens = NULL;
     *count = 0;
@@ -531,8 +644,13 @@ enum bnt_status bnt_tokenize(const struct bnt_model *model, const char *text, si
         return bnt_fail(err, BNT_ERR_TEXT, "the text is not valid UTF-8 at byte %zu", valid);
     if (size >= UINT32_MAX)
         return bnt_fail(err, BNT_ERR_ARGUMENT, "a text must be shorter than 4 GB");
-    struct text_encoder e = {.bpe = {.model = model}, .err = err};
-    status = encode_checked(&e, text, size, special);
+    struct text_encoder e = {.bpe = {.model = model},
+                             .text = (const uint8_t *)text,
+                             .size = size,
+                             .plain = plain,
+                             .n_plain = n_plain,
+                             .err = err};
+    status = encode_checked(&e, special);
     if (status == BNT_OK) {
         *tokens = e.bpe.ids;
         *count = e.bpe.n_ids;
@@ -547,6 +665,19 @@ enum bnt_status bnt_tokenize(const struct bnt_model *model, const char *text, si
     return status;
 }
 
+enum bnt_status bnt_tokenize(const struct bnt_model *model, const char *text, size_t size,
+                             unsigned flags, uint32_t **tokens, size_t *count,
+                             struct bnt_error *err)
+{
+    *tokens = NULL;
+    *count = 0;
+    if (flags & ~(unsigned)(BNT_TOKENIZE_SPECIAL | BNT_TOKENIZE_PLAIN))
+        return bnt_fail(err, BNT_ERR_ARGUMENT, "unknown flags of bnt_tokenize: %#x", flags);
+    const struct bnt_range all = {.size = (uint32_t)size}; // larger texts are refused
+    return bnt_tokenize_parts(model, text, size, flags & BNT_TOKENIZE_SPECIAL, &all,
+                              !!(flags & BNT_TOKENIZE_PLAIN), tokens, count, err);
+}
+
 const char *bnt_token_text(const struct bnt_model *model, uint32_t token, size_t *size)
 {
     *size = 0;
@@ -555,6 +686,12 @@ const char *bnt_token_text(const struct bnt_model *model, uint32_t token, size_t
     if (token >= model->tokenizer.record.n_tokens)
         return ""; // the embedding has more rows than the tokenizer has tokens
     return (const char *)bnt_token_bytes(&model->tokenizer, token, size);
+}
+
+bool bnt_token_is_control(const struct bnt_model *model, uint32_t token)
+{
+    return model->has_tokenizer && token < model->tokenizer.record.n_tokens &&
+           model->tokenizer.attr[token] & BNT_ATTR_SPECIAL;
 }
 
 // Writes where there is room, counts always.

@@ -33,6 +33,8 @@ static const char help[] =
     "      --token-ids=IDS     the tokens, comma-separated, used as they are\n"
     "      --tokenize=TEXT     print the ids of TEXT, without BOS, comma-separated;\n"
     "                          '-' reads the text from standard input\n"
+    "      --control=KIND      with --tokenize: what spells a control token becomes that 'token'\n"
+    "                          (default) or stays 'text'\n"
     "      --detokenize=IDS    print the text of the ids, nothing added; '-' reads the ids from\n"
     "                          standard input\n"
     "      --json              print the result as JSON (not for --logits)\n"
@@ -59,7 +61,7 @@ struct arguments {
     uint64_t window, threads;
     enum bnt_cache cache;
     enum bnt_device device;
-    bool json, quiet;
+    bool json, quiet, has_control, plain;
 };
 
 struct evaluation {
@@ -181,7 +183,7 @@ static enum bnt_status perplexity(struct evaluation *e)
                         "the model has no BOS token to begin a window with");
     enum bnt_status status = bnt_read_piped(a->perplexity, MAX_INPUT, &text, &size, e->err);
     if (status == BNT_OK)
-        status = bnt_tokenize(e->model, text, size, false, &tokens, &count, e->err);
+        status = bnt_tokenize(e->model, text, size, 0, &tokens, &count, e->err);
     if (status == BNT_ERR_TEXT)
         bnt_fail_prefix(e->err, bnt_input_name(a->perplexity));
     if (status == BNT_OK && count < a->window)
@@ -255,7 +257,8 @@ static enum bnt_status tokenize(struct evaluation *e)
     size_t size = 0, count = 0;
     enum bnt_status status = read_argument(e->arguments->tokenize, &text, &size, e->err);
     if (status == BNT_OK)
-        status = bnt_tokenize(e->model, text, size, false, &tokens, &count, e->err);
+        status = bnt_tokenize(e->model, text, size, e->arguments->plain ? BNT_TOKENIZE_PLAIN : 0,
+                              &tokens, &count, e->err);
     if (status == BNT_OK)
         print_ids(tokens, count, e->arguments->json);
     free(text);
@@ -328,6 +331,7 @@ enum {
     OPTION_IDS,
     OPTION_TOKENIZE,
     OPTION_DETOKENIZE,
+    OPTION_CONTROL,
     OPTION_JSON,
     OPTION_CACHE,
     OPTION_DEVICE,
@@ -342,6 +346,7 @@ static const struct option options[] = {
     {"token-ids", required_argument, NULL, OPTION_IDS},
     {"tokenize", required_argument, NULL, OPTION_TOKENIZE},
     {"detokenize", required_argument, NULL, OPTION_DETOKENIZE},
+    {"control", required_argument, NULL, OPTION_CONTROL},
     {"json", no_argument, NULL, OPTION_JSON},
     {"threads", required_argument, NULL, 't'},
     {"cache", required_argument, NULL, OPTION_CACHE},
@@ -373,6 +378,10 @@ static int parse_option(struct arguments *a, int c, char **argv)
     case OPTION_DETOKENIZE:
         a->detokenize = optarg;
         return 0;
+    case OPTION_CONTROL:
+        a->has_control = true;
+        code = bnt_option_control(optarg, &a->plain);
+        break;
     case OPTION_WINDOW:
         return bnt_cli_u64(optarg, 1, 1 << 24, &a->window)
                    ? 0
@@ -430,6 +439,8 @@ int main(int argc, char **argv)
         return code;
     if (!!a.perplexity + !!a.logits + !!a.tokenize + !!a.detokenize != 1)
         return bnt_cli_usage("give one of --perplexity, --logits, --tokenize and --detokenize");
+    if (a.has_control && !a.tokenize)
+        return bnt_cli_usage("--control goes with --tokenize");
     if (!!a.logits != !!a.ids)
         return bnt_cli_usage("--logits and --token-ids go together");
     if (a.device == BNT_DEVICE_AUTO && a.kernel)

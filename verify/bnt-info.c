@@ -226,11 +226,9 @@ static void ignore(void *context, const char *rule, const char *message)
 // The name of the chat template, or null.
 static json_t *describe_chat(const struct bnt_view *v)
 {
-    const struct bnt_section_record *s = bnt_view_section(v, BNT_SECTION_CHAT);
     struct bnt_report report = {.found = ignore};
     struct bnt_chat_view chat;
-    if (!s ||
-        !bnt_chat_view_open(&chat, v->data + s->offset, s->size, v->hyper.vocab_size, &report))
+    if (!bnt_chat_view_find(&chat, v, &report))
         return json_null();
     struct bnt_range name = chat.record.text[BNT_CHAT_NAME];
     return json_stringn((const char *)chat.pool + name.offset, name.size);
@@ -346,11 +344,17 @@ static const char *section_meaning(const char *type)
     static const struct {
         const char *type, *meaning;
     } rows[] = {
-        {"HYPR", "HYPR  hyperparameters"},    {"TOKN", "TOKN  tokenizer"},
-        {"CHAT", "CHAT  chat texts"},         {"SAMP", "SAMP  sampling defaults"},
-        {"NORM", "NORM  norms, f32"},         {"EMBD", "EMBD  embeddings"},
-        {"EMB8", "EMB8  int8 output matrix"}, {"TERN", "TERN  ternary matrices, 2-bit"},
-        {"TENS", "TENS  tensor table"},       {"PROV", "PROV  provenance"},
+        {"HYPR", "HYPR  hyperparameters"},
+        {"TOKN", "TOKN  tokenizer"},
+        {"CHAT", "CHAT  chat texts"},
+        {"CONV", "CONV  chat texts"},
+        {"SAMP", "SAMP  sampling defaults"},
+        {"NORM", "NORM  norms, f32"},
+        {"EMBD", "EMBD  embeddings"},
+        {"EMB8", "EMB8  int8 output matrix"},
+        {"TERN", "TERN  ternary matrices, 2-bit"},
+        {"TENS", "TENS  tensor table"},
+        {"PROV", "PROV  provenance"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         if (strcmp(rows[i].type, type) == 0)

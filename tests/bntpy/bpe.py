@@ -50,35 +50,47 @@ def _decode_run(raw, is_bytes):
     return raw
 
 
-def encode(tokenizer, text, search=None, whole=False):
-    """The ids of a text; with prefix and suffix if it is a whole input."""
+def encode(tokenizer, text, search=None, whole=False, plain=(), control=None):
+    """The ids of a text; with prefix and suffix if it is a whole input. plain: (start, end) of the parts in which what
+    spells a control token stays text. control(added): whether it is one, if not those with the flag."""
     vocabulary = Vocabulary(tokenizer)
     ids = []
-    for part in _parts(tokenizer, text, search):
+    for part in _parts(tokenizer, text, search, plain, control or is_special):
         if isinstance(part, int):
             ids.append(part)
             continue
         for piece in pretokenize(tokenizer.steps[tokenizer.n_normalizers:], part, search):
             ids += vocabulary.encode(piece)
-    return tokenizer.prefix + ids + tokenizer.suffix if whole else ids
+    if not whole:
+        return ids
+    has_prefix = ids[:len(tokenizer.prefix)] == tokenizer.prefix
+    return ids + tokenizer.suffix if has_prefix else tokenizer.prefix + ids + tokenizer.suffix
 
 
-def _parts(tokenizer, text, search):
+def is_special(added):
+    return bool(added.flags & tokn.SPECIAL)
+
+
+def _parts(tokenizer, text, search, plain, control):
     """Ids of added tokens and the Pieces between them, normalized."""
     early = [a for a in tokenizer.added if not a.flags & tokn.NORMALIZED]
     late = [a for a in tokenizer.added if a.flags & tokn.NORMALIZED]
     normalizer = tokenizer.steps[:tokenizer.n_normalizers]
-    for part in _with_first(split_added(early, text), True):
+    for at, part in split_added(early, text, WHITE_SPACE, plain, control):
         if isinstance(part, int):
             yield part
-        else:
-            normalized = _normalize(normalizer, part, search)
-            yield from _with_first(split_added(late, normalized.text, _strippable(normalizer)), normalized.first)
+            continue
+        piece = Piece(part, at == 0)
+        normalized = _normalize(normalizer, piece, search)
+        inside = [_lead(normalizer, search, piece, start - at, end - at) for start, end in plain]
+        for late_at, late_part in split_added(late, normalized.text, _strippable(normalizer), inside, control):
+            yield late_part if isinstance(late_part, int) else Piece(late_part, normalized.first and late_at == 0)
 
 
-def _with_first(parts, first):
-    """Strings as Pieces: only the first part can begin where the text begins."""
-    return [part if isinstance(part, int) else Piece(part, first and i == 0) for i, part in enumerate(parts)]
+def _lead(normalizer, search, piece, start, end):
+    """Where the normalizer leads a part of a piece: behind what it makes of the text before."""
+    before = [Piece(piece.text[:max(place, 0)], piece.first) for place in (start, end)]
+    return [len(_normalize(normalizer, text, search).text) for text in before]
 
 
 def _strippable(normalizer):
@@ -128,19 +140,21 @@ def _needed(search):
     return search
 
 
-def split_added(added, text, strippable=WHITE_SPACE):
-    """The text as ids of added tokens and the non-empty strings between them."""
+def split_added(added, text, strippable=WHITE_SPACE, plain=(), control=is_special):
+    """The text as ids of added tokens and the non-empty strings between them, each with the place where it begins."""
     texts = sorted(((a.text.decode('utf-8'), a) for a in added), key=lambda x: -len(x[0]))
     parts, done, at = [], 0, 0
     while at < len(text):
         size, match = next(((len(t), a) for t, a in texts if text.startswith(t, at)), (1, None))
-        if match is None or not _stands_alone(match, text, at, at + size):
+        if match is None or not _stands_alone(match, text, at, at + size) or (
+                any(at < end and at + size > start for start, end in plain) and control(match)):
             at += size  # a rejected match is passed over as a whole
             continue
         start, end = _extend(match, text, strippable, done, at, at + size)
-        parts += [text[done:start], match.id]
-        done = at = end
-    return [part for part in parts + [text[done:]] if part != '']
+        parts += [(done, text[done:start]), (start, match.id)]
+        at += size  # white space that it took may hold further ones
+        done = end
+    return [(place, part) for place, part in parts + [(done, text[done:])] if part != '']
 
 
 def _stands_alone(added, text, start, end):

@@ -15,7 +15,7 @@ NO_LAYER = 0xFFFFFFFF
 REQUIRED = 1  # the one defined flag of a section record
 
 # The order in which bnt-pack writes, and whether the section must be there and carry the required flag (R11).
-SECTIONS = {'HYPR': True, 'TOKN': False, 'CHAT': False, 'SAMP': False, 'NORM': True, 'EMBD': True, 'EMB8': False,
+SECTIONS = {'HYPR': True, 'TOKN': False, 'CHAT': False, 'CONV': False, 'SAMP': False, 'NORM': True, 'EMBD': True, 'EMB8': False,
             'TERN': True, 'TENS': True, 'PROV': False}
 
 HEADER = struct.Struct('<8sHHIQI4s32s64s')

@@ -53,8 +53,9 @@ def read(data):
         _read_tensor(model, data, Tensor(*record))
     if 'TOKN' in sections:
         model.tokenizer = tokn.read(sections['TOKN'])
-    if 'CHAT' in sections:
-        model.chat = chat.read(sections['CHAT'])
+    for kind in chat.FLAGS:
+        if kind in sections:
+            model.chat = chat.read(sections[kind], kind)
     if 'SAMP' in sections:
         model.sampling = sampling.read(sections['SAMP'])
     model.provenance = sections.get('PROV')
@@ -85,7 +86,7 @@ def write(model):
     if model.tokenizer is not None:
         bodies['TOKN'] = tokn.write(model.tokenizer)
     if model.chat is not None:
-        bodies['CHAT'] = chat.write(model.chat)
+        bodies[model.chat.kind] = chat.write(model.chat)
     if model.sampling is not None:
         bodies['SAMP'] = sampling.write(model.sampling)
     for kind in ('NORM', 'EMBD', 'EMB8', 'TERN'):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""All rules R1 … R30 over a file in memory (but the compilation of patterns, R26: see rules_text)."""
+"""All rules R1 … R32 over a file in memory (but the compilation of patterns, R26: see rules_text)."""
 import chat
 import rules_file
 import rules_tensors
@@ -17,8 +17,9 @@ def issues(data):
     tensors = (yield from rules_tensors.check_tensors(sections, hyper)) if 'TENS' in bodies else None
     if 'TOKN' in bodies:
         yield from rules_text.check_tokenizer(bodies['TOKN'], hyper and hyper['vocab_size'])
-    if 'CHAT' in bodies:
-        yield from chat.check(bodies['CHAT'], hyper and hyper['vocab_size'], 'TOKN' in sections)
+    for kind in chat.FLAGS:
+        if kind in bodies:
+            yield from chat.check(kind, bodies[kind], hyper and hyper['vocab_size'], sections)
     if 'SAMP' in bodies:
         yield from sampling.check(bodies['SAMP'])
     if 'PROV' in bodies:

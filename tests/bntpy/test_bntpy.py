@@ -173,16 +173,28 @@ class Text(unittest.TestCase):
 
     def test_a_rejected_match_is_passed_over_as_a_whole(self):
         added = [tokn.Added(1, tokn.SINGLE_WORD, b'ab'), tokn.Added(2, 0, b'a'), tokn.Added(3, 0, b'b')]
-        self.assertEqual(bpe.split_added(added, 'xab b'), ['xab ', 3])  # neither a nor b inside it
-        self.assertEqual(bpe.split_added(added, 'ab abb'), [1, ' ab', 3])
+        self.assertEqual([part for _, part in bpe.split_added(added, 'xab b')], ['xab ', 3])  # neither a nor b inside it
+        self.assertEqual([part for _, part in bpe.split_added(added, 'ab abb')], [1, ' ab', 3])
 
     def test_lstrip_leaves_what_was_taken(self):
         added = [tokn.Added(1, tokn.RSTRIP, b'<r>'), tokn.Added(2, tokn.LSTRIP, b'<l>')]
-        self.assertEqual(bpe.split_added(added, 'a <r>  <l> b  <l>'), ['a ', 1, 2, ' b', 2])
+        self.assertEqual([part for _, part in bpe.split_added(added, 'a <r>  <l> b  <l>')], ['a ', 1, 2, ' b', 2])
+
+    def test_rstrip_in_a_run(self):
+        added = [tokn.Added(1, tokn.RSTRIP, b'<r>'), tokn.Added(2, 0, b'\n')]
+        self.assertEqual([part for _, part in bpe.split_added(added, '<r> \n\t<r>\n')], [1, 2, '\t', 1, 2])
+
+    def test_plain_text(self):
+        added = [tokn.Added(1, tokn.SPECIAL, b'<s>'), tokn.Added(2, 0, b'<a>')]
+        parts = bpe.split_added(added, '<s><s><a><s>', plain=[(4, 9)])  # from inside the second on
+        self.assertEqual(parts, [(0, 1), (3, '<s>'), (6, 2), (9, 1)])
+
+    def test_the_prefix_comes_once(self):
+        self.assertEqual(self.encode('<s>h', whole=True), [9, 0, 10])
 
     def test_longest_added_text(self):
         added = [tokn.Added(1, 0, b'<a>'), tokn.Added(2, 0, b'<a><b>'), tokn.Added(3, 0, b'<b>')]
-        self.assertEqual(bpe.split_added(added, '<a><b><a>x<b>'), [2, 1, 'x', 3])
+        self.assertEqual([part for _, part in bpe.split_added(added, '<a><b><a>x<b>')], [2, 1, 'x', 3])
 
     def test_rank_then_leftmost(self):
         t = good.bpe([b'a', b'b', b'aa', b'ab'], [(b'a', b'b'), (b'a', b'a')])
@@ -304,6 +316,13 @@ class Text(unittest.TestCase):
         kept = 'b\x1c\u200b\ufeff'  # as White_Space has it, not as str.strip()
         self.assertEqual(chat.conversation(talk, [(kept, None)]), '<s>hi h%s</s>é' % kept)
 
+    def test_conv(self):
+        talk = good.conv_texts().chat
+        self.assertEqual(chat.conversation(talk, [(' a', 'x</think>y</think>\n\n z '), (' b ', None)]), '<s>ha</s>é z </s>hb</s>é')
+        self.assertEqual(chat.conversation(talk, [('a', '<think>'), ('b', None)]), '<s>ha</s>é<think></s>hb</s>é')
+        self.assertRaises(ValueError, chat.conversation, talk, [('a', None)], 's')
+        self.assertEqual(list(chat.said(talk, [(' a', 'x'), ('bc', None)])), [(4, 5), (16, 18)])
+
     def test_decode(self):
         self.assertEqual(bpe.decode(self.tokenizer, [0, 12, 0xFFFFFFFF, 1]), 'hi')  # no such ids
         self.assertEqual(bpe.decode(self.tokenizer, [9, 6, 3, 4, 8]), '<s> hié')
@@ -405,7 +424,7 @@ class Samples(unittest.TestCase):
 
     def test_every_rule_has_a_bad_sample(self):
         names = {name[:3] for name, _ in bad.samples(1)}
-        self.assertEqual(names, {'R%02d' % i for i in range(1, 31)})
+        self.assertEqual(names, {'R%02d' % i for i in range(1, 32)})
 
     def test_make_twice(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -462,7 +481,7 @@ class Damage(unittest.TestCase):
             if i % 4 and len(data) >= 4096:
                 data = container.fix_checksums(data)
             for rule, message in bntpy.verify(data):
-                self.assertRegex(rule, '^R([1-9]|1[0-9]|2[0-9]|30)$')
+                self.assertRegex(rule, '^R([1-9]|[12][0-9]|3[0-2])$')
                 self.assertTrue(message)
 
     @staticmethod

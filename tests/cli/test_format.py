@@ -384,7 +384,8 @@ class Conversations(Case):
     def cases(self, model):
         for line in self.LINES:
             for system in (None, ' \u2003s\n', ''):
-                ids = bpe.encode(model.tokenizer, chat.conversation(model.chat, [(line, None)], system))
+                talk = model.chat, [(line, None)], system
+                ids = bpe.encode(model.tokenizer, chat.conversation(*talk), plain=list(chat.said(*talk)))
                 yield ids, [] if system is None else ['--system', system], line.encode('utf-8') + b'\n'
 
     def test_lengths(self):
@@ -404,6 +405,24 @@ class Conversations(Case):
             with self.subTest(system=system, line=line):
                 answer = self.ok('bnt-run', path, *more, '--chat', *system, input=line)
                 self.assertEqual(answer, self.ok('bnt-run', path, *more, '--token-ids', ','.join(map(str, ids))))
+
+    def test_answers_are_repeated_trimmed(self):
+        """A model that says nothing but spaces: they are forgotten before the next turn, so that it fits."""
+        model = self.model(chat.TRIM, 256)
+        one = b'\x80\x3f' * 64
+        model.hyper['flags'] &= ~layout.TIED
+        model.embeddings = {'token_embedding': one * 258, 'output': bytes(32 * 128) + one + bytes(225 * 128)}
+        model.ternary = {key: replace(m, weights=bytes(len(m.weights))) for key, m in model.ternary.items()}
+        turns = [('a', '      '), ('b', None)]
+        size = len(bpe.encode(model.tokenizer, chat.conversation(model.chat, turns)))
+        run = ('bnt-run', self.file('m.bnt', bntpy.write(model)), '-q', '--chat', '-n', '6', '--temp', '0', '-c')
+        self.assertEqual(self.ok(*run, str(size), input=b'a\nb\n'), b'      \n \n')
+        for flags, room in ((chat.TRIM, size - 1), (0, size)):
+            model.chat.flags = flags
+            self.file('m.bnt', bntpy.write(model))
+            done = tools.run(*run, str(room), input=b'a\nb\n')
+            self.assertEqual((done.code, done.out), (1, b'      \n'))
+            self.assertIn('context', done.err)
 
 
 class Damage(Verdicts):

@@ -23,7 +23,7 @@ OUT_OF_RANGE = {
 OF_ONE_TOOL = {('bnt-bench', 'prompt'): ['16777217', '1.5', '1e1'], ('bnt-bench', 'tokens'): ['1', '16777217']}
 REAL = {'temp', 'top-p', 'min-p', 'repetition-penalty', 'presence-penalty', 'frequency-penalty'}
 SIGNED = {'presence-penalty', 'frequency-penalty'}
-TEXTS = {'output', 'source', 'matrix', 'prompt', 'file', 'token-ids', 'stop', 'kernel', 'perplexity', 'logits', 'tokenize',
+TEXTS = {'control', 'output', 'source', 'matrix', 'prompt', 'file', 'token-ids', 'stop', 'kernel', 'perplexity', 'logits', 'tokenize',
          'detokenize', 'like', 'revision', 'include', 'local-dir', 'system'}
 WORDS = {'device': ['', 'gpu', 'CPU', 'cpu '], 'cache': ['', 'f8', 'F16', 'f16 ', 'f', 'f32,f16', 'bf16'],
          'embedding': ['', 'f32', 'INT8', 'int8,bf16'], 'form': ['', 'both'], 'dtype': ['', 'f64']}

@@ -45,7 +45,7 @@ class GoldenTokenizers(unittest.TestCase):
             model, packed = pack(folder, data["tokenizer"])
             self.assertEqual((packed.returncode, packed.stderr), (0, ""))
             subprocess.run([BIN / "bnt-verify", model], check=True)
-            for text, ids, decoded in data["cases"]:
+            for text, ids, decoded, *plain in data["cases"]:
                 with self.subTest(text=text):
                     wanted = ",".join(map(str, ids))
                     out = subprocess.run([BIN / "bnt-eval", model, "--tokenize", "-"], input=text.encode(), capture_output=True)
@@ -53,6 +53,10 @@ class GoldenTokenizers(unittest.TestCase):
                     if decoded is not None:
                         out = subprocess.run([BIN / "bnt-eval", model, "--detokenize", wanted], capture_output=True)
                         self.assertEqual(out.stdout.decode(), decoded, out.stderr)
+                    for kept in plain:
+                        out = subprocess.run([BIN / "bnt-eval", model, "--control", "text", "--tokenize", "-"], input=text.encode(),
+                                             capture_output=True)
+                        self.assertEqual(out.stdout.decode().rstrip("\n"), ",".join(map(str, kept)), out.stderr)
 
 
 def add_tests():
@@ -115,6 +119,12 @@ class Refusals(unittest.TestCase):
 
     def test_mark_not_undone(self):
         self.refused(lambda t: t["decoder"]["decoders"].pop(0), "undo")
+
+    def test_byte_outside_of_the_vocabulary(self):
+        def change(t):
+            del t["model"]["vocab"]["<0xE4>"]
+            t["added_tokens"].append({"id": 71, "content": "<0xE4>", "normalized": False})
+        self.refused(change, "<0xE4>")
 
     def test_unknown_unk(self):
         self.refused(lambda t: t["model"].update(unk_token="<nothing>"), "unk_token")

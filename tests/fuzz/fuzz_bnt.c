@@ -195,7 +195,7 @@ static void encode(const struct bnt_model *model, const char *text, size_t size,
     struct bnt_error err;
     size_t count = 0, again = 0, length = 0;
     uint32_t *ids;
-    enum bnt_status status = bnt_tokenize(model, text, size, false, &ids, &count, &err);
+    enum bnt_status status = bnt_tokenize(model, text, size, 0, &ids, &count, &err);
     FUZZ_ASSERT(!must_fail || status == BNT_ERR_TEXT || status == BNT_ERR_NO_TOKENIZER);
     if (status != BNT_OK)
         return;
@@ -208,7 +208,7 @@ static void encode(const struct bnt_model *model, const char *text, size_t size,
     FUZZ_ASSERT(again == length);
     free(out);
     free(ids);
-    if (bnt_tokenize(model, text, size, true, &ids, &count, &err) == BNT_OK)
+    if (bnt_tokenize(model, text, size, BNT_TOKENIZE_SPECIAL, &ids, &count, &err) == BNT_OK)
         free(ids);
 }
 

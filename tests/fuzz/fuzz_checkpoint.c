@@ -76,9 +76,7 @@ static void verify(int fd)
 static void pack(const struct bnt_checkpoint *checkpoint, int stream)
 {
     const struct pack_options options = {
-        .threads = 1,
-        .int8 = !bnt_output_is_ternary(&checkpoint->config.hyper),
-        .quiet = true};
+        .threads = 1, .int8 = !bnt_output_is_ternary(&checkpoint->config.hyper), .quiet = true};
     char path[300];
     file_path(path, "packed.bnt");
     struct bnt_output out;

@@ -258,8 +258,8 @@ def r11():
     for kind in ('HYPR', 'NORM', 'EMBD', 'TERN', 'TENS'):
         yield 'no-' + kind.lower(), put_record(raw, kind, type=b'XTRA', flags=0)
     yield 'hypr-not-required', put_record(raw, 'HYPR', flags=0)
-    for kind, build in (('TOKN', good.tokenizer), ('CHAT', good.chat_texts), ('EMB8', good.int8_tied),
-                        ('PROV', good.provenance), ('SAMP', good.sampling_more)):
+    for kind, build in (('TOKN', good.tokenizer), ('CHAT', good.chat_texts), ('CONV', good.conv_texts),
+                        ('EMB8', good.int8_tied), ('PROV', good.provenance), ('SAMP', good.sampling_more)):
         yield kind.lower() + '-required', put_record(base(build), kind, flags=1)
 
 
@@ -709,6 +709,27 @@ def r30():
     yield 'reserved-start', in_section(raw, 'SAMP', 20, b'\1')
 
 
+def r31():
+    model = good.conv_texts()
+    raw, texts = write(model), model.chat.texts
+
+    def made(**changes):
+        return write(replace(model, chat=replace(model.chat, **changes)))
+
+    yield 'flag-bit-6', made(flags=64)
+    yield 'beside-chat', write(replace(good.chat_texts(), extra=[('CONV', bodies(raw)['CONV'])]))
+    yield 'without-tokn', write(replace(model, tokenizer=None))
+    yield 'too-long', grow(raw, 'CONV', b'\0')
+    yield 'stop-id', made(stop=[10, model.hyper['vocab_size']])
+    yield 'not-utf8', made(texts={**texts, 'user_before': b'\xff'})
+    yield 'begin-past-pool', in_section(raw, 'CONV', 36, b'\xff\0\0\0')
+    yield 'reserved', in_section(raw, 'CONV', 100, b'\1')
+
+
+def bodies(raw):
+    return {container.name(r): container.body(raw, r) for r in container.records(raw)}
+
+
 def cut_section(raw, kind, size):
     """The first bytes of a section with room in its page; the others become padding."""
     r = record(raw, kind)
@@ -716,7 +737,7 @@ def cut_section(raw, kind, size):
 
 
 RULES = [r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12, r13, r14, r15, r16, r17, r18, r19, r20, r21, r22, r23, r24,
-         r25, r26, r27, r28, r29, r30]
+         r25, r26, r27, r28, r29, r30, r31]
 
 
 def broken_rules(name):

@@ -318,6 +318,14 @@ def chat_other_pool():
     return container.fix_checksums(raw[:at + 64] + layout.struct.pack('<2I', 0, 2) + raw[at + 72:])
 
 
+def conv_texts():
+    """What CHAT cannot say: no system text, and thinking that is dropped from answers that another turn follows."""
+    talk = chat_texts().chat
+    texts = {name: text for name, text in talk.texts.items() if not name.startswith(('system', 'default'))}
+    flags = chat.TRIM_USER | chat.NO_SYSTEM | chat.DROP_THINKING | chat.DROP_NEWLINES
+    return replace(tokenizer_full(), chat=chat.Chat(texts, talk.stop, flags, 'CONV'), version_minor=1)
+
+
 PROVENANCE = {
     'converter': 'bnt-convert 0.1.0', 'packer': 'bnt-pack 0.1.0', 'architecture': 'BitNetForCausalLM',
     'form': 'masters, bf16', 'rounding': 'half_even', 'repository': None, 'commit': None, 'license': 'MIT',
@@ -430,7 +438,7 @@ def shared_pool():
 GOOD = [smallest, sub_norms, untied, two_layers, grouped_heads, odd_sizes, relu2, llama3_rope, sampling_defaults,
         int8_tied, int8_untied, f32_tied, f32_untied, f32_int8_tied, f32_int8_untied, tokenizer, tokenizer_full,
         tokenizer_flags, tokenizer_characters, tokenizer_first, tokenizer_steps, tokenizer_added, tokenizer_long,
-        tokenizer_empty_matches, chat_texts, chat_empty, provenance, provenance_matrices, provenance_limits,
+        tokenizer_empty_matches, chat_texts, chat_empty, conv_texts, provenance, provenance_matrices, provenance_limits,
         provenance_nul, unknown_section, odd_type, newer_minor, extremes, everything, any_order, shared_pool,
         chat_other_pool, sampling_more, sampling_extremes, sampling_off, tokenizer_byte_level, tokenizer_forms]
 NOT_CANONICAL = {'any-order', 'shared-pool', 'chat-other-pool'}  # good, but write(read(x)) gives the canonical form

@@ -777,6 +777,41 @@ static void tensors_have_the_names_of_their_architecture(void **state)
     }
 }
 
+// tokenizer_config.json's eos_token, a text or an object, where no other file names one.
+static void test_default_eos(void **state)
+{
+    (void)state;
+    static const char tokenizer[] =
+        "{\"added_tokens\":[{\"id\":7,\"content\":\"</s>\"},{\"id\":90,\"content\":\"far\"}],"
+        "\"model\":{\"vocab\":{\"</s>\":6,\"end\":5}}}";
+    static const struct {
+        const char *config;
+        uint32_t count, id, had;
+    } cases[] = {
+        {"{\"eos_token\":\"</s>\"}", 1, 7, 0},
+        {"{\"eos_token\":{\"content\":\"</s>\"}}", 1, 7, 0},
+        {"{\"eos_token\":\"end\"}", 1, 5, 0},  // of the vocabulary
+        {"{\"eos_token\":\"</s>\"}", 1, 3, 1}, // another file has spoken
+        {"{\"eos_token\":\"far\"}", 0, 0, 0},  // beyond the vocabulary
+        {"{\"eos_token\":\"?\"}", 0, 0, 0},
+        {"{\"eos_token\":null}", 0, 0, 0},
+        {"{}", 0, 0, 0},
+        {NULL, 0, 0, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct bnt_hyper h = {
+            .vocab_size = 10, .eos_count = cases[i].had, .eos_id = {cases[i].had ? 3 : 0}};
+        struct bnt_error err;
+        const char *text = cases[i].config;
+        assert_int_equal(
+            bnt_config_default_eos(&h, (struct bnt_config_file){tokenizer, sizeof tokenizer - 1},
+                                   (struct bnt_config_file){text, text ? strlen(text) : 0}, &err),
+            BNT_OK);
+        assert_int_equal(h.eos_count, cases[i].count);
+        assert_int_equal(h.eos_id[0], cases[i].id);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -798,6 +833,7 @@ int main(void)
         cmocka_unit_test(generation_config_gives_penalties_and_lengths),
         cmocka_unit_test(what_generation_config_asks_in_vain_is_named),
         cmocka_unit_test(the_form_follows_the_table_of_known_checkpoints),
+        cmocka_unit_test(test_default_eos),
         cmocka_unit_test(tensors_have_the_names_of_their_architecture),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

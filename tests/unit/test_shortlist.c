@@ -487,7 +487,7 @@ static uint32_t *read_text(const struct bnt_model *model)
     struct bnt_error err;
     uint32_t *tokens;
     char *text = test_read_file(BNT_TEST_DATA "/fairy-6m/golden/eval.txt", &size);
-    test_ok(bnt_tokenize(model, text, 1 << 12, true, &tokens, &count, &err), &err);
+    test_ok(bnt_tokenize(model, text, 1 << 12, BNT_TOKENIZE_SPECIAL, &tokens, &count, &err), &err);
     assert_true(count >= POSITIONS);
     free(text);
     return tokens;

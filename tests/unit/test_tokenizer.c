@@ -1121,11 +1121,13 @@ static void ill_formed_texts_are_refused_at_their_offset(void **state)
         struct bnt_error err;
         uint32_t *ids = NULL;
         size_t count = 1;
-        assert_int_equal(bnt_tokenize(model, all[i].text, all[i].size, true, &ids, &count, &err),
-                         BNT_ERR_TEXT);
+        assert_int_equal(
+            bnt_tokenize(model, all[i].text, all[i].size, BNT_TOKENIZE_SPECIAL, &ids, &count, &err),
+            BNT_ERR_TEXT);
         assert_non_null(strstr(err.message, all[i].offset));
-        assert_int_equal(bnt_tokenize(model, all[i].text, all[i].size, true, &ids, &count, NULL),
-                         BNT_ERR_TEXT);
+        assert_int_equal(
+            bnt_tokenize(model, all[i].text, all[i].size, BNT_TOKENIZE_SPECIAL, &ids, &count, NULL),
+            BNT_ERR_TEXT);
         assert_int_equal(count, 0);
     }
     bnt_model_close(model);
@@ -1246,7 +1248,8 @@ static void a_model_without_tokenizer_says_so(void **state)
     tiny_write(path, &hyper, NULL, 0, 1);
     assert_int_equal(bnt_model_open(path, NULL, &model, &err), BNT_OK);
     assert_int_equal(bnt_model_info(model)->has_tokenizer, false);
-    assert_int_equal(bnt_tokenize(model, "a", 1, true, &ids, &count, &err), BNT_ERR_NO_TOKENIZER);
+    assert_int_equal(bnt_tokenize(model, "a", 1, BNT_TOKENIZE_SPECIAL, &ids, &count, &err),
+                     BNT_ERR_NO_TOKENIZER);
     assert_int_equal(bnt_detokenize(model, &id, 1, text, sizeof text, &size, &err),
                      BNT_ERR_NO_TOKENIZER);
     assert_null(bnt_token_text(model, 1, &size));

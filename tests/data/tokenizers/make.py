@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: MIT
 """Makes the tokenizers of this folder and their golden encodings with the `tokenizers` library (0.23.3 made those in the repository).
 
-Each NAME.json is {"tokenizer": tokenizer.json, "cases": [[text, ids without special tokens, decoded text or null] …]}; null: decoding is not tested (again). The library is needed to make
-them again, not to run the tests (tests/cli/test_tokenizers.py).
+Each NAME.json is {"tokenizer": tokenizer.json, "cases": [[text, ids without special tokens, decoded text or null] …]}; null: decoding is not tested (again);
+those of NAME-runs.json have a fourth element, the ids with encode_special_tokens (what spells a special token stays text). The library is needed to make
+them again, not to run the tests (tests/cli/test_tokenizers.py). With names as arguments only those are made.
 """
 import json
 import pathlib
+import sys
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -159,6 +161,22 @@ def with_added(tokenizer, normalized):
     return tokenizer
 
 
+# Runs of added tokens that take white space, which holds further ones; normalized ones; byte tokens.
+RUNS = [
+    "<|r|> \n <|r|>\n\n<|b|>", "<|r|>\n\nx", "a <|l|> \n\t <|l|>", "<|n|>  <|n|> x", "x<|n|>y<|b|>\tz", "<|r|> x x<|r|>\n x", "a b a b", "xa b", "Qy  Qy",
+    "e\u0301 \u00e9", "<0x41>A<0x41>", "<0x4z>", "<s><|b|></s>", " <s> <|b|> x", "<|b|>", "\t\t", "\n", "a<|w|> <|w|>", "<|n|>"]
+
+
+def with_runs(tokenizer):
+    tokenizer.add_special_tokens([AddedToken("<|b|>", lstrip=True, rstrip=True), AddedToken("<|w|>", single_word=True), AddedToken("\t"),
+                                  AddedToken("<|n|>", rstrip=True, normalized=True)])
+    tokenizer.add_tokens([
+        AddedToken("<|r|>", rstrip=True, normalized=False), AddedToken("<|l|>", lstrip=True, normalized=False), AddedToken("\n", normalized=False),
+        AddedToken(" x", normalized=False), AddedToken("a b", normalized=True), AddedToken("Qy", lstrip=True, normalized=True),
+        AddedToken("e\u0301", normalized=True), AddedToken("<0x41>", normalized=False), AddedToken("<0x4z>", normalized=False)])
+    return tokenizer
+
+
 def sentencepiece_decoder():
     return decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
 
@@ -186,6 +204,9 @@ TOKENIZERS = {
     "clip": clip,
     "nfkc": nfkc,
     "nfkd": lambda: byte_level(pre_tokenizers.ByteLevel(False), normalizers.NFKD()),
+    "spm-legacy-runs": lambda: with_runs(llama_legacy()),
+    "spm-first-runs": lambda: with_runs(metaspace("first", False, sentencepiece_decoder(), True, True)),
+    "llama3-nfc-runs": lambda: with_runs(byte_level(llama3_split(), normalizers.NFC())),
 }
 
 
@@ -194,14 +215,23 @@ def case(tokenizer, text, decoded):
     return [text, ids, tokenizer.decode(ids, skip_special_tokens=False) if decoded else None]
 
 
+def case_of_runs(tokenizer, text):
+    tokenizer.encode_special_tokens = True
+    plain = tokenizer.encode(text, add_special_tokens=False).ids
+    tokenizer.encode_special_tokens = False
+    return case(tokenizer, text) + [plain]
+
+
 def compact(data):
     return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
 
 
 def main():
-    for name, make in TOKENIZERS.items():
-        tokenizer = make()
-        cases = [case(tokenizer, text, name not in FEW_DECODED or i % 8 == 7) for i, text in enumerate(TEXTS)]
+    for name in sys.argv[1:] or TOKENIZERS:
+        tokenizer = TOKENIZERS[name]()
+        runs = name.endswith("-runs")
+        cases = [case_of_runs(tokenizer, text) for text in RUNS] if runs else [
+            case(tokenizer, text, name not in FEW_DECODED or i % 8 == 7) for i, text in enumerate(TEXTS)]
         lines = ",\n".join(compact(entry) for entry in cases)
         text = '{"tokenizer":' + compact(json.loads(tokenizer.to_str())) + ',\n"cases":[\n' + lines + "\n]}\n"
         (HERE / f"{name}.json").write_text(text, encoding="utf-8")
