@@ -54,7 +54,7 @@ def summary(data):
         'version': [container.header(data).version_major, model.version_minor],
         'content_sha256': container.header(data).content_sha256.hex(),
         'sections': [[container.name(s), s.offset, s.size, '%08x' % s.crc32] for s in sections],
-        'hyperparameters': model.hyper,
+        'hyperparameters': {k: v for k, v in model.hyper.items() if not k.startswith('reserved')},
         'norms': {_name(key): len(values) for key, values in model.norms.items()},
         'embeddings': {name: len(raw) for name, raw in model.embeddings.items()},
         'int8': model.int8 is not None,
@@ -71,7 +71,7 @@ def _name(key):
 
 
 def _matrix(m):
-    return {'rows': m.rows, 'cols': m.cols, 'gamma': m.gamma,
+    return {'rows': m.rows, 'cols': m.cols, 'gamma': m.gamma, 'scales': len(m.scales),
             **dict(zip(('minus', 'zero', 'plus'), ternary.counts(m.weights)))}
 
 
