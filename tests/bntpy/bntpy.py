@@ -7,7 +7,8 @@
     python3 bntpy.py dump FILE        a summary in JSON
     python3 bntpy.py hexdump FILE     what hexdump -C prints, for section 12
 
-Python 3.9 or later, standard library only. As a module it offers read, write, verify and Model.
+Python 3.9 or later, standard library only. As a module it offers read, write, verify, Model and
+Matrix; forward.py runs a model.
 """
 import argparse
 import collections
@@ -16,7 +17,7 @@ import sys
 
 import container
 import ternary
-from model import Model, read, write  # noqa: F401 (offered to importers)
+from model import Matrix, Model, read, write  # noqa: F401 (offered to importers)
 from rules import verify
 
 
