@@ -6,7 +6,7 @@ import math
 import ternary
 import tokn
 from floats import f32
-from layout import ROLES, TERNARY
+from layout import NO_LAYER, ROLES
 
 MAX_COUNTS = {'n_added': 65536, 'n_steps': 64, 'n_prefix': 65536, 'n_suffix': 65536}
 MAX_ADDED = 1024
@@ -198,7 +198,7 @@ def check_provenance(body, tensors):
     if not isinstance(value, dict):
         yield 'R27', 'PROV is not a JSON object'
     elif 'matrices' in value and tensors is not None:
-        yield from _matrices(value['matrices'], [t for t in tensors if ROLES[t.record.role].dtype == TERNARY])
+        yield from _matrices(value['matrices'], [t for t in tensors if t.is_ternary])
 
 
 def _matrices(entries, matrices):
@@ -212,9 +212,11 @@ def _matrices(entries, matrices):
 
 def _agrees(entry, matrix):
     record, gamma = matrix.record, entry.get('gamma')
+    layer = None if record.layer == NO_LAYER else record.layer
     if entry.get('role') != ROLES[record.role].name or type(gamma) not in (int, float) or f32(gamma) != record.scale:
         return False
-    numbers = [entry.get(name) for name in ('layer', 'minus', 'zero', 'plus')]
-    if any(type(n) is not int for n in numbers) or numbers[0] != record.layer:
+    numbers = [entry.get(name) for name in ('minus', 'zero', 'plus')]
+    if any(type(n) is not int for n in numbers) or type(entry.get('layer', '')) is not type(layer) or \
+            entry['layer'] != layer:
         return False
-    return matrix.weights is None or tuple(numbers[1:]) == ternary.counts(matrix.weights)
+    return matrix.weights is None or tuple(numbers) == ternary.counts(matrix.weights)

@@ -349,7 +349,7 @@ class Refused(Case):
         self.quantization(tiny, ['quant_method', 'gptq'], quant_method='gptq')
         self.quantization(tiny, 'quant_method', quant_method=None)
         self.quantization(tiny, ['quantization_mode', 'sideways'], quantization_mode='sideways')
-        self.quantization(tiny, 'use_rms_norm', use_rms_norm=True)
+        self.quantization(tiny, 'q_proj.rms_norm.weight', use_rms_norm=True)  # which it does not have
         self.quantization(tiny, 'modules_to_not_convert', modules_to_not_convert=['model.layers.0.mlp.up_proj'])
         self.quantization(tiny, 'modules_to_not_convert', modules_to_not_convert='lm_head')
         self.quantization(tiny, 'weight_scale', quantization_mode='offline')  # says packed, but has masters
@@ -368,8 +368,10 @@ class Refused(Case):
         for flag in ('attention_bias', 'mlp_bias', 'use_qk_norm', 'use_sliding_window'):
             self.config(tiny, flag, **{flag: True})
         self.config(tiny, 'partial_rotary_factor', partial_rotary_factor=0.5)
-        self.config(tiny, ['rope_type', 'yarn'], rope_scaling={'rope_type': 'yarn', 'factor': 4})
-        self.config(tiny, 'linear', rope_scaling={'type': 'linear', 'factor': 2})
+        self.config(tiny, ['rope_type', 'dynamic'], rope_scaling={'rope_type': 'dynamic', 'factor': 4})
+        self.config(tiny, ['rope_type', 'longrope'], rope_scaling={'type': 'longrope', 'factor': 2})
+        self.config(tiny, 'rope_factor', rope_scaling={'rope_type': 'yarn'})
+        self.config(tiny, 'rope_factor', rope_scaling={'type': 'linear', 'factor': -2})
         self.config(tiny, 'rope_parameters', rope_parameters={'full_attention': {'rope_theta': 5e5},
                                                               'sliding_attention': {'rope_theta': 1e4}})
 

@@ -27,6 +27,12 @@ MASTERS = os.path.join(DATA, 'variants', '1bitllm-f32')        # f32 masters, Bi
 PACKED = os.path.join(DATA, 'variants', '2b-packed')           # U8, weight_scale multiplies
 PACKED_DIVIDE = os.path.join(DATA, 'variants', 'llama-packed')  # U8, weight_scale divides, untied
 VARIANTS = [MASTERS, PACKED, PACKED_DIVIDE]
+QWEN3_GROUPS = os.path.join(DATA, 'variants', 'qwen3-g128')         # three levels by row and 128 columns, embedding too
+LLAMA_ROWS = os.path.join(DATA, 'variants', 'llama-levels-rows')    # three levels by row
+QWEN2_BIAS = os.path.join(DATA, 'variants', 'qwen2-bias')           # three levels by matrix, biases
+LINEAR_NORM = os.path.join(DATA, 'variants', 'linear-norm')         # U8, a norm before each linear
+LEVELS = [QWEN3_GROUPS, LLAMA_ROWS, QWEN2_BIAS]                     # ordinary floats that hold three levels
+VERSION_2 = LEVELS + [LINEAR_NORM]                                  # what they need
 SANITIZE = os.environ.get('BNT_SANITIZE', '')
 TIMEOUT = 600 if SANITIZE else 60  # seconds: what hangs, hangs; nothing here should come near
 

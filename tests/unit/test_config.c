@@ -230,19 +230,23 @@ static void what_is_not_computed_is_refused(void **state)
         {"hidden_act", "\"swish\"", BNT_OK, NULL},
         {"hidden_act", "\"relu2\"", BNT_OK, NULL},
         {"hidden_act", NULL, BNT_OK, NULL},
-        {"attention_bias", "true", NO, "attention_bias"},
+        {"attention_bias", "true", BNT_OK, NULL},
         {"attention_bias", "false", BNT_OK, NULL},
-        {"mlp_bias", "true", NO, "mlp_bias"},
+        {"mlp_bias", "true", BNT_OK, NULL},
+        {"use_qk_norm", "true", NO, "use_qk_norm"},
+        {"layer_types", "[\"full_attention\",\"sliding_attention\"]", NO, "sliding_attention"},
+        {"layer_types", "[\"full_attention\",\"full_attention\"]", BNT_OK, NULL},
         {"use_sliding_window", "true", NO, "use_sliding_window"},
         {"partial_rotary_factor", "0.5", NO, "partial_rotary_factor"},
         {"partial_rotary_factor", "1.0", BNT_OK, NULL},
         {"rope_scaling", "null", BNT_OK, NULL},
-        {"rope_scaling", "{\"type\":\"linear\",\"factor\":2.0}", NO, "linear"},
+        {"rope_scaling", "{\"type\":\"linear\",\"factor\":2.0}", BNT_OK, NULL},
         {"rope_scaling", "{\"rope_type\":\"dynamic\",\"factor\":2.0}", NO, "dynamic"},
-        {"rope_scaling", "{\"rope_type\":\"yarn\",\"factor\":2.0}", NO, "yarn"},
+        {"rope_scaling", "{\"rope_type\":\"yarn\",\"factor\":2.0}", BNT_OK, NULL},
+        {"rope_scaling", "{\"rope_type\":\"yarn\",\"factor\":\"2\"}", BAD, "factor"},
         {"rope_scaling", "{\"rope_type\":\"longrope\"}", NO, "longrope"},
         {"rope_scaling", "{\"rope_type\":\"default\"}", BNT_OK, NULL},
-        {"rope_parameters", "{\"rope_type\":\"yarn\"}", NO, "yarn"},
+        {"rope_parameters", "{\"rope_type\":\"yarn\"}", BAD, "rope_factor"},
         {"rope_parameters", "{\"rope_theta\":0}", BAD, "rope_theta"},
         {"rope_parameters", "{\"rope_theta\":\"10000\"}", BAD, "rope_theta must be a number"},
         {"rope_theta", "\"10000\"", BAD, "rope_theta must be a number"},
@@ -445,7 +449,8 @@ static void nested_rope_parameters_are_read_or_refused(void **state)
         if (status == BNT_OK)
             assert_true(c.hyper.rope_theta == all[i].theta);
         else
-            assert_non_null(strstr(err.message, "config.json: rope_parameters"));
+            assert_true(strstr(err.message, "config.json: rope_parameters") ||
+                        strstr(err.message, "config.json: layer_types"));
     }
 #undef FULL
 #undef SLIDING
@@ -665,7 +670,7 @@ static const struct {
     {Q ",\"linear_class\":\"linear\"}", NULL, BNT_ERR_UNSUPPORTED, BNT_FORM_MASTERS, false},
     {Q ",\"linear_class\":\"\"}", NULL, BNT_ERR_UNSUPPORTED, BNT_FORM_MASTERS, false},
     {Q ",\"linear_class\":\"AutoBitLinear\"}", NULL, BNT_ERR_UNSUPPORTED, BNT_FORM_MASTERS, false},
-    {Q ",\"use_rms_norm\":true}", NULL, BNT_ERR_UNSUPPORTED, BNT_FORM_MASTERS, false},
+    {Q ",\"use_rms_norm\":true}", NULL, BNT_OK, BNT_FORM_PACKED_DIVIDE, true},
     {Q ",\"use_rms_norm\":false}", NULL, BNT_OK, BNT_FORM_PACKED_DIVIDE, true},
     {Q ",\"modules_to_not_convert\":null}", NULL, BNT_OK, BNT_FORM_PACKED_DIVIDE, true},
     {Q ",\"modules_to_not_convert\":[\"lm_head\"]}", NULL, BNT_OK, BNT_FORM_PACKED_DIVIDE, true},
@@ -812,9 +817,91 @@ static void test_default_eos(void **state)
     }
 }
 
+// What each architecture has beside the common, and what a config may add.
+static void families_differ_in_a_few_facts(void **state)
+{
+#define SIZES                                                                                      \
+    "\"hidden_size\":64,\"intermediate_size\":96,\"num_hidden_layers\":1,"                         \
+    "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"vocab_size\":100,"                      \
+    "\"max_position_embeddings\":128,\"rms_norm_eps\":1e-6"
+    static const struct {
+        const char *arch, *more;
+        uint32_t flags, head_dim;
+    } all[] = {
+        {"LlamaForCausalLM", "", 0, 16},
+        {"LlamaForCausalLM", ",\"attention_bias\":true", BNT_HYPER_QKV_BIAS | BNT_HYPER_O_BIAS, 16},
+        {"LlamaForCausalLM", ",\"mlp_bias\":true", BNT_HYPER_FFN_BIAS, 16},
+        {"MistralForCausalLM", ",\"sliding_window\":null", 0, 16},
+        {"MistralForCausalLM", "", 0, 16}, // 4096 by default, more than the context
+        {"MistralForCausalLM", ",\"sliding_window\":128", 0, 16},
+        {"MistralForCausalLM", ",\"sliding_window\":64", UINT32_MAX, 0},
+        {"Qwen2ForCausalLM", ",\"sliding_window\":16,\"use_sliding_window\":false",
+         BNT_HYPER_QKV_BIAS, 16},
+        {"Qwen3ForCausalLM", "", BNT_HYPER_QK_NORMS, 128},
+        {"Qwen3ForCausalLM", ",\"head_dim\":32,\"attention_bias\":true",
+         BNT_HYPER_QK_NORMS | BNT_HYPER_QKV_BIAS | BNT_HYPER_O_BIAS, 32},
+        {"Qwen3ForCausalLM", ",\"mlp_bias\":true", UINT32_MAX, 0},
+        {"Qwen3ForCausalLM",
+         ",\"quantization_config\":{\"quant_method\":\"bitnet\",\"use_rms_norm\":true}",
+         BNT_HYPER_QK_NORMS | BNT_HYPER_LINEAR_NORMS, 128},
+    };
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(all); i++) {
+        char text[1024];
+        struct bnt_config c;
+        struct bnt_error err;
+        (void)snprintf(text, sizeof text, "{\"architectures\":[\"%s\"]," SIZES "%s}", all[i].arch,
+                       all[i].more);
+        enum bnt_status status = parse(text, NULL, &c, &err);
+        if (status != (all[i].flags == UINT32_MAX ? BNT_ERR_UNSUPPORTED : BNT_OK))
+            fail_msg("%s%s: %d %s", all[i].arch, all[i].more, (int)status, err.message);
+        if (status == BNT_OK &&
+            (c.hyper.flags != all[i].flags || c.hyper.head_dim != all[i].head_dim))
+            fail_msg("%s%s: flags %u, head_dim %u", all[i].arch, all[i].more, c.hyper.flags,
+                     c.hyper.head_dim);
+    }
+#undef SIZES
+}
+
+// The attention factor as transformers 5.24 computes it, and its defaults.
+static void yarn_is_read_as_transformers_reads_it(void **state)
+{
+    static const struct {
+        const char *rope;
+        float attention, fast, slow;
+        uint32_t original, flags;
+    } all[] = {
+        {"{\"rope_type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":32}",
+         1.13862944f, 32, 1, 32, 0},
+        {"{\"type\":\"yarn\",\"factor\":1.0}", 1, 32, 1, 128, 0},
+        {"{\"rope_type\":\"yarn\",\"factor\":4.0,\"attention_factor\":0.5,\"beta_fast\":16,"
+         "\"beta_slow\":2,\"truncate\":false}",
+         0.5f, 16, 2, 128, BNT_HYPER_YARN_EXACT},
+        {"{\"rope_type\":\"yarn\",\"factor\":40,\"mscale\":0.707,\"mscale_all_dim\":1.0}",
+         (float)((0.0707 * 3.6888794541139363 + 1) / (0.1 * 3.6888794541139363 + 1)), 32, 1, 128,
+         0},
+        {"{\"rope_type\":\"yarn\",\"factor\":4.0,\"mscale\":0.5}", 1.13862944f, 32, 1, 128, 0},
+    };
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(all); i++) {
+        struct bnt_config c;
+        struct bnt_error err;
+        enum bnt_status status = parse_changed("rope_scaling", all[i].rope, NULL, &c, &err);
+        if (status != BNT_OK)
+            fail_msg("%s: %s", all[i].rope, err.message);
+        assert_int_equal(c.hyper.rope_scaling, BNT_ROPE_YARN);
+        assert_true(c.hyper.rope_attention_factor == all[i].attention);
+        assert_true(c.hyper.rope_beta_fast == all[i].fast && c.hyper.rope_beta_slow == all[i].slow);
+        assert_int_equal(c.hyper.rope_original_context, all[i].original);
+        assert_int_equal(c.hyper.flags & BNT_HYPER_YARN_EXACT, all[i].flags);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(families_differ_in_a_few_facts),
+        cmocka_unit_test(yarn_is_read_as_transformers_reads_it),
         cmocka_unit_test(fairy_is_read),
         cmocka_unit_test(variants_are_read),
         cmocka_unit_test(sizes_are_checked),
