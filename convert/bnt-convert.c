@@ -3,12 +3,14 @@
 #include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 
 #include "convert/convert.h"
 #include "formats/checkpoint.h"
 #include "formats/cli.h"
 #include "formats/parallel.h"
+#include "formats/target.h"
 
 static const char help[] =
     "Usage: bnt-convert [OPTION]... CHECKPOINT_DIR\n"
@@ -39,6 +41,22 @@ static bool writes_to_pipe(const struct bnt_output *out)
     return fstat(out->fd, &st) == 0 && S_ISFIFO(st.st_mode);
 }
 
+// Weights, and the small files that are read beside them.
+static enum bnt_status is_no_input(const struct bnt_checkpoint *c, const char *output,
+                                   struct bnt_error *err)
+{
+    enum bnt_status status = BNT_OK;
+    for (size_t i = 0; i < BNT_SMALL_FILES + c->n_shards && status == BNT_OK; i++) {
+        bool small = i < BNT_SMALL_FILES;
+        const char *name = small ? c->small[i].name : c->shards[i - BNT_SMALL_FILES].name;
+        char *path = bnt_path_join(c->dir, name);
+        status = path ? bnt_target_is_not(output, path, err)
+                      : bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+        free(path);
+    }
+    return status;
+}
+
 static int run(const struct arguments *a, struct bnt_checkpoint *checkpoint)
 {
     struct bnt_error err;
@@ -52,7 +70,8 @@ static int run(const struct arguments *a, struct bnt_checkpoint *checkpoint)
                      a->dir);
         return BNT_EXIT_FAILED;
     }
-    if (bnt_output_open(&out, a->output, &err) != BNT_OK)
+    if (is_no_input(checkpoint, a->output, &err) != BNT_OK ||
+        bnt_output_open(&out, a->output, &err) != BNT_OK)
         return bnt_cli_fail(&err);
     struct convert_options options = a->convert;
     options.quiet =

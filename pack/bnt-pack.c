@@ -11,6 +11,7 @@
 #include "formats/cli.h"
 #include "formats/file.h"
 #include "formats/parallel.h"
+#include "formats/target.h"
 #include "pack/pack.h"
 
 static const char help[] =
@@ -64,6 +65,8 @@ static enum bnt_status pack_stream(const struct arguments *a, struct bnt_output 
     int fd;
     enum bnt_status status = open_input(a->input, &fd, err);
     if (status == BNT_OK)
+        status = bnt_target_is_not(a->output, a->input, err);
+    if (status == BNT_OK)
         status = bnt_output_open_random(out, a->output, err);
     if (status == BNT_OK)
         status = bnt_pack(fd, fd == STDIN_FILENO ? "standard input" : a->input, out, &a->pack, err);
@@ -75,7 +78,9 @@ static enum bnt_status pack_stream(const struct arguments *a, struct bnt_output 
 static enum bnt_status pack_matrix(const struct arguments *a, struct bnt_output *out,
                                    struct bnt_error *err)
 {
-    enum bnt_status status = bnt_output_open(out, a->output, err);
+    enum bnt_status status = bnt_target_is_not(a->output, a->input, err);
+    if (status == BNT_OK)
+        status = bnt_output_open(out, a->output, err);
     return status == BNT_OK ? bnt_pack_matrix(a->input, a->matrix, out, err) : status;
 }
 

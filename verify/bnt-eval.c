@@ -14,6 +14,7 @@
 #include "formats/cli.h"
 #include "formats/file.h"
 #include "formats/ids.h"
+#include "formats/target.h"
 #include "runtime/bnt.h"
 #include "runtime/options.h"
 
@@ -223,8 +224,10 @@ static enum bnt_status logits(struct evaluation *e)
     enum bnt_status status = bnt_ids_parse(e->arguments->ids, &tokens, &count, e->err);
     if (status != BNT_OK)
         return status;
-    status = count ? bnt_output_open(&out, e->arguments->logits, e->err)
+    status = count ? bnt_target_is_not(e->arguments->logits, e->arguments->model, e->err)
                    : bnt_fail(e->err, BNT_ERR_ARGUMENT, "--token-ids is empty");
+    if (status == BNT_OK)
+        status = bnt_output_open(&out, e->arguments->logits, e->err);
     if (status == BNT_OK) {
         status = write_logits(e, tokens, count, &out);
         if (status == BNT_OK)
