@@ -366,6 +366,11 @@ static enum bnt_status write_failed(const struct bnt_output *out, struct bnt_err
 {
     if (errno == EPIPE)
         return bnt_fail(err, BNT_ERR_IO, "%s: the reader closed the pipe", output_name(out));
+    if (errno == EFAULT) // the system met what would have been a SIGBUS (formats/bus.h)
+        return bnt_fail(err, BNT_ERR_IO,
+                        "%s: cannot write: the mapped file that the bytes are from was made "
+                        "shorter while it was read, or its disk fails",
+                        output_name(out));
     return fail_errno(err, output_name(out), "cannot write");
 }
 

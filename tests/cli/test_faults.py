@@ -77,6 +77,11 @@ def close(descriptor):
     return lambda: os.close(descriptor)
 
 
+def state_of(process):
+    """S: it sleeps; R: it runs."""
+    return read('/proc', str(process), 'stat').rpartition(b') ')[2][:1].decode()
+
+
 def as_nobody(case):
     """The options of run() for a tool without root's rights, to whom files can be unreadable."""
     if not tools.is_root():
@@ -589,6 +594,76 @@ class Inputs(Case):
         self.refused('bnt-eval', packed(), '--perplexity', path, names=[path, 'UTF-8'])
         self.refused('bnt-run', packed(), '-f', path, names=[path, 'UTF-8'])
         self.refused('bnt-eval', packed(), '--perplexity', path, '--window', '100000', names=path)
+
+
+class Mapped(Case):
+    """A file that becomes shorter while it is mapped: one line, exit status 1, nothing left."""
+    def full_pipe(self):
+        """Its ends: who writes to it waits until it is read."""
+        ends = os.pipe()
+        fcntl.fcntl(ends[1], F_SETPIPE_SZ, 4096)
+        os.write(ends[1], b'x' * 4095 + b'\n')
+        return ends
+
+    def wait_until(self, condition):
+        end = time.monotonic() + tools.TIMEOUT
+        while not condition():
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.005)
+
+    def ended(self, process, tool, names, err):
+        self.one_line(Result(process.wait(tools.TIMEOUT), b'', err.decode()), tool, 1, ['shorter', *names])
+
+    def test_convert_leaves_nothing(self):
+        """Held by its own words, which nobody reads, while the file is truncated."""
+        shutil.copytree(FAIRY, self.path('in'))
+        read_end, write_end = self.full_pipe()
+        process = tools.start('bnt-convert', '--force', '-j', '1', self.path('in'), '-o', self.path('out'), stderr=write_end)
+        self.addCleanup(process.kill)
+        os.close(write_end)
+        self.wait_until(lambda: len(os.listdir(self.dir)) == 2 and state_of(process.pid) == 'S')
+        os.truncate(self.path('in', 'model.safetensors'), 4096)
+        with os.fdopen(read_end, 'rb') as file:
+            last = file.read().splitlines(keepends=True)[-1]
+        self.ended(process, 'bnt-convert', [self.path('in', 'model.safetensors')], last)
+        self.nothing_in(self.dir, ['in'])
+
+    def test_convert_into_a_pipe(self):
+        shutil.copytree(FAIRY, self.path('in'))
+        os.mkfifo(self.path('fifo'))
+        process = tools.start('bnt-convert', self.path('in'), '-o', self.path('fifo'))
+        self.addCleanup(process.kill)
+        with open(self.path('fifo'), 'rb') as file:
+            file.read(65536)  # of 7 MB: the rest cannot have been written yet
+            os.truncate(self.path('in', 'model.safetensors'), 4096)
+            while file.read(65536):
+                pass
+        self.ended(process, 'bnt-convert', [], process.communicate()[1])
+
+    def test_run(self):
+        model = self.file('model', read(packed()))
+        read_end, write_end = self.full_pipe()
+        process = tools.start('bnt-run', model, '-q', '-p', 'Once', '--ignore-eos', '--device', 'cpu', stdout=write_end)
+        self.addCleanup(process.kill)
+        os.close(write_end)
+        self.wait_until(lambda: model.encode() in read('/proc', str(process.pid), 'maps') and state_of(process.pid) == 'S')
+        os.truncate(model, 4096)
+        with os.fdopen(read_end, 'rb') as file:
+            file.read()
+        self.ended(process, 'bnt-run', [model, 'offset'], process.communicate()[1])
+
+    def test_maps_are_private(self):
+        """Some file systems cannot share them (FUSE with direct_io)."""
+        model = packed()
+        process = tools.start('bnt-eval', model, '--perplexity', '-', '-q', stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.addCleanup(process.kill)
+        end, found = time.monotonic() + tools.TIMEOUT, []
+        while not found:
+            self.assertLess(time.monotonic(), end)
+            found = [line for line in read('/proc', str(process.pid), 'maps').decode().splitlines() if line.endswith(model)]
+            time.sleep(0.01)
+        self.assertEqual([line.split()[1] for line in found], ['r--p'] * len(found))
+        process.communicate(b'', timeout=tools.TIMEOUT)
 
 
 class Outputs(Case):
