@@ -9,7 +9,7 @@
 #include "convert/convert.h"
 #include "formats/checkpoint.h"
 #include "formats/cli.h"
-#include "formats/parallel.h"
+#include "formats/processors.h"
 #include "formats/target.h"
 
 static const char help[] =
@@ -18,7 +18,7 @@ static const char help[] =
     "each linear layer as I8 values -1, 0, +1 with its scale as F32, all else as it is.\n"
     "\n"
     "  -o, --output=OUT   write to OUT; '-', the default, is standard output\n"
-    "  -j, --jobs=N       use N threads (default: the processors of this machine)\n"
+    "  -j, --jobs=N       use N threads (default: the processors it may use)\n"
     "      --force        convert a checkpoint that was not trained for ternary weights,\n"
     "                     and report the error of each matrix\n"
     "  -q, --quiet        no progress bar\n"
@@ -98,7 +98,7 @@ int main(int argc, char **argv)
         {"version", no_argument, NULL, OPTION_VERSION},
         {NULL, 0, NULL, 0},
     };
-    struct arguments a = {.output = "-", .convert = {.threads = bnt_parallel_processors()}};
+    struct arguments a = {.output = "-", .convert = {.threads = bnt_processors()}};
     uint64_t n;
     int c;
     bnt_cli_init("bnt-convert");

@@ -10,7 +10,7 @@
 
 #include "formats/cli.h"
 #include "formats/file.h"
-#include "formats/parallel.h"
+#include "formats/processors.h"
 #include "formats/target.h"
 #include "pack/pack.h"
 
@@ -23,7 +23,7 @@ static const char help[] =
     "      --embedding=TYPE   int8: add an int8 copy of the output matrix for a faster\n"
     "                         output layer; bf16: round embeddings to bf16. By default they\n"
     "                         stay as they are, bf16 or f32. May be given for each\n"
-    "  -j, --jobs=N           use N threads (default: the processors of this machine)\n"
+    "  -j, --jobs=N           use N threads (default: the processors it may use)\n"
     "      --matrix=NAME      pack the one I8 matrix NAME of a safetensors file into bare\n"
     "                         16x32 blocks, and nothing else\n"
     "  -q, --quiet            no progress bar\n"
@@ -112,7 +112,7 @@ int main(int argc, char **argv)
         {NULL, 0, NULL, 0},
     };
     struct arguments a = {
-        .input = "-", .output = "-", .pack = {.threads = bnt_parallel_processors()}};
+        .input = "-", .output = "-", .pack = {.threads = bnt_processors()}};
     uint64_t n;
     int c;
     bnt_cli_init("bnt-pack");

@@ -38,7 +38,7 @@ static const char help[] =
     "                          standard input\n"
     "      --json              print the result as JSON (not for --logits)\n"
     "      --cache=TYPE        keep keys and values as f32 (default, unlike bnt-run) or f16\n"
-    "  -t, --threads=N         use N threads (default: the processors of this machine)\n"
+    "  -t, --threads=N         use N threads (default: the processors it may use)\n"
     "      --device=DEVICE     cpu, cuda, or auto: the GPU if there is one (default)\n"
     "      --kernel=NAME       use these kernels instead of the best ones (bnt-run --version)\n"
     "  -q, --quiet             no progress bar\n"
