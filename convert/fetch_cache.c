@@ -72,6 +72,16 @@ void bnt_fetch_store_free(struct bnt_fetch_store *store)
     *store = (struct bnt_fetch_store){0};
 }
 
+// After a mkdir that failed, whose errno stays what says why.
+static bool is_folder(const char *path)
+{
+    struct stat st;
+    int saved = errno;
+    bool there = stat(path, &st) == 0;
+    errno = saved;
+    return there && S_ISDIR(st.st_mode);
+}
+
 // mkdir -p, following the links that the user laid.
 static enum bnt_status make_folders(const char *path, struct bnt_error *err)
 {
@@ -82,9 +92,7 @@ static enum bnt_status make_folders(const char *path, struct bnt_error *err)
         char *slash = strchr(p, '/');
         if (slash)
             *slash = '\0';
-        struct stat st;
-        good = *copy == '\0' || mkdir(copy, 0777) == 0 ||
-               (stat(copy, &st) == 0 && S_ISDIR(st.st_mode));
+        good = *copy == '\0' || mkdir(copy, 0777) == 0 || is_folder(copy);
         if (slash)
             *slash = '/';
     }
@@ -108,9 +116,10 @@ static int open_parent(const char *root, const char *path, bool create, const ch
         if (length < sizeof part) {
             memcpy(part, *base, length);
             part[length] = '\0';
-            if (create)
-                (void)mkdirat(dir, part, 0777);
+            int problem = create && mkdirat(dir, part, 0777) != 0 ? errno : 0;
             next = openat(dir, part, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+            if (next < 0 && errno == ENOENT && problem)
+                errno = problem; // why it is not there
         } else {
             errno = ENAMETOOLONG;
         }

@@ -39,11 +39,12 @@ class Get(tools.Case):
     def test_signal_leaves_nothing(self):
         self.ok('bnt-synth', '--like', '1bitllm-large', '--form', 'packed', '--quiet', '-o', self.path('big'))
         child = tools.start('bnt', 'get', '-q', self.path('big'), '-o', self.path('m.bnt'))
-        time.sleep(0.3)
+        while len([name for name in os.listdir(self.dir) if name != 'big']) < 2:  # until bnt-pack has its temporary file
+            self.assertIsNone(child.poll())
         child.send_signal(signal.SIGTERM)
         self.assertEqual(child.wait(tools.TIMEOUT), -signal.SIGTERM)
         child.stderr.close()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + tools.TIMEOUT
         while sorted(os.listdir(self.dir)) != ['big'] and time.monotonic() < deadline:
             time.sleep(0.1)  # the tools are ended by their own signal a moment later
         self.nothing_in(self.dir, ['big'])

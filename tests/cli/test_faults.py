@@ -22,7 +22,7 @@ from tools import Case, FAIRY, MASTERS, Checkpoint, Result, converted, packed, r
 NOBODY = 65534
 F_SETPIPE_SZ = 1031
 MATRIX = 'model.layers.0.self_attn.q_proj.weight'
-SOON = 120 if tools.SANITIZE else 20  # seconds in which a tool that waits for nothing has long ended
+SOON = tools.TIMEOUT  # a tool that waits for nothing has long ended
 
 
 def stream_file():
