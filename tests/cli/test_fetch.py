@@ -382,6 +382,17 @@ class Cache(Fetch):
         os.makedirs(self.cache, 0o500)
         self.fails(names=[self.cache, 'Permission denied'])
 
+    @unittest.skipIf(os.geteuid() != 0, 'only root can mount a file system')
+    def test_read_only_mount(self):
+        os.mkdir(self.path('mount'))
+        done = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'ro', 'tmpfs', self.path('mount')], capture_output=True, check=False)
+        if done.returncode != 0:
+            self.skipTest('cannot mount a tmpfs here: %r' % done.stderr)
+        self.addCleanup(subprocess.run, ['umount', '-l', self.path('mount')], check=False)
+        for folder in (self.path('mount'), self.path('mount', 'new', 'folder')):
+            self.fails('--local-dir', folder, names=[folder, 'Read-only file system'])
+            self.fails(env={'HF_HUB_CACHE': folder}, names=[folder, 'Read-only file system'])
+
     def test_cache_that_cannot_be(self):
         self.fails(env={'HF_HUB_CACHE': '/proc/bnt/hub'}, names=['/proc/bnt/hub'])
 
@@ -418,6 +429,28 @@ class LocalDir(Fetch):
         self.assertEqual(len(self.hub.requests), count + 3)
         self.assertEqual(stamp(os.path.join(plain, 'model.safetensors')), before)
         self.assertEqual(tools.read(os.path.join(plain, 'tokenizer.json')), SMALL)
+        path = os.path.join(plain, 'config.json')
+        os.chmod(tools.write(path, b'{}'), 0o640)
+        self.fetch('--local-dir', plain)
+        self.assertEqual(tools.read(path), FILES['config.json'])
+        self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o640)
+
+    @unittest.skipIf(os.geteuid() == 0, 'root may write anywhere')
+    def test_unwritable_folder(self):
+        """Noticed before anything is fetched, in words of what cannot be done."""
+        for folder in (self.path('shut'), self.path('shut', 'new')):
+            os.makedirs(self.path('shut'), 0o500, exist_ok=True)
+            count = len(self.hub.requests)
+            self.fails('--local-dir', folder, names=[folder, 'Permission denied'])
+            self.assertEqual(len(self.hub.requests), count + 1)
+        os.makedirs(self.path('part', '.cache', 'bnt'))
+        os.chmod(self.path('part'), 0o500)
+        self.fails('--local-dir', self.path('part'), names=['json', 'Permission denied'])
+        self.assertEqual(os.listdir(self.path('part', '.cache', 'bnt')), [])
+        os.chmod(self.path('part'), 0o700)
+        os.chmod(tools.write(self.path('part', 'config.json'), b'{}'), 0o400)
+        self.fails('--local-dir', self.path('part'), names=['config.json', 'Permission denied'])
+        self.assertEqual(tools.read(self.path('part', 'config.json')), b'{}')
 
     def test_resumes(self):
         plain = self.path('plain')
@@ -437,8 +470,14 @@ class LocalDir(Fetch):
         self.fails('--local-dir', plain, '--include', '*', names=['onnx/', 'link'])
         plain = self.folder_of('other')
         os.symlink(os.path.join(outside, 'config.json'), os.path.join(plain, 'config.json'))
-        self.fetch('--local-dir', plain)
-        self.assertFalse(os.path.islink(os.path.join(plain, 'config.json')))
+        count = len(self.hub.requests)
+        self.fails('--local-dir', plain, names=['config.json', 'link'])
+        self.assertEqual(len(self.hub.requests), count + 1)  # the listing: nothing is fetched in vain
+        self.assertTrue(os.path.islink(os.path.join(plain, 'config.json')))
+        os.remove(os.path.join(plain, 'config.json'))
+        os.mkfifo(os.path.join(plain, 'config.json'))
+        self.fails('--local-dir', plain, names=['config.json', 'pipe'])
+        self.assertTrue(stat.S_ISFIFO(os.lstat(os.path.join(plain, 'config.json')).st_mode))
         shutil.rmtree(os.path.join(plain, '.cache'))
         os.symlink(outside, os.path.join(plain, '.cache'))
         self.fails('--local-dir', plain, '--include', '*', names='.cache')
