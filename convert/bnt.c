@@ -108,6 +108,7 @@ static pid_t start(int slot, char *const *arguments, int input, int output)
         (void)dup2(input, STDIN_FILENO);
     if (output >= 0)
         (void)dup2(output, STDOUT_FILENO);
+    (void)signal(SIGPIPE, SIG_DFL); // the tools decide for themselves
     execute(arguments);
     return -1;
 }
@@ -330,7 +331,6 @@ static int get(int argc, char **argv)
         return bnt_cli_usage("get: -o OUT.bnt is missing");
     g.source = argv[optind];
     bnt_catch_deadly_signals(clean_up_and_die);
-    (void)signal(SIGPIPE, SIG_DFL); // the tools decide for themselves
     return get_model(&g) ? BNT_EXIT_OK : BNT_EXIT_FAILED;
 }
 
