@@ -4,12 +4,14 @@
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 
 #include "convert/convert.h"
 #include "formats/checkpoint.h"
 #include "formats/cli.h"
-#include "formats/parallel.h"
+#include "formats/processors.h"
+#include "formats/target.h"
 
 static const char help[] =
     "Usage: bnt-convert [OPTION]... CHECKPOINT_DIR\n"
@@ -17,7 +19,7 @@ static const char help[] =
     "each linear layer as I8 values -1, 0, +1 with its scale as F32, all else as it is.\n"
     "\n"
     "  -o, --output=OUT   write to OUT; '-', the default, is standard output\n"
-    "  -j, --jobs=N       use N threads (default: the processors of this machine)\n"
+    "  -j, --jobs=N       use N threads (default: the processors it may use)\n"
     "      --nearest      weights that are nearly all on three levels take the nearest level\n"
     "      --force        convert a checkpoint that was not trained for ternary weights,\n"
     "                     and report the error of each matrix\n"
@@ -44,6 +46,22 @@ static bool writes_to_pipe(const struct bnt_output *out)
     return fstat(out->fd, &st) == 0 && S_ISFIFO(st.st_mode);
 }
 
+// Weights, and the small files that are read beside them.
+static enum bnt_status is_no_input(const struct bnt_checkpoint *c, const char *output,
+                                   struct bnt_error *err)
+{
+    enum bnt_status status = BNT_OK;
+    for (size_t i = 0; i < BNT_SMALL_FILES + c->n_shards && status == BNT_OK; i++) {
+        bool small = i < BNT_SMALL_FILES;
+        const char *name = small ? c->small[i].name : c->shards[i - BNT_SMALL_FILES].name;
+        char *path = bnt_path_join(c->dir, name);
+        status = path ? bnt_target_is_not(output, path, err)
+                      : bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+        free(path);
+    }
+    return status;
+}
+
 static int run(const struct arguments *a, struct bnt_checkpoint *checkpoint)
 {
     struct bnt_error err;
@@ -64,7 +82,8 @@ static int run(const struct arguments *a, struct bnt_checkpoint *checkpoint)
     if (checkpoint->levels.nearest)
         bnt_cli_note("%s: %" PRIu64 " weights take the nearest level, up to %.3g of the level away",
                      a->dir, checkpoint->levels.off, (double)checkpoint->levels.worst);
-    if (bnt_output_open(&out, a->output, &err) != BNT_OK)
+    if (is_no_input(checkpoint, a->output, &err) != BNT_OK ||
+        bnt_output_open(&out, a->output, &err) != BNT_OK)
         return bnt_cli_fail(&err);
     struct convert_options options = a->convert;
     if (writes_to_pipe(&out)) { // the tool that reads it draws a bar of its own
@@ -94,7 +113,7 @@ int main(int argc, char **argv)
         {"version", no_argument, NULL, OPTION_VERSION},
         {NULL, 0, NULL, 0},
     };
-    struct arguments a = {.output = "-", .convert = {.threads = bnt_parallel_processors()}};
+    struct arguments a = {.output = "-", .convert = {.threads = bnt_processors()}};
     uint64_t n;
     int c;
     bnt_cli_init("bnt-convert");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // bnt: runs the tools. `bnt get` takes a model from the Hub to a verified .bnt file in one go.
 #define _GNU_SOURCE // pipe2
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -8,6 +9,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -16,6 +18,7 @@
 #include "formats/cli.h"
 #include "formats/file.h"
 #include "formats/layout.h"
+#include "formats/target.h"
 
 #define TOOLS "fetch, convert, pack, verify, info, run, eval, bench"
 
@@ -25,7 +28,8 @@ static const char help[] =
     "       bnt help TOOL\n"
     "The first form fetches a model from the Hugging Face Hub (or takes a checkpoint folder),\n"
     "converts, packs and verifies it. OUT.bnt appears only when it is verified; until then it\n"
-    "is a hidden file beside it, .OUT.bnt.NUMBER.unverified.\n"
+    "is a hidden file beside it, .OUT.bnt.XXXXXX. REPO is a name (org/name, org/name@revision)\n"
+    "or the address of the model's page.\n"
     "The second runs bnt-TOOL, the third shows its help: " TOOLS ".\n"
     "\n"
     "  -o, --output=OUT       the file to make\n"
@@ -48,12 +52,12 @@ struct get {
     const char *revision;
     const char *embedding;
     bool force, quiet;
+    struct bnt_output file; // open_named: the tools write it
 };
 
 // --- running tools ---
 
-// What a signal has to clean up: the tools at work, and the file that is not finished yet.
-static char unfinished[PATH_MAX];
+// What a signal has to clean up beside the file that is not finished yet: the tools at work.
 static atomic_int children[MAX_CHILDREN];
 
 static void clean_up_and_die(int signal_number)
@@ -68,8 +72,7 @@ static void clean_up_and_die(int signal_number)
         if (child > 0)
             (void)waitpid(child, NULL, 0);
     }
-    if (unfinished[0])
-        (void)unlink(unfinished);
+    bnt_output_remove_unfinished();
     (void)raise(signal_number); // SA_RESETHAND: now it ends us
 }
 
@@ -115,6 +118,7 @@ static pid_t start(int slot, char *const *arguments, int input, int output)
         (void)dup2(input, STDIN_FILENO);
     if (output >= 0)
         (void)dup2(output, STDOUT_FILENO);
+    bnt_output_restore_pipe_signal(); // the tools decide for themselves
     execute(arguments);
     return -1;
 }
@@ -182,7 +186,7 @@ static bool fetch(const struct get *g, char folder[PATH_MAX])
 static bool convert_and_pack(const struct get *g, const char *folder)
 {
     char *convert[MAX_ARGUMENTS] = {"bnt-convert"};
-    char *pack[MAX_ARGUMENTS] = {"bnt-pack", "-o", unfinished};
+    char *pack[MAX_ARGUMENTS] = {"bnt-pack", "-o", g->file.temporary};
     int c = 1, p = 3, ends[2];
     if (g->force)
         convert[c++] = "--force";
@@ -218,7 +222,7 @@ static bool verify(const struct get *g, const char *folder)
     if (g->quiet)
         arguments[n++] = "--quiet";
     arguments[n++] = "--";
-    arguments[n++] = unfinished;
+    arguments[n++] = g->file.temporary;
     pid_t child = start(0, arguments, -1, -1);
     return child > 0 && succeeded(0, child);
 }
@@ -229,14 +233,27 @@ static bool is_folder(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-// A hidden name beside the final one, so that the rename stays within a file system.
-static bool name_unfinished(const char *output)
+static bool ends_with(const char *name, const char *end)
 {
-    const char *slash = strrchr(output, '/');
-    int dir = slash ? (int)(slash - output) + 1 : 0;
-    int n = snprintf(unfinished, sizeof unfinished, "%.*s.%s.%ld.unverified", dir, output,
-                     output + dir, (long)getpid());
-    return n > 0 && (size_t)n < sizeof unfinished;
+    size_t length = strlen(name), size = strlen(end);
+    return length >= size && strcmp(name + length - size, end) == 0;
+}
+
+// Refuses an output that is a file of the checkpoint folder, by whatever name; a .bnt file there is
+// an earlier output.
+static enum bnt_status is_not_in(const char *folder, const char *output, struct bnt_error *err)
+{
+    DIR *dir = opendir(folder);
+    enum bnt_status status = BNT_OK;
+    for (struct dirent *entry; dir && status == BNT_OK && (entry = readdir(dir)) != NULL;) {
+        char *path = ends_with(entry->d_name, ".bnt") ? NULL : bnt_path_join(folder, entry->d_name);
+        if (path)
+            status = bnt_target_is_not(output, path, err);
+        free(path);
+    }
+    if (dir)
+        (void)closedir(dir);
+    return status; // a folder that cannot be read, bnt-convert refuses
 }
 
 // Names on the Hub are "name" or "owner/name", maybe with "@revision", or addresses; anything else
@@ -268,35 +285,42 @@ static bool refuse_file(const char *source)
     return true;
 }
 
-static bool get_model(const struct get *g)
+// From the source to the verified file, which still has its temporary name.
+static bool make_file(const struct get *g, bool local)
 {
     char folder[PATH_MAX];
+    struct bnt_error err;
+    if (local)
+        (void)snprintf(folder, sizeof folder, "%s", g->source);
+    else if (!fetch(g, folder))
+        return false;
+    if (is_not_in(folder, g->output, &err) == BNT_OK)
+        return convert_and_pack(g, folder) && verify(g, folder);
+    (void)bnt_cli_fail(&err);
+    return false;
+}
+
+static bool get_model(struct get *g)
+{
+    struct bnt_error err;
     bool local = is_folder(g->source);
     if (!local && looks_like_path(g->source)) {
         bnt_cli_note("%s: no such folder", g->source);
         return false;
     }
-    if (is_folder(g->output)) {
-        bnt_cli_note("%s: is a directory: -o must name the file to make", g->output);
+    // Before anything is fetched: an output that cannot be written is known now.
+    enum bnt_status status = local ? is_not_in(g->source, g->output, &err) : BNT_OK;
+    if (status == BNT_OK)
+        status = bnt_output_open_named(&g->file, g->output, &err);
+    if (status == BNT_OK && !make_file(g, local)) {
+        bnt_output_abort(&g->file);
         return false;
     }
-    if (!name_unfinished(g->output)) {
-        bnt_cli_note("%s: the name is too long", g->output);
-        return false;
-    }
-    if (local)
-        (void)snprintf(folder, sizeof folder, "%s", g->source);
-    if (!local && !fetch(g, folder))
-        return false;
-    if (!convert_and_pack(g, folder) || !verify(g, folder)) {
-        (void)unlink(unfinished);
-        return false;
-    }
-    if (rename(unfinished, g->output) == 0)
-        return true;
-    bnt_cli_note("%s: cannot give the finished file this name: %s", g->output, strerror(errno));
-    (void)unlink(unfinished);
-    return false;
+    if (status == BNT_OK)
+        status = bnt_output_commit(&g->file, &err);
+    if (status != BNT_OK)
+        (void)bnt_cli_fail(&err);
+    return status == BNT_OK;
 }
 
 enum { OPTION_REVISION = 256, OPTION_EMBEDDING, OPTION_FORCE, OPTION_VERSION };
@@ -358,7 +382,6 @@ static int get(int argc, char **argv)
     if (!g.output || strcmp(g.output, "-") == 0)
         return bnt_cli_usage("get: -o OUT.bnt is missing");
     bnt_catch_deadly_signals(clean_up_and_die);
-    bnt_output_restore_pipe_signal(); // the tools decide for themselves
     return get_model(&g) ? BNT_EXIT_OK : BNT_EXIT_FAILED;
 }
 

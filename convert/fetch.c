@@ -155,6 +155,8 @@ static enum bnt_status fetch_missing(struct job *job, uint64_t bytes, bool no_ba
     enum bnt_status status = bnt_fetch_store_create(&job->store, err);
     if (status == BNT_OK)
         status = check_space(job, bytes, err);
+    for (size_t i = 0; i < job->missing_count && status == BNT_OK; i++)
+        status = bnt_fetch_store_check(&job->store, job->missing[i], err);
     if (status != BNT_OK)
         return status;
     bnt_fetch_ui_start(&job->ui, bytes, no_bar);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#define _GNU_SOURCE // flock, getrandom
+#define _GNU_SOURCE // flock, getrandom, AT_EACCESS
 #include "convert/fetch_cache.h"
 
 #include <dirent.h>
@@ -77,6 +77,16 @@ void bnt_fetch_store_free(struct bnt_fetch_store *store)
     *store = (struct bnt_fetch_store){0};
 }
 
+// After a mkdir that failed, whose errno stays what says why.
+static bool is_folder(const char *path)
+{
+    struct stat st;
+    int saved = errno;
+    bool there = stat(path, &st) == 0;
+    errno = saved;
+    return there && S_ISDIR(st.st_mode);
+}
+
 // mkdir -p, following the links that the user laid.
 static enum bnt_status make_folders(const char *path, struct bnt_error *err)
 {
@@ -87,11 +97,7 @@ static enum bnt_status make_folders(const char *path, struct bnt_error *err)
         char *slash = strchr(p, '/');
         if (slash)
             *slash = '\0';
-        struct stat st;
-        good = *copy == '\0' || mkdir(copy, 0777) == 0;
-        int problem = errno;
-        good = good || (stat(copy, &st) == 0 && S_ISDIR(st.st_mode));
-        errno = problem; // the reason is why it could not be made
+        good = *copy == '\0' || mkdir(copy, 0777) == 0 || is_folder(copy);
         if (slash)
             *slash = '/';
     }
@@ -115,9 +121,10 @@ static int open_parent(const char *root, const char *path, bool create, const ch
         if (length < sizeof part) {
             memcpy(part, *base, length);
             part[length] = '\0';
-            if (create)
-                (void)mkdirat(dir, part, 0777);
+            int problem = create && mkdirat(dir, part, 0777) != 0 ? errno : 0;
             next = openat(dir, part, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+            if (next < 0 && errno == ENOENT && problem)
+                errno = problem; // why it is not there
         } else {
             errno = ENAMETOOLONG;
         }
@@ -359,6 +366,49 @@ enum bnt_status bnt_fetch_store_lock(const struct bnt_fetch_store *store,
 
 // --- final names ---
 
+// Whether a file may get this name. In a plain folder that is not ours alone nothing but a file is
+// replaced, and no link followed: the names are the server's.
+static enum bnt_status check_name(const struct bnt_fetch_store *store,
+                                  const struct bnt_fetch_file *file, int dir, const char *base,
+                                  struct bnt_error *err)
+{
+    struct stat st;
+    bool there = store->plain && fstatat(dir, base, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    if (there && !S_ISREG(st.st_mode))
+        return bnt_fail(err, BNT_ERR_IO,
+                        "%.150s: a %s of this name is in the way below %.200s: move it", file->path,
+                        S_ISLNK(st.st_mode)   ? "link"
+                        : S_ISDIR(st.st_mode) ? "folder"
+                                              : "device or pipe",
+                        store->root);
+    if (faccessat(dir, ".", W_OK | X_OK, AT_EACCESS) != 0 ||
+        (there && faccessat(dir, base, W_OK, AT_EACCESS) != 0))
+        return bnt_fail(err, BNT_ERR_IO, "%.150s: cannot be written below %.200s: %s", file->path,
+                        store->root, strerror(errno));
+    return BNT_OK;
+}
+
+enum bnt_status bnt_fetch_store_check(const struct bnt_fetch_store *store,
+                                      const struct bnt_fetch_file *file, struct bnt_error *err)
+{
+    const char *base;
+    int dir = open_parent(store->root, file->path, true, &base);
+    if (dir < 0)
+        return parent_failed(store, file->path, err);
+    enum bnt_status status = check_name(store, file, dir, base, err);
+    (void)close(dir);
+    return status;
+}
+
+// A file that was there before keeps its mode.
+static bool place_in_folder(const char *partial, int dir, const char *base)
+{
+    struct stat st;
+    if (fstatat(dir, base, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
+        (void)chmod(partial, st.st_mode & 0777);
+    return renameat(AT_FDCWD, partial, dir, base) == 0;
+}
+
 // Puts a link where nothing, or anything but a folder, is.
 static bool replace_by_link(int dir, const char *base, const char *text)
 {
@@ -454,7 +504,11 @@ enum bnt_status bnt_fetch_store_place(const struct bnt_fetch_store *store,
     int dir = open_parent(store->root, file->path, true, &base);
     if (dir < 0)
         return parent_failed(store, file->path, err);
-    bool good = store->plain ? renameat(AT_FDCWD, partial, dir, base) == 0
+    if (check_name(store, file, dir, base, err) != BNT_OK) {
+        (void)close(dir);
+        return err->status;
+    }
+    bool good = store->plain ? place_in_folder(partial, dir, base)
                              : place_in_cache(store, file, partial, dir, base);
     int problem = errno;
     (void)close(dir);

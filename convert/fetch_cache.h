@@ -59,6 +59,10 @@ enum bnt_status bnt_fetch_store_lock(const struct bnt_fetch_store *store,
                                      const atomic_bool *cancelled, int *lock, bool *alone,
                                      struct bnt_error *err);
 
+// Whether the file can get its name; before its bytes are fetched.
+enum bnt_status bnt_fetch_store_check(const struct bnt_fetch_store *store,
+                                      const struct bnt_fetch_file *file, struct bnt_error *err);
+
 // Gives the verified file partial (NULL: the blob is there already) its final name.
 enum bnt_status bnt_fetch_store_place(const struct bnt_fetch_store *store,
                                       const struct bnt_fetch_file *file, const char *partial,

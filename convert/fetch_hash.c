@@ -9,15 +9,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "formats/digest.h"
+
 enum { CHUNK = 256 << 10 };
 
 static bool begin_hash(EVP_MD_CTX *md, uint64_t size, const char *oid)
 {
     if (strlen(oid) == BNT_FETCH_OID_TEXT - 1)
-        return EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1;
+        return EVP_DigestInit_ex(md, bnt_sha256_method(), NULL) == 1;
     char header[32]; // git's: "blob", the length, a zero byte
     int length = snprintf(header, sizeof header, "blob %" PRIu64, size);
-    return EVP_DigestInit_ex(md, EVP_sha1(), NULL) == 1 &&
+    return EVP_DigestInit_ex(md, bnt_sha1_method(), NULL) == 1 &&
            EVP_DigestUpdate(md, header, (size_t)length + 1) == 1;
 }
 

@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "formats/bus.h"
 #include "formats/file.h"
 
 static const char *program_name = "bnt";
@@ -31,6 +32,7 @@ void bnt_cli_init(const char *program)
     open_standard_streams();
     program_name = program;
     bnt_output_handle_signals();
+    bnt_bus_errors_handle(program);
 }
 
 int bnt_cli_print(const char *text)

@@ -12,7 +12,8 @@
 
 enum { BNT_EXIT_OK = 0, BNT_EXIT_FAILED = 1, BNT_EXIT_USAGE = 2 };
 
-// Signals and the program's name for messages. Once, at the start of main.
+// Signals (mapped files that cannot be read among them) and the program's name for messages. Once,
+// at the start of main.
 void bnt_cli_init(const char *program);
 
 // Prints text to standard output and returns the exit code (failed if it could not be written).

@@ -14,6 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "formats/target.h"
+
 enum { COPY_BYTES = 1 << 20 };
 
 const char *bnt_input_name(const char *path)
@@ -60,7 +62,7 @@ static const char *temporary_folder(void)
     return dir && *dir ? dir : "/tmp";
 }
 
-// The unnamed temporary file of an input or an output could not be made or written.
+// A temporary file of an input or an output could not be made or written.
 static enum bnt_status fail_temporary(struct bnt_error *err, const char *name)
 {
     return bnt_fail(err, BNT_ERR_IO,
@@ -69,10 +71,16 @@ static enum bnt_status fail_temporary(struct bnt_error *err, const char *name)
                     name, temporary_folder(), strerror(errno));
 }
 
-// An open file without a name, in $TMPDIR or /tmp.
+// The template of a file in $TMPDIR or /tmp, malloc'd, or NULL.
+static char *name_elsewhere(void)
+{
+    return bnt_path_join(temporary_folder(), "bnt-XXXXXX");
+}
+
+// An open file without a name there.
 static int unnamed_file(void)
 {
-    char *path = bnt_path_join(temporary_folder(), "bnt-XXXXXX");
+    char *path = name_elsewhere();
     if (!path)
         return -1;
     int fd = mkostemp(path, O_CLOEXEC);
@@ -290,11 +298,16 @@ char *bnt_path_join(const char *dir, const char *name)
 // The temporary file that a signal has to remove; tools write one at a time.
 static const char *_Atomic doomed_file;
 
-static void remove_and_die(int signal_number)
+void bnt_output_remove_unfinished(void)
 {
     const char *path = atomic_load(&doomed_file);
     if (path)
         (void)unlink(path);
+}
+
+static void remove_and_die(int signal_number)
+{
+    bnt_output_remove_unfinished();
     // SA_RESETHAND restored the default action: the parent sees that a signal ended us.
     (void)raise(signal_number);
 }
@@ -350,14 +363,9 @@ static char *temporary_name(const char *path)
     return name;
 }
 
-static enum bnt_status open_temporary(struct bnt_output *out, struct bnt_error *err)
+// Makes the file that out->temporary is the template of.
+static bool make_temporary(struct bnt_output *out)
 {
-    struct stat st;
-    if (stat(out->path, &st) == 0 && !S_ISREG(st.st_mode))
-        return bnt_fail(err, BNT_ERR_IO, "%s: exists and is not a regular file", out->path);
-    out->temporary = temporary_name(out->path);
-    if (!out->temporary)
-        return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     // A signal must not come between the file's beginning and our knowing its name.
     sigset_t all, before;
     (void)sigfillset(&all);
@@ -367,54 +375,110 @@ static enum bnt_status open_temporary(struct bnt_output *out, struct bnt_error *
     if (out->fd >= 0)
         atomic_store(&doomed_file, out->temporary);
     (void)sigprocmask(SIG_SETMASK, &before, NULL);
-    if (out->fd < 0) {
-        errno = problem;
-        enum bnt_status status = fail_errno(err, out->path, "cannot create");
-        free(out->temporary);
-        out->temporary = NULL;
-        return status;
-    }
-    // mkostemp gives mode 0600; a finished file has what the umask leaves.
+    if (out->fd >= 0)
+        return true;
+    free(out->temporary);
+    out->temporary = NULL;
+    errno = problem;
+    return false;
+}
+
+// mkostemp gives mode 0600. A finished file has that of the one it replaces, and as far as may be
+// its owner; a new one has what the umask leaves.
+static void set_mode(int fd, const struct bnt_target *t)
+{
     mode_t mask = umask(0);
     (void)umask(mask);
-    (void)fchmod(out->fd, 0666 & ~mask);
+    mode_t mode = t->exists ? t->st.st_mode & 0777 : 0666 & ~mask;
+    if (t->exists && fchown(fd, t->st.st_uid, t->st.st_gid) != 0)
+        mode &= 0777; // only root can give files away; the mode is kept all the same
+    (void)fchmod(fd, mode);
+}
+
+static enum bnt_status open_temporary(struct bnt_output *out, const struct bnt_target *t,
+                                      struct bnt_error *err)
+{
+    out->target = t->path;
+    out->temporary = temporary_name(t->path);
+    if (!out->temporary)
+        return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+    if (!make_temporary(out))
+        return fail_errno(err, out->path, "cannot create");
+    set_mode(out->fd, t);
+    return BNT_OK;
+}
+
+static const char *output_name(const struct bnt_output *out)
+{
+    return strcmp(out->path, "-") == 0 ? "standard output" : out->path;
+}
+
+static enum bnt_status open_output(struct bnt_output *out, const char *path, struct bnt_error *err)
+{
+    struct bnt_target t;
+    *out = (struct bnt_output){.path = path, .fd = -1, .stream = -1};
+    enum bnt_status status = bnt_target_find(&t, path, err);
+    if (status != BNT_OK)
+        return status;
+    if (t.fd < 0)
+        return open_temporary(out, &t, err);
+#ifdef F_SETPIPE_SZ
+    (void)fcntl(t.fd, F_SETPIPE_SZ,
+                COPY_BYTES); // fewer switches between the tools of a pipeline; harmless elsewhere
+#endif
+    out->stream = t.fd;
     return BNT_OK;
 }
 
 enum bnt_status bnt_output_open(struct bnt_output *out, const char *path, struct bnt_error *err)
 {
-    *out = (struct bnt_output){.path = path, .fd = -1};
-    if (strcmp(path, "-") != 0)
-        return open_temporary(out, err);
-    if (isatty(STDOUT_FILENO))
-        return bnt_fail(
-            err, BNT_ERR_IO,
-            "standard output is a terminal: redirect it, or name a file instead of '-'");
-#ifdef F_SETPIPE_SZ
-    (void)fcntl(STDOUT_FILENO, F_SETPIPE_SZ,
-                COPY_BYTES); // fewer switches between the tools of a pipeline; harmless elsewhere
-#endif
-    out->fd = STDOUT_FILENO;
-    return BNT_OK;
+    enum bnt_status status = open_output(out, path, err);
+    if (status != BNT_OK)
+        bnt_output_abort(out);
+    else if (!out->temporary)
+        out->fd = out->stream;
+    return status;
 }
 
 enum bnt_status bnt_output_open_random(struct bnt_output *out, const char *path,
                                        struct bnt_error *err)
 {
-    enum bnt_status status = bnt_output_open(out, path, err);
-    if (status != BNT_OK || out->temporary)
-        return status;
-    out->spooled = true;
-    out->fd = unnamed_file();
-    return out->fd < 0 ? fail_temporary(err, "standard output") : BNT_OK;
+    enum bnt_status status = open_output(out, path, err);
+    if (status == BNT_OK && !out->temporary) {
+        out->fd = unnamed_file();
+        if (out->fd < 0)
+            status = fail_temporary(err, output_name(out));
+    }
+    if (status != BNT_OK)
+        bnt_output_abort(out);
+    return status;
+}
+
+enum bnt_status bnt_output_open_named(struct bnt_output *out, const char *path,
+                                      struct bnt_error *err)
+{
+    enum bnt_status status = open_output(out, path, err);
+    if (status == BNT_OK && !out->temporary) {
+        out->temporary = name_elsewhere();
+        if (!out->temporary || !make_temporary(out))
+            status = fail_temporary(err, output_name(out));
+    }
+    if (status != BNT_OK)
+        bnt_output_abort(out);
+    out->named = true;
+    return status;
 }
 
 static enum bnt_status write_failed(const struct bnt_output *out, struct bnt_error *err)
 {
-    if (out->spooled && out->fd >= 0)
-        return fail_temporary(err, "standard output");
-    return fail_errno(err, strcmp(out->path, "-") == 0 ? "standard output" : out->path,
-                      "cannot write");
+    if (errno == EFAULT) // the system met what would have been a SIGBUS (formats/bus.h)
+        return bnt_fail(err, BNT_ERR_IO,
+                        "%s: cannot write: the mapped file that the bytes are from was made "
+                        "shorter while it was read, or its disk fails",
+                        output_name(out));
+    if (out->stream >= 0 && out->fd != out->stream)
+        return fail_temporary(err, output_name(out));
+    return fail_errno(err, output_name(out), "cannot write");
 }
 
 enum bnt_status bnt_output_write(struct bnt_output *out, const void *data, size_t size,
@@ -448,14 +512,23 @@ static enum bnt_status fail_copy(struct bnt_error *err, const char *name)
     return fail_errno(err, name, "cannot write");
 }
 
-static enum bnt_status commit_spooled(struct bnt_output *out, struct bnt_error *err)
+// What was spooled goes where it was meant for.
+static enum bnt_status copy_spooled(struct bnt_output *out, struct bnt_error *err)
 {
     if (lseek(out->fd, 0, SEEK_SET) != 0)
-        return fail_errno(err, "standard output", "cannot rewind its temporary file");
-    enum bnt_status status = copy_all(out->fd, STDOUT_FILENO, "standard output", fail_copy, err);
-    (void)close(out->fd);
+        return fail_errno(err, output_name(out), "cannot rewind its temporary file");
+    return copy_all(out->fd, out->stream, output_name(out), fail_copy, err);
+}
+
+static enum bnt_status commit_stream(struct bnt_output *out, struct bnt_error *err)
+{
+    enum bnt_status status = out->fd == out->stream ? BNT_OK : copy_spooled(out, err);
+    if (out->fd != out->stream)
+        (void)close(out->fd);
     out->fd = -1;
-    if (status == BNT_OK && close(STDOUT_FILENO) != 0) // some file systems report a full disk here
+    int stream = out->stream;
+    out->stream = -1;
+    if (close(stream) != 0 && status == BNT_OK) // some file systems report a full disk here
         status = write_failed(out, err);
     return status;
 }
@@ -467,7 +540,7 @@ static enum bnt_status commit_temporary(struct bnt_output *out, struct bnt_error
     out->fd = -1;
     if (failed)
         return write_failed(out, err);
-    if (rename(out->temporary, out->path) != 0)
+    if (rename(out->temporary, out->target) != 0)
         return fail_errno(err, out->path, "cannot rename the finished file to this name");
     atomic_store(&doomed_file, NULL);
     free(out->temporary);
@@ -475,29 +548,36 @@ static enum bnt_status commit_temporary(struct bnt_output *out, struct bnt_error
     return BNT_OK;
 }
 
+// The file that now has the temporary name: another program may have made it anew.
+static enum bnt_status reopen(struct bnt_output *out, struct bnt_error *err)
+{
+    (void)close(out->fd);
+    out->fd = open(out->temporary, O_RDWR | O_CLOEXEC);
+    return out->fd < 0 ? fail_errno(err, out->temporary, "cannot open") : BNT_OK;
+}
+
 enum bnt_status bnt_output_commit(struct bnt_output *out, struct bnt_error *err)
 {
-    enum bnt_status status = BNT_OK;
-    if (out->spooled)
-        status = commit_spooled(out, err);
-    else if (out->temporary)
-        status = commit_temporary(out, err);
-    else if (close(STDOUT_FILENO) != 0)
-        status = write_failed(out, err);
-    if (status != BNT_OK)
-        bnt_output_abort(out);
+    enum bnt_status status = out->named ? reopen(out, err) : BNT_OK;
+    if (status == BNT_OK)
+        status = out->target ? commit_temporary(out, err) : commit_stream(out, err);
+    bnt_output_abort(out); // what is left of it
     return status;
 }
 
 void bnt_output_abort(struct bnt_output *out)
 {
-    if (out->fd >= 0 && out->fd != STDOUT_FILENO)
+    if (out->fd >= 0 && out->fd != out->stream)
         (void)close(out->fd);
-    out->fd = -1;
+    if (out->stream > STDERR_FILENO)
+        (void)close(out->stream);
+    out->fd = out->stream = -1;
     if (out->temporary) {
         (void)unlink(out->temporary);
         atomic_store(&doomed_file, NULL);
         free(out->temporary);
         out->temporary = NULL;
     }
+    free(out->target);
+    out->target = NULL;
 }

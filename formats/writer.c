@@ -165,7 +165,7 @@ static void fill_crcs(struct bnt_writer *w, const uint8_t *file)
 // the file.
 static enum bnt_status fill_checksums(struct bnt_writer *w, struct bnt_error *err)
 {
-    uint8_t *file = mmap(NULL, (size_t)w->header.file_size, PROT_READ, MAP_SHARED, w->out->fd, 0);
+    uint8_t *file = mmap(NULL, (size_t)w->header.file_size, PROT_READ, MAP_PRIVATE, w->out->fd, 0);
     if (file == MAP_FAILED)
         return bnt_fail(err, BNT_ERR_IO, "%s: cannot map what was written: %s", w->out->path,
                         strerror(errno));

@@ -10,7 +10,8 @@
 
 #include "formats/cli.h"
 #include "formats/file.h"
-#include "formats/parallel.h"
+#include "formats/processors.h"
+#include "formats/target.h"
 #include "pack/pack.h"
 
 static const char help[] =
@@ -25,7 +26,7 @@ static const char help[] =
     "      --activations=BITS 8 or 16: how the inputs of ternary matrices are quantized. By\n"
     "                         default 8 for models trained so, 16 for those whose weights\n"
     "                         alone were trained to three levels: closer, prompts half as fast\n"
-    "  -j, --jobs=N           use N threads (default: the processors of this machine)\n"
+    "  -j, --jobs=N           use N threads (default: the processors it may use)\n"
     "      --matrix=NAME      pack the one I8 matrix NAME of a safetensors file into bare\n"
     "                         16x32 blocks, and nothing else\n"
     "  -q, --quiet            no progress bar\n"
@@ -70,6 +71,8 @@ static enum bnt_status pack_stream(const struct arguments *a, struct bnt_output 
     int fd;
     enum bnt_status status = open_input(a->input, &fd, err);
     if (status == BNT_OK)
+        status = bnt_target_is_not(a->output, a->input, err);
+    if (status == BNT_OK)
         status = bnt_output_open_random(out, a->output, err);
     if (status == BNT_OK)
         status = bnt_pack(fd, fd == STDIN_FILENO ? "standard input" : a->input, out, &a->pack, err);
@@ -81,7 +84,9 @@ static enum bnt_status pack_stream(const struct arguments *a, struct bnt_output 
 static enum bnt_status pack_matrix(const struct arguments *a, struct bnt_output *out,
                                    struct bnt_error *err)
 {
-    enum bnt_status status = bnt_output_open(out, a->output, err);
+    enum bnt_status status = bnt_target_is_not(a->output, a->input, err);
+    if (status == BNT_OK)
+        status = bnt_output_open(out, a->output, err);
     return status == BNT_OK ? bnt_pack_matrix(a->input, a->matrix, out, err) : status;
 }
 
@@ -113,8 +118,7 @@ int main(int argc, char **argv)
         {"version", no_argument, NULL, OPTION_VERSION},
         {NULL, 0, NULL, 0},
     };
-    struct arguments a = {
-        .input = "-", .output = "-", .pack = {.threads = bnt_parallel_processors()}};
+    struct arguments a = {.input = "-", .output = "-", .pack = {.threads = bnt_processors()}};
     uint64_t n;
     int c;
     bnt_cli_init("bnt-pack");

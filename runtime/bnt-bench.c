@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "formats/cli.h"
-#include "formats/parallel.h"
+#include "formats/processors.h"
 #include "runtime/bench.h"
 #include "runtime/options.h"
 
@@ -24,7 +24,7 @@ static const char help[] =
     "                      and single steps after 1, 512 and 2000 tokens (on a GPU: always)\n"
     "  -r, --repeat=R      rounds; each measures everything once (default 5)\n"
     "      --cache=TYPE    keep keys and values as f16 (default) or f32\n"
-    "  -t, --threads=N     use N threads (default: the processors of this machine)\n"
+    "  -t, --threads=N     use N threads (default: the processors it may use)\n"
     "      --device=DEVICE cpu (default), cuda, or auto: the GPU if there is one\n"
     "      --kernel=NAME   use these kernels instead of the best ones (bnt-run --version)\n"
     "      --json          print the result as JSON; otherwise it is a Markdown table\n"
@@ -160,7 +160,7 @@ int main(int argc, char **argv)
 {
     struct bench_options o = {.prompt = 512,
                               .tokens = 128,
-                              .threads = bnt_parallel_processors(),
+                              .threads = bnt_processors(),
                               .rounds = 5,
                               .device = BNT_DEVICE_CPU,
                               .kernel = environment("BNT_KERNEL"),

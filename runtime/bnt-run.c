@@ -46,7 +46,7 @@ static const char help[] =
     "      --show-control    print the control tokens that the model writes\n"
     "  -c, --context=N       room for N tokens (default: as many as needed, up to the model's)\n"
     "      --cache=TYPE      keep keys and values as f16 (default) or f32\n"
-    "  -t, --threads=N       use N threads (default: the processors of this machine)\n"
+    "  -t, --threads=N       use N threads (default: the processors it may use)\n"
     "      --device=DEVICE   cpu, cuda, or auto: the GPU if there is one (default)\n"
     "      --kernel=NAME     use these kernels instead of the best ones; --version lists them\n"
     "  -q, --quiet           no statistics on standard error\n"

@@ -219,7 +219,8 @@ bool bnt_cache_from_name(const char *name, enum bnt_cache *cache);
 struct bnt_session_options {
     uint32_t context;     /* tokens to have room for; 0: the model's max_context. More than that is
                              refused */
-    uint32_t threads;     /* 1 … 256; 0: one for each processor that this process may use */
+    uint32_t threads;     /* 1 … 256; 0: one for each processor that this process may use,
+                             within the CPU quota of its cgroups */
     enum bnt_cache cache; /* of the CPU; the GPU keeps floats */
     enum bnt_device device;
     bool full_output; /* do not use the int8 copy of the output matrix, if the file has one: the

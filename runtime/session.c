@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT
-#define _GNU_SOURCE // sched_getaffinity
 #include "runtime/session.h"
 
 #include <inttypes.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/processors.h"
 #include "runtime/cuda/cuda.h"
 #include "runtime/rope.h"
 
@@ -14,9 +13,8 @@ enum { ALIGNMENT = 64 };
 
 static unsigned processors(void)
 {
-    cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    return n < 1 ? 1 : n > BNT_MAX_PARTS ? BNT_MAX_PARTS : (unsigned)n;
+    unsigned n = bnt_processors();
+    return n > BNT_MAX_PARTS ? BNT_MAX_PARTS : n;
 }
 
 // Not touched here: the system gives the pages as they are used. NULL on overflow too.

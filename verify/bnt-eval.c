@@ -14,6 +14,7 @@
 #include "formats/cli.h"
 #include "formats/file.h"
 #include "formats/ids.h"
+#include "formats/target.h"
 #include "runtime/bnt.h"
 #include "runtime/options.h"
 
@@ -39,7 +40,7 @@ static const char help[] =
     "                          standard input\n"
     "      --json              print the result as JSON (not for --logits)\n"
     "      --cache=TYPE        keep keys and values as f32 (default, unlike bnt-run) or f16\n"
-    "  -t, --threads=N         use N threads (default: the processors of this machine)\n"
+    "  -t, --threads=N         use N threads (default: the processors it may use)\n"
     "      --device=DEVICE     cpu, cuda, or auto: the GPU if there is one (default)\n"
     "      --kernel=NAME       use these kernels instead of the best ones (bnt-run --version)\n"
     "  -q, --quiet             no progress bar\n"
@@ -227,8 +228,10 @@ static enum bnt_status logits(struct evaluation *e)
     enum bnt_status status = bnt_ids_parse(e->arguments->ids, &tokens, &count, e->err);
     if (status != BNT_OK)
         return status;
-    status = count ? bnt_output_open(&out, e->arguments->logits, e->err)
+    status = count ? bnt_target_is_not(e->arguments->logits, e->arguments->model, e->err)
                    : bnt_fail(e->err, BNT_ERR_ARGUMENT, "--token-ids is empty");
+    if (status == BNT_OK)
+        status = bnt_output_open(&out, e->arguments->logits, e->err);
     if (status == BNT_OK) {
         status = write_logits(e, tokens, count, &out);
         if (status == BNT_OK)

@@ -9,7 +9,7 @@
 
 #include "formats/cli.h"
 #include "formats/json.h"
-#include "formats/parallel.h"
+#include "formats/processors.h"
 #include "verify/verify.h"
 
 static const char help[] =
@@ -23,7 +23,7 @@ static const char help[] =
     "      --errors                  with --source: print each matrix's relative error,\n"
     "                                that is what was lost when it became ternary\n"
     "      --json                    print the result as JSON on standard output\n"
-    "  -j, --jobs=N                  use N threads (default: the processors)\n"
+    "  -j, --jobs=N                  use N threads (default: the processors it may use)\n"
     "  -q, --quiet                   no progress bar\n"
     "  -h, --help                    print this help\n"
     "      --version                 print the version\n"
@@ -138,7 +138,7 @@ int main(int argc, char **argv)
         {"version", no_argument, NULL, OPTION_VERSION},
         {NULL, 0, NULL, 0},
     };
-    struct arguments a = {.threads = bnt_parallel_processors()};
+    struct arguments a = {.threads = bnt_processors()};
     uint64_t n;
     int c;
     bnt_cli_init("bnt-verify");

@@ -45,6 +45,7 @@ class Fault:
     status, headers   this answer instead
     reset             the connection ends before an answer
     wait              so many seconds before the answer
+    together          (a threading.Barrier): wait until so many requests are there
     stall             so many bytes, then nothing for a while
     cut               so many bytes, then the connection ends
     pace              (bytes, seconds): so many bytes, then a pause, and on
@@ -81,6 +82,8 @@ class Handler(BaseHTTPRequestHandler):
         hub.note(Request(name, self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
         self.fault = hub.take_fault(name, self.command, self.path)
         time.sleep(self.fault.get('wait', 0))
+        if 'together' in self.fault:
+            self.fault['together'].wait()
         if 'reset' in self.fault:
             self.drop()
         elif 'status' in self.fault:

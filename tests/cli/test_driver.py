@@ -4,6 +4,7 @@
 import os
 import shutil
 import signal
+import subprocess
 import time
 import unittest
 
@@ -71,14 +72,24 @@ class Get(tools.Case):
     def test_signal_leaves_nothing(self):
         self.ok('bnt-synth', '--like', '1bitllm-large', '--form', 'packed', '--quiet', '-o', self.path('big'))
         child = tools.start('bnt', 'get', '-q', self.path('big'), '-o', self.path('m.bnt'))
-        time.sleep(0.3)
+        while len([name for name in os.listdir(self.dir) if name != 'big']) < 2:  # until bnt-pack has its temporary file
+            self.assertIsNone(child.poll())
         child.send_signal(signal.SIGTERM)
         self.assertEqual(child.wait(tools.TIMEOUT), -signal.SIGTERM)
         child.stderr.close()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + tools.TIMEOUT
         while sorted(os.listdir(self.dir)) != ['big'] and time.monotonic() < deadline:
             time.sleep(0.1)  # the tools are ended by their own signal a moment later
         self.nothing_in(self.dir, ['big'])
+
+    def test_reader_that_goes(self):
+        """Of a pipe as the output: nothing stays behind where it was made."""
+        env = tools.environment(TMPDIR=self.folder('temporary'))
+        child = tools.start('bnt', 'get', '-q', tools.FAIRY, '-o', '/dev/stdout', env=env, stdout=subprocess.PIPE)
+        child.stdout.close()
+        self.assertNotEqual(child.wait(tools.TIMEOUT), 0)
+        child.stderr.close()
+        self.nothing_in(self.path('temporary'))
 
     def test_usage(self):
         self.refused('bnt', 'get', tools.FAIRY, code=2)

@@ -84,13 +84,15 @@ class Deterministic(Case):
                 self.same(self.pack('-j', '2', input=stream), read(tools.packed(folder)), order[:3])
 
     def test_permissions_and_replacing(self):
-        self.file('out', b'older')
-        os.chmod(self.path('out'), 0o600)
-        self.pack('-o', self.path('out'), input=converted(PACKED))
-        self.same(read(self.path('out')), read(tools.packed(PACKED)))
+        """An old file keeps its mode, a new one has what the umask leaves."""
         umask = os.umask(0)
         os.umask(umask)
-        self.assertEqual(os.stat(self.path('out')).st_mode & 0o777, 0o666 & ~umask)
+        self.file('old', b'older')
+        os.chmod(self.path('old'), 0o600)
+        for name, mode in (('old', 0o600), ('new', 0o666 & ~umask)):
+            self.pack('-o', self.path(name), input=converted(PACKED))
+            self.same(read(self.path(name)), read(tools.packed(PACKED)))
+            self.assertEqual(os.stat(self.path(name)).st_mode & 0o777, mode)
 
     def test_every_file_is_valid_to_both_implementations(self):
         for folder in (MASTERS, PACKED, PACKED_DIVIDE, tools.synthetic(dtype='f16')):

@@ -11,6 +11,7 @@ import math
 import os
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -37,6 +38,11 @@ SANITIZE = os.environ.get('BNT_SANITIZE', '')
 TIMEOUT = 600 if SANITIZE else 60  # seconds: what hangs, hangs; nothing here should come near
 
 sys.path.insert(0, os.path.join(ROOT, 'tests', 'bntpy'))
+
+# What our caller ignores (nohup, a background job's SIGINT) the tools would ignore too; a handler is not passed on.
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, lambda *_: None)
 
 Result = namedtuple('Result', 'code out err')  # bytes, text
 Tensor = namedtuple('Tensor', 'dtype shape data')
