@@ -54,6 +54,8 @@ static enum bnt_status is_no_input(const struct bnt_checkpoint *c, const char *o
     for (size_t i = 0; i < BNT_SMALL_FILES + c->n_shards && status == BNT_OK; i++) {
         bool small = i < BNT_SMALL_FILES;
         const char *name = small ? c->small[i].name : c->shards[i - BNT_SMALL_FILES].name;
+        if (!name) // not read
+            continue;
         char *path = bnt_path_join(c->dir, name);
         status = path ? bnt_target_is_not(output, path, err)
                       : bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
@@ -62,33 +64,45 @@ static enum bnt_status is_no_input(const struct bnt_checkpoint *c, const char *o
     return status;
 }
 
-static int run(const struct arguments *a, struct bnt_checkpoint *checkpoint)
+// What the weights are, and whether they may be converted.
+static bool judge(const struct arguments *a, struct bnt_checkpoint *checkpoint)
 {
     struct bnt_error err;
-    struct bnt_output out;
-    if (bnt_checkpoint_open(checkpoint, a->dir, &err) != BNT_OK)
-        return bnt_cli_fail(&err);
     const struct bnt_levels_options levels = {
         .threads = a->convert.threads, .nearest = a->nearest, .force = a->force};
-    if (bnt_checkpoint_find_levels(checkpoint, &levels, &err) != BNT_OK)
-        return bnt_cli_fail(&err);
+    if (bnt_checkpoint_find_levels(checkpoint, &levels, &err) != BNT_OK) {
+        (void)bnt_cli_fail(&err);
+        return false;
+    }
     if (checkpoint->config.form != BNT_FORM_LEVELS && !checkpoint->config.ternary && !a->force) {
         bnt_cli_note("%s: config.json says nothing of ternary training (no quantization_config of "
                      "quant_method bitnet, no weight_bits 1), and %s: "
                      "ternarizing an ordinary model ruins it; --force does it all the same",
                      a->dir, checkpoint->levels.unlike);
-        return BNT_EXIT_FAILED;
+        return false;
     }
     if (checkpoint->levels.nearest)
         bnt_cli_note("%s: %" PRIu64 " weights take the nearest level, up to %.3g of the level away",
                      a->dir, checkpoint->levels.off, (double)checkpoint->levels.worst);
-    if (is_no_input(checkpoint, a->output, &err) != BNT_OK ||
+    return true;
+}
+
+static int run(const struct arguments *a, struct bnt_checkpoint *checkpoint)
+{
+    struct bnt_error err;
+    struct bnt_output out;
+    if (bnt_checkpoint_open(checkpoint, a->dir, &err) != BNT_OK ||
+        is_no_input(checkpoint, a->output, &err) != BNT_OK ||
         bnt_output_open(&out, a->output, &err) != BNT_OK)
         return bnt_cli_fail(&err);
     struct convert_options options = a->convert;
     if (writes_to_pipe(&out)) { // the tool that reads it draws a bar of its own
         options.quiet = true;
         bnt_cli_share_line();
+    }
+    if (!judge(a, checkpoint)) {
+        bnt_output_abort(&out);
+        return BNT_EXIT_FAILED;
     }
     enum bnt_status status = bnt_convert(checkpoint, &out, &options, &err);
     if (status == BNT_OK)
