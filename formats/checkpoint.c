@@ -249,10 +249,10 @@ enum bnt_status bnt_checkpoint_open(struct bnt_checkpoint *c, const char *dir,
                               c->small[BNT_FILE_CONFIG].size, c->small[BNT_FILE_GENERATION].text,
                               c->small[BNT_FILE_GENERATION].size, name ? name : "config.json", err);
     free(name);
-    if (status == BNT_OK && c->small[BNT_FILE_MODULES].text)
-        status = read_modules(c, err);
     if (status == BNT_OK)
         status = open_weights(c, err);
+    if (status == BNT_OK && c->small[BNT_FILE_MODULES].text)
+        status = read_modules(c, err);
     return status == BNT_OK ? bnt_checkpoint_bind(c, err) : status;
 }
 

@@ -536,22 +536,6 @@ enum bnt_status bnt_config_parse(struct bnt_config *config, const char *text, si
     return status;
 }
 
-void bnt_config_add_linear_norms(struct bnt_config *config)
-{
-    struct bnt_hyper *h = &config->hyper;
-    if (h->flags & BNT_HYPER_LINEAR_NORMS)
-        return;
-    h->flags |= BNT_HYPER_LINEAR_NORMS;
-    h->linear_norm_eps = h->norm_eps;
-    config->ternary = true;
-}
-
-void bnt_config_without_output(struct bnt_config *config)
-{
-    if (config->hyper.pooling != BNT_POOLING_NONE)
-        config->hyper.flags |= BNT_HYPER_TIED;
-}
-
 const char *bnt_form_name(enum bnt_form form)
 {
     switch (form) {
@@ -628,4 +612,20 @@ void bnt_arch_tensor_name(const struct bnt_arch *arch, enum bnt_role role, int32
         (void)snprintf(out, BNT_TENSOR_NAME_SIZE, "%sembed_tokens.weight", before);
     else if (role == BNT_OUTPUT)
         (void)snprintf(out, BNT_TENSOR_NAME_SIZE, "lm_head.weight");
+}
+
+void bnt_config_add_linear_norms(struct bnt_config *config)
+{
+    struct bnt_hyper *h = &config->hyper;
+    if (h->flags & BNT_HYPER_LINEAR_NORMS)
+        return;
+    h->flags |= BNT_HYPER_LINEAR_NORMS;
+    h->linear_norm_eps = h->norm_eps;
+    config->ternary = true;
+}
+
+void bnt_config_without_output(struct bnt_config *config)
+{
+    if (config->hyper.pooling != BNT_POOLING_NONE)
+        config->hyper.flags |= BNT_HYPER_TIED;
 }

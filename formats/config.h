@@ -56,12 +56,6 @@ enum bnt_status bnt_config_parse(struct bnt_config *config, const char *text, si
                                  const char *generation, size_t generation_size, const char *name,
                                  struct bnt_error *err);
 
-// What only the tensors tell. A norm before each linear, though config.json has no use_rms_norm:
-// nothing but training for ternary weights asks for one, and it has the model's epsilon.
-void bnt_config_add_linear_norms(struct bnt_config *config);
-// No output matrix: an embedding model does not need one, and the token embedding takes its place.
-void bnt_config_without_output(struct bnt_config *config);
-
 const char *bnt_form_name(enum bnt_form form);
 
 // The checkpoint's name of a tensor, e.g. "model.layers.3.self_attn.q_proj.weight", into out; ""
@@ -69,5 +63,11 @@ const char *bnt_form_name(enum bnt_form form);
 enum { BNT_TENSOR_NAME_SIZE = 96 };
 void bnt_arch_tensor_name(const struct bnt_arch *arch, enum bnt_role role, int32_t layer,
                           char out[BNT_TENSOR_NAME_SIZE]);
+
+// What only the tensors tell. A norm before each linear, though config.json has no use_rms_norm:
+// nothing but training for ternary weights asks for one, and it has the model's epsilon.
+void bnt_config_add_linear_norms(struct bnt_config *config);
+// No output matrix: an embedding model does not need one, and the token embedding takes its place.
+void bnt_config_without_output(struct bnt_config *config);
 
 #endif
