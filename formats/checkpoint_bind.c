@@ -275,8 +275,8 @@ static enum bnt_status bind_packed(struct finder *f, struct bnt_source *source)
 }
 
 // Microsoft's embedding models call the norm before a linear norm.weight, not rms_norm.weight.
-static void old_linear_norm_name(char out[BNT_TENSOR_NAME_SIZE], const struct bnt_arch *arch,
-                                 enum bnt_role role, int32_t layer)
+static void other_norm_name(char out[BNT_TENSOR_NAME_SIZE], const struct bnt_arch *arch,
+                            enum bnt_role role, int32_t layer)
 {
     bnt_arch_tensor_name(arch, role, layer, out);
     char *rms = strstr(out, "_proj.rms_norm.");
@@ -291,7 +291,7 @@ static enum bnt_status bind(struct finder *f, struct bnt_source *source)
     const struct bnt_arch *arch = f->checkpoint->config.arch;
     char other[BNT_TENSOR_NAME_SIZE];
     bnt_arch_tensor_name(arch, source->place.role, source->place.layer, source->name);
-    old_linear_norm_name(other, arch, source->place.role, source->place.layer);
+    other_norm_name(other, arch, source->place.role, source->place.layer);
     const struct named_tensor *found = find(f, source->name);
     if (!found)
         found = find(f, other);
@@ -348,7 +348,7 @@ static void complete_config(struct finder *f)
 {
     char name[BNT_TENSOR_NAME_SIZE];
     struct bnt_config *config = &f->checkpoint->config;
-    old_linear_norm_name(name, config->arch, BNT_ATTN_Q_LINEAR_NORM, 0);
+    other_norm_name(name, config->arch, BNT_ATTN_Q_LINEAR_NORM, 0);
     if (find(f, name))
         bnt_config_add_linear_norms(config);
     if (!find_role(f, BNT_OUTPUT, BNT_NO_LAYER))

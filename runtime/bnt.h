@@ -200,7 +200,8 @@ struct bnt_session_options {
     uint32_t threads;     /* 1 … 256; 0: one for each processor that this process may use */
     enum bnt_cache cache; /* of the CPU; the GPU keeps floats */
     enum bnt_device device;
-    bool vectors;     /* for bnt_embed, which is computed on the CPU: AUTO is the CPU, too */
+    bool vectors;     /* for bnt_embed, which computes on the CPU: AUTO is the CPU then, CUDA is
+                         refused */
     bool full_output; /* do not use the int8 copy of the output matrix, if the file has one: the
                          same tokens, more memory traffic */
 };

@@ -63,7 +63,7 @@ static enum bnt_status check(const struct bnt_session *s, enum bnt_pooling pooli
         return bnt_fail(err, BNT_ERR_UNSUPPORTED,
                         "the model is not made for vectors of texts, or its checkpoint did not say "
                         "how: name the pooling (last, mean or first)");
-    if ((int)pooling < 0 || pooling > BNT_POOLING_FIRST)
+    if ((unsigned)pooling > BNT_POOLING_FIRST)
         return bnt_fail(err, BNT_ERR_ARGUMENT, "unknown pooling %d", (int)pooling);
     if (s->cuda)
         return bnt_fail(err, BNT_ERR_DEVICE, BNT_VECTORS_ON_CPU);

@@ -32,12 +32,11 @@ static const char help[] =
     "      --logits=OUT        write the logits of all positions to OUT ('-': standard output) as\n"
     "                          raw little-endian float32 [tokens, vocabulary]\n"
     "      --token-ids=IDS     the tokens, comma-separated, used as they are\n"
-    "      --embed=TEXT        print the vector of TEXT, comma-separated, with the tokenizer's "
-    "own\n"
-    "                          tokens around it and nothing else: a prompt that the model wants\n"
+    "      --embed=TEXT        print the vector of TEXT, comma-separated: of its tokens and those\n"
+    "                          that the tokenizer puts around it; a prompt that the model wants\n"
     "                          is part of TEXT; '-' reads the text from standard input\n"
-    "      --pooling=HOW       make it of the last token, the mean of all, or the first token,\n"
-    "                          not as the checkpoint says\n"
+    "      --pooling=HOW       make it of the last token (last), of all (mean) or of the first\n"
+    "                          (first), whatever the checkpoint says\n"
     "      --normalize[=yes|no]\n"
     "                          give it the length 1, or leave it, whatever the checkpoint says\n"
     "      --tokenize=TEXT     print the ids of TEXT, without BOS, comma-separated;\n"
@@ -269,6 +268,11 @@ static enum bnt_status embed_tokens(struct evaluation *e, const uint32_t *tokens
     const struct arguments *a = e->arguments;
     const enum bnt_pooling pooling = a->pooling ? a->pooling : info->pooling;
     const bool normalized = a->normalize ? strcmp(a->normalize, "yes") == 0 : info->normalized;
+    if (pooling == BNT_POOLING_NONE)
+        return bnt_fail(e->err, BNT_ERR_UNSUPPORTED,
+                        "%s: nothing in it says how a text becomes a vector: use --pooling, and "
+                        "--normalize for the length 1",
+                        a->model);
     float *vector = malloc(info->hidden_size * sizeof *vector);
     enum bnt_status status =
         vector ? open_session(e, count) : bnt_fail(e->err, BNT_ERR_MEMORY, "out of memory");
@@ -276,11 +280,6 @@ static enum bnt_status embed_tokens(struct evaluation *e, const uint32_t *tokens
         status = bnt_embed(e->session, tokens, count, pooling, normalized, vector, e->err);
     if (status == BNT_OK)
         print_vector(info, vector, count, pooling, normalized, a->json);
-    if (status == BNT_ERR_UNSUPPORTED)
-        (void)bnt_fail(e->err, status,
-                       "%s: nothing in it says how a text becomes a vector: use --pooling, and "
-                       "--normalize for the length 1",
-                       a->model);
     free(vector);
     return status;
 }
