@@ -37,8 +37,8 @@ static const char help[] =
     "                          is part of TEXT; '-' reads the text from standard input\n"
     "      --pooling=HOW       make it of the last token (last), of all (mean) or of the first\n"
     "                          (first), whatever the checkpoint says\n"
-    "      --normalize[=yes|no]\n"
-    "                          give it the length 1, or leave it, whatever the checkpoint says\n"
+    "      --normalize         give it the length 1, whatever the checkpoint says\n"
+    "      --no-normalize      leave its length, likewise\n"
     "      --tokenize=TEXT     print the ids of TEXT, without BOS, comma-separated;\n"
     "                          '-' reads the text from standard input\n"
     "      --detokenize=IDS    print the text of the ids, nothing added; '-' reads the ids from\n"
@@ -65,8 +65,8 @@ struct arguments {
     const char *ids;
     const char *kernel;
     uint64_t window, threads;
-    enum bnt_pooling pooling; // NONE: the model's
-    const char *normalize;    // "yes", "no" or NULL: the model's
+    enum bnt_pooling pooling;     // NONE: the model's
+    bool normalize, no_normalize; // neither: as the model
     enum bnt_cache cache;
     enum bnt_device device;
     bool json, quiet;
@@ -267,7 +267,7 @@ static enum bnt_status embed_tokens(struct evaluation *e, const uint32_t *tokens
     const struct bnt_model_info *info = bnt_model_info(e->model);
     const struct arguments *a = e->arguments;
     const enum bnt_pooling pooling = a->pooling ? a->pooling : info->pooling;
-    const bool normalized = a->normalize ? strcmp(a->normalize, "yes") == 0 : info->normalized;
+    const bool normalized = a->normalize || (info->normalized && !a->no_normalize);
     if (pooling == BNT_POOLING_NONE)
         return bnt_fail(e->err, BNT_ERR_UNSUPPORTED,
                         "%s: nothing in it says how a text becomes a vector: use --pooling, and "
@@ -394,6 +394,7 @@ enum {
     OPTION_EMBED,
     OPTION_POOLING,
     OPTION_NORMALIZE,
+    OPTION_NO_NORMALIZE,
     OPTION_TOKENIZE,
     OPTION_DETOKENIZE,
     OPTION_JSON,
@@ -410,7 +411,8 @@ static const struct option options[] = {
     {"token-ids", required_argument, NULL, OPTION_IDS},
     {"embed", required_argument, NULL, OPTION_EMBED},
     {"pooling", required_argument, NULL, OPTION_POOLING},
-    {"normalize", optional_argument, NULL, OPTION_NORMALIZE},
+    {"normalize", no_argument, NULL, OPTION_NORMALIZE},
+    {"no-normalize", no_argument, NULL, OPTION_NO_NORMALIZE},
     {"tokenize", required_argument, NULL, OPTION_TOKENIZE},
     {"detokenize", required_argument, NULL, OPTION_DETOKENIZE},
     {"json", no_argument, NULL, OPTION_JSON},
@@ -446,10 +448,10 @@ static int parse_option(struct arguments *a, int c, char **argv)
                    ? 0
                    : 1 + bnt_cli_usage("--pooling must be last, mean or first, not '%s'", optarg);
     case OPTION_NORMALIZE:
-        a->normalize = optarg ? optarg : "yes";
-        return strcmp(a->normalize, "yes") == 0 || strcmp(a->normalize, "no") == 0
-                   ? 0
-                   : 1 + bnt_cli_usage("--normalize must be yes or no, not '%s'", optarg);
+    case OPTION_NO_NORMALIZE:
+        a->normalize = c == OPTION_NORMALIZE;
+        a->no_normalize = !a->normalize;
+        return 0;
     case OPTION_TOKENIZE:
         a->tokenize = optarg;
         return 0;
@@ -514,8 +516,8 @@ int main(int argc, char **argv)
     if (!!a.perplexity + !!a.logits + !!a.embed + !!a.tokenize + !!a.detokenize != 1)
         return bnt_cli_usage(
             "give one of --perplexity, --logits, --embed, --tokenize and --detokenize");
-    if (!a.embed && (a.pooling || a.normalize))
-        return bnt_cli_usage("--pooling and --normalize go with --embed");
+    if (!a.embed && (a.pooling || a.normalize || a.no_normalize))
+        return bnt_cli_usage("--pooling, --normalize and --no-normalize go with --embed");
     if (!!a.logits != !!a.ids)
         return bnt_cli_usage("--logits and --token-ids go together");
     if (a.device == BNT_DEVICE_AUTO && a.kernel)

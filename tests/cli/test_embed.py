@@ -70,13 +70,13 @@ class Vectors(Embedding):
     def test_callers_word(self):
         path = self.make(model.checkpoint(), model.old_pooling('last'))
         text = model.TEXTS[1]
-        self.near(self.embed(path, text, '--pooling', 'mean', '--normalize=no'), GOLDEN['mean'][1])
-        self.near(self.embed(path, text, '--pooling=first', '--normalize=no'), GOLDEN['first'][1])
+        self.near(self.embed(path, text, '--pooling', 'mean', '--no-normalize'), GOLDEN['mean'][1])
+        self.near(self.embed(path, text, '--pooling=first', '--no-normalize'), GOLDEN['first'][1])
         self.assertAlmostEqual(length(self.embed(path, text, '--pooling=first')), 1, 5)
         found = json.loads(self.ok('bnt-eval', path, '--embed', text, '--json', '--pooling=first', '--normalize'))
         self.assertEqual((found['pooling'], found['normalized']), ('first', True))
         self.assertEqual(found['tokens'], 1 + len(self.ok('bnt-eval', path, '--tokenize', text).split(b',')))
-        self.assertEqual(found['embedding'], self.embed(path, text, '--pooling=first', '--normalize=yes'))
+        self.assertEqual(found['embedding'], self.embed(path, text, '--pooling=first', '--no-normalize', '--normalize'))
         self.assertRegex(self.ok('bnt-eval', path, '--embed', text).decode('ascii'), r'\A(-?\d[0-9.e+-]*,){63}-?\d[0-9.e+-]*\n\Z')
 
     def test_nothing_said(self):
@@ -93,7 +93,7 @@ class Vectors(Embedding):
         self.refused('bnt-eval', path, '--embed', 'x ' * 600, names='context')
         self.refused('bnt-eval', path, '--embed', 'x', '--device', 'cuda', names='CPU')
         self.refused('bnt-eval', tools.packed(tools.MASTERS), '--embed', 'x', '--pooling', 'last', names='tokenizer')
-        for options in (['--embed', 'x', '--pooling', 'max'], ['--embed', 'x', '--normalize=maybe'], ['--tokenize', 'x', '--pooling', 'last'],
+        for options in (['--embed', 'x', '--pooling', 'max'], ['--tokenize', 'x', '--no-normalize'], ['--tokenize', 'x', '--pooling', 'last'],
                         ['--tokenize', 'x', '--normalize'], ['--embed', 'x', '--tokenize', 'x']):
             self.refused('bnt-eval', path, *options, code=2)
         bare = model.checkpoint()
