@@ -26,7 +26,7 @@ static const struct {
     {"chat_template.jinja", MEGABYTE},
     {"README.md", 4 * MEGABYTE},
     {BNT_MODULES, MEGABYTE},
-    {NULL, MEGABYTE},
+    {NULL, MEGABYTE}, // modules.json names it
     {"model.safetensors.index.json", 16 * MEGABYTE},
 };
 
@@ -72,7 +72,6 @@ static void say_what_is_there(const char *dir, const char *must, size_t n_forms,
 
 static enum bnt_status read_small_file(struct bnt_checkpoint *c, size_t i, struct bnt_error *err)
 {
-    c->small[i].name = i == BNT_FILE_POOLING ? c->modules.pooling_file : small_files[i].name;
     char *path = bnt_path_join(c->dir, c->small[i].name);
     if (!path)
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
@@ -240,6 +239,8 @@ enum bnt_status bnt_checkpoint_open(struct bnt_checkpoint *c, const char *dir,
     if (stat(dir, &st) == 0 && S_ISREG(st.st_mode))
         return refuse_file(dir, err);
     enum bnt_status status = BNT_OK;
+    for (size_t i = 0; i < BNT_SMALL_FILES; i++)
+        c->small[i].name = small_files[i].name ? small_files[i].name : c->modules.pooling_file;
     for (size_t i = 0; i < BNT_FILE_POOLING && status == BNT_OK; i++)
         status = read_small_file(c, i, err);
     if (status != BNT_OK)

@@ -19,8 +19,8 @@
 
 // A small file of the folder, read whole.
 struct bnt_small_file {
-    const char *name;
-    char *text; // NULL: not there. A zero byte follows the last
+    const char *name; // also where it is not there; "" for one that no other names
+    char *text;       // NULL: not there. A zero byte follows the last
     size_t size;
 };
 
