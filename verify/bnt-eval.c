@@ -274,8 +274,9 @@ static enum bnt_status embed_tokens(struct evaluation *e, const uint32_t *tokens
                         "--normalize for the length 1",
                         a->model);
     float *vector = malloc(info->hidden_size * sizeof *vector);
-    enum bnt_status status =
-        vector ? open_session(e, count) : bnt_fail(e->err, BNT_ERR_MEMORY, "out of memory");
+    if (!vector)
+        return bnt_fail(e->err, BNT_ERR_MEMORY, "out of memory");
+    enum bnt_status status = open_session(e, count);
     if (status == BNT_OK)
         status = bnt_embed(e->session, tokens, count, pooling, normalized, vector, e->err);
     if (status == BNT_OK)
