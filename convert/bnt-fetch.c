@@ -11,6 +11,7 @@
 #include "convert/fetch_address.h"
 #include "convert/fetch_http.h"
 #include "formats/cli.h"
+#include "formats/path.h"
 
 static const char help[] =
     "Usage: bnt-fetch [OPTION]... REPO\n"
@@ -113,7 +114,7 @@ static int take_address(struct arguments *a, const struct bnt_fetch_env *env,
     if (!a->fetch.revision)
         a->fetch.revision = address->revision ? address->revision : "main";
     // A revision becomes a file name below refs/.
-    const char *problem = bnt_fetch_name_problem(a->fetch.revision);
+    const char *problem = bnt_path_problem(a->fetch.revision);
     if (problem)
         return bnt_cli_usage("the revision cannot be '%s': %s", a->fetch.revision, problem);
     return -1;

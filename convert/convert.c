@@ -84,8 +84,8 @@ static enum bnt_status add_number(struct bnt_st_builder *b, const char *key, uin
 static enum bnt_status add_metadata(struct converter *c, struct bnt_st_builder *b)
 {
     static const enum bnt_small_file_index carried[] = {
-        BNT_FILE_CONFIG, BNT_FILE_GENERATION, BNT_FILE_TOKENIZER, BNT_FILE_TOKENIZER_CONFIG,
-        BNT_FILE_CHAT_TEMPLATE};
+        BNT_FILE_CONFIG,        BNT_FILE_GENERATION, BNT_FILE_TOKENIZER, BNT_FILE_TOKENIZER_CONFIG,
+        BNT_FILE_CHAT_TEMPLATE, BNT_FILE_MODULES,    BNT_FILE_POOLING};
     enum bnt_status status = bnt_st_builder_metadata(b, BNT_STREAM_KEY, BNT_STREAM_VERSION,
                                                      strlen(BNT_STREAM_VERSION), c->err);
     const struct bnt_hyper *h = &c->checkpoint->config.hyper;

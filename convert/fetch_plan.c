@@ -8,8 +8,9 @@
 
 #include "convert/fetch_url.h"
 #include "formats/json.h"
+#include "formats/path.h"
 
-enum { MAX_FILES = 1000000, MAX_NAME = 1024, MAX_REPO = 96 };
+enum { MAX_FILES = 1000000, MAX_REPO = 96 };
 
 enum bnt_status bnt_fetch_listing_add(struct bnt_fetch_listing *listing, const char *path,
                                       uint64_t size, const char *oid, struct bnt_error *err)
@@ -100,43 +101,6 @@ bool bnt_fetch_is_repo(const char *text)
            is_repo_part(slash + 1, length - (size_t)(slash + 1 - text));
 }
 
-static bool has_part(const char *name, const char *part)
-{
-    size_t size = strlen(part);
-    for (const char *p = name; p; p = strchr(p, '/')) {
-        p += *p == '/' && p != name;
-        if (strncmp(p, part, size) == 0 && (p[size] == '/' || p[size] == '\0'))
-            return true;
-    }
-    return false;
-}
-
-// What no git tree can hold: a server that lists it means harm.
-static const char *hostile(const char *name)
-{
-    if (name[0] == '/')
-        return "it is absolute";
-    if (has_part(name, "..") || has_part(name, "."))
-        return "it has a part '..' or '.'";
-    if (name[0] == '\0' || name[strlen(name) - 1] == '/' || strstr(name, "//"))
-        return "it has an empty part";
-    return NULL;
-}
-
-const char *bnt_fetch_name_problem(const char *name)
-{
-    const char *problem = hostile(name);
-    if (problem)
-        return problem;
-    for (const char *p = name; *p; p++) {
-        if ((unsigned char)*p < 0x20 || *p == 0x7f)
-            return "it has control characters";
-        if (*p == '\\')
-            return "it has a backslash";
-    }
-    return strlen(name) > MAX_NAME ? "it is too long" : NULL;
-}
-
 // --- patterns ---
 
 #define SINGLE "model.safetensors"
@@ -144,10 +108,21 @@ static const char any_weights[] = "*.safetensors";
 
 // What bnt-convert and bnt-pack read, the weights, and what a reader wants to know of the origin.
 static const char *const needed[] = {
-    "config.json",       "generation_config.json", any_weights,          BNT_FETCH_INDEX,
-    "tokenizer.json",    "tokenizer_config.json",  "tokenizer.model",    "special_tokens_map.json",
-    "added_tokens.json", "chat_template.jinja",    "chat_template.json", "LICENSE*",
+    "config.json",
+    "generation_config.json",
+    any_weights,
+    BNT_FETCH_INDEX,
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "LICENSE*",
     "README.md",
+    "modules.json",
+    "*_Pooling/config.json",
 };
 
 // FNM_NOESCAPE: Python's fnmatch, which --include of the Hub's own tool goes by, knows no escapes.
@@ -166,10 +141,10 @@ bool bnt_fetch_wanted(const char *path, const char *const *patterns, size_t coun
         if (matches(patterns[i], path))
             return true;
     }
-    if (count > 0 || strchr(path, '/'))
+    if (count > 0)
         return false;
     for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++) {
-        if (matches(needed[i], path))
+        if (!strchr(path, '/') == !strchr(needed[i], '/') && matches(needed[i], path))
             return true;
     }
     return false;
@@ -199,7 +174,7 @@ enum bnt_status bnt_fetch_check_names(const struct bnt_fetch_listing *listing,
                                       struct bnt_error *err)
 {
     for (size_t i = 0; i < listing->count; i++) {
-        const char *problem = hostile(listing->files[i].path);
+        const char *problem = bnt_path_hostile(listing->files[i].path);
         if (problem)
             return refuse_name(listing->files[i].path, problem, err);
     }
@@ -216,7 +191,7 @@ enum bnt_status bnt_fetch_select(struct bnt_fetch_listing *listing, const char *
     for (size_t i = 0; i < listing->count; i++) {
         struct bnt_fetch_file file = listing->files[i];
         bool wanted = bnt_fetch_wanted(file.path, patterns, count);
-        const char *problem = wanted ? bnt_fetch_name_problem(file.path) : NULL;
+        const char *problem = wanted ? bnt_path_problem(file.path) : NULL;
         if (status == BNT_OK && problem)
             status = refuse_name(file.path, problem, err);
         if (wanted)

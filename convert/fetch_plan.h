@@ -49,9 +49,6 @@ bool bnt_fetch_is_hex(const char *text, size_t digits);
 // "name" or "org/name", as the Hub allows.
 bool bnt_fetch_is_repo(const char *text);
 
-// Why a name cannot become a path below a folder of ours; NULL if it can.
-const char *bnt_fetch_name_problem(const char *name);
-
 // Whether a path is among the patterns (Python's fnmatch: '*' matches '/' too), or, without any,
 // among what a conversion needs.
 bool bnt_fetch_wanted(const char *path, const char *const *patterns, size_t count);

@@ -25,6 +25,8 @@ static const struct {
     {"tokenizer_config.json", 16 * MEGABYTE},
     {"chat_template.jinja", MEGABYTE},
     {"README.md", 4 * MEGABYTE},
+    {BNT_MODULES, MEGABYTE},
+    {NULL, MEGABYTE}, // modules.json names it
     {"model.safetensors.index.json", 16 * MEGABYTE},
 };
 
@@ -70,8 +72,7 @@ static void say_what_is_there(const char *dir, const char *must, size_t n_forms,
 
 static enum bnt_status read_small_file(struct bnt_checkpoint *c, size_t i, struct bnt_error *err)
 {
-    c->small[i].name = small_files[i].name;
-    char *path = bnt_path_join(c->dir, small_files[i].name);
+    char *path = bnt_path_join(c->dir, c->small[i].name);
     if (!path)
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     bool missing;
@@ -196,6 +197,24 @@ static enum bnt_status open_weights(struct bnt_checkpoint *c, struct bnt_error *
     return status;
 }
 
+static enum bnt_status read_modules(struct bnt_checkpoint *c, struct bnt_error *err)
+{
+    const struct bnt_small_file *modules = &c->small[BNT_FILE_MODULES];
+    const struct bnt_small_file *pooling = &c->small[BNT_FILE_POOLING];
+    enum bnt_status status = bnt_modules_parse(&c->modules, modules->text, modules->size, err);
+    if (status != BNT_OK) {
+        bnt_fail_prefix(err, c->dir);
+        return status;
+    }
+    status = read_small_file(c, BNT_FILE_POOLING, err);
+    if (status != BNT_OK)
+        return status;
+    status = bnt_pooling_parse(&c->modules, pooling->text, pooling->size, &c->config.hyper, err);
+    if (status != BNT_OK)
+        bnt_fail_prefix(err, c->dir);
+    return status;
+}
+
 // A file where a folder should be.
 static enum bnt_status refuse_file(const char *path, struct bnt_error *err)
 {
@@ -220,7 +239,9 @@ enum bnt_status bnt_checkpoint_open(struct bnt_checkpoint *c, const char *dir,
     if (stat(dir, &st) == 0 && S_ISREG(st.st_mode))
         return refuse_file(dir, err);
     enum bnt_status status = BNT_OK;
-    for (size_t i = 0; i < BNT_FILE_INDEX && status == BNT_OK; i++)
+    for (size_t i = 0; i < BNT_SMALL_FILES; i++)
+        c->small[i].name = small_files[i].name ? small_files[i].name : c->modules.pooling_file;
+    for (size_t i = 0; i < BNT_FILE_POOLING && status == BNT_OK; i++)
         status = read_small_file(c, i, err);
     if (status != BNT_OK)
         return status;
@@ -240,6 +261,8 @@ enum bnt_status bnt_checkpoint_open(struct bnt_checkpoint *c, const char *dir,
     }
     if (status == BNT_OK)
         status = open_weights(c, err);
+    if (status == BNT_OK && c->small[BNT_FILE_MODULES].text)
+        status = read_modules(c, err);
     return status == BNT_OK ? bnt_checkpoint_bind(c, err) : status;
 }
 

@@ -12,14 +12,15 @@
 #include "formats/file.h"
 #include "formats/layout.h"
 #include "formats/levels.h"
+#include "formats/pooling.h"
 #include "formats/safetensors.h"
 #include "formats/status.h"
 #include "formats/ternary.h"
 
 // A small file of the folder, read whole.
 struct bnt_small_file {
-    const char *name;
-    char *text; // NULL: not there. A zero byte follows the last
+    const char *name; // also where it is not there; "" for one that no other names
+    char *text;       // NULL: not there. A zero byte follows the last
     size_t size;
 };
 
@@ -30,7 +31,9 @@ enum bnt_small_file_index {
     BNT_FILE_TOKENIZER_CONFIG,
     BNT_FILE_CHAT_TEMPLATE,
     BNT_FILE_README,
-    BNT_FILE_INDEX, // last: read only where the weights are shards
+    BNT_FILE_MODULES,
+    BNT_FILE_POOLING, // read only where modules.json names it
+    BNT_FILE_INDEX,   // last: read only where the weights are shards
     BNT_SMALL_FILES,
 };
 
@@ -68,6 +71,7 @@ struct bnt_checkpoint {
     char *dir;
     struct bnt_small_file small[BNT_SMALL_FILES];
     struct bnt_config config;
+    struct bnt_modules modules;
     struct bnt_shard *shards; // one, or in the order of their names
     size_t n_shards;
     json_t *weight_map;         // of the index, NULL if there is none

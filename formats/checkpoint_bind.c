@@ -274,11 +274,27 @@ static enum bnt_status bind_packed(struct finder *f, struct bnt_source *source)
     return status == BNT_OK ? bind_scale(f, source) : status;
 }
 
+// Microsoft's embedding models call the norm before a linear norm.weight, not rms_norm.weight.
+static void other_norm_name(char out[BNT_TENSOR_NAME_SIZE], const struct bnt_arch *arch,
+                            enum bnt_role role, int32_t layer)
+{
+    bnt_arch_tensor_name(arch, role, layer, out);
+    char *rms = strstr(out, "_proj.rms_norm.");
+    if (rms) {
+        rms += strlen("_proj.");
+        memmove(rms, rms + strlen("rms_"), strlen(rms + strlen("rms_")) + 1);
+    }
+}
+
 static enum bnt_status bind(struct finder *f, struct bnt_source *source)
 {
-    bnt_arch_tensor_name(f->checkpoint->config.arch, source->place.role, source->place.layer,
-                         source->name);
+    const struct bnt_arch *arch = f->checkpoint->config.arch;
+    char other[BNT_TENSOR_NAME_SIZE];
+    bnt_arch_tensor_name(arch, source->place.role, source->place.layer, source->name);
+    other_norm_name(other, arch, source->place.role, source->place.layer);
     const struct named_tensor *found = find(f, source->name);
+    if (!found)
+        found = find(f, other);
     if (!found)
         return missing(f, source->name);
     source->tensor = found->tensor;
@@ -291,13 +307,20 @@ static enum bnt_status bind(struct finder *f, struct bnt_source *source)
     return check_shape(f, found->tensor, rank, source->place.rows, source->place.cols);
 }
 
+static struct named_tensor *find_role(struct finder *f, enum bnt_role role, int32_t layer)
+{
+    char name[BNT_TENSOR_NAME_SIZE];
+    bnt_arch_tensor_name(f->checkpoint->config.arch, role, layer, name);
+    return find(f, name);
+}
+
 // Embeddings are kept exactly: as bf16 if all of the checkpoint's are, otherwise as f32, which
 // holds every f16 and f32.
 static void choose_embedding_type(struct finder *f)
 {
-    static const char *const names[] = {"model.embed_tokens.weight", "lm_head.weight"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        const struct named_tensor *found = find(f, names[i]);
+    static const enum bnt_role roles[] = {BNT_TOKEN_EMBEDDING, BNT_OUTPUT};
+    for (size_t i = 0; i < sizeof roles / sizeof roles[0]; i++) {
+        const struct named_tensor *found = find_role(f, roles[i], BNT_NO_LAYER);
         if (found && found->tensor->dtype != BNT_ST_BF16)
             f->checkpoint->config.hyper.flags |= BNT_HYPER_F32_EMBEDDINGS;
     }
@@ -307,8 +330,8 @@ static void choose_embedding_type(struct finder *f)
 // config.
 static enum bnt_status check_tied_output(struct finder *f)
 {
-    const struct named_tensor *output = find(f, "lm_head.weight");
-    const struct named_tensor *embedding = find(f, "model.embed_tokens.weight");
+    const struct named_tensor *output = find_role(f, BNT_OUTPUT, BNT_NO_LAYER);
+    const struct named_tensor *embedding = find_role(f, BNT_TOKEN_EMBEDDING, BNT_NO_LAYER);
     if (!output || !embedding || !(f->checkpoint->config.hyper.flags & BNT_HYPER_TIED))
         return BNT_OK;
     if (output->tensor->size == embedding->tensor->size &&
@@ -316,9 +339,20 @@ static enum bnt_status check_tied_output(struct finder *f)
         memcmp(output->data, embedding->data, (size_t)output->tensor->size) == 0)
         return BNT_OK;
     return bnt_fail(f->err, BNT_ERR_FORMAT,
-                    "%s: tie_word_embeddings is true, but lm_head.weight differs from "
-                    "model.embed_tokens.weight",
-                    f->checkpoint->dir);
+                    "%s: tie_word_embeddings is true, but %s differs from %s", f->checkpoint->dir,
+                    output->name, embedding->name);
+}
+
+// What the tensors say beyond config.json.
+static void complete_config(struct finder *f)
+{
+    char name[BNT_TENSOR_NAME_SIZE];
+    struct bnt_config *config = &f->checkpoint->config;
+    other_norm_name(name, config->arch, BNT_ATTN_Q_LINEAR_NORM, 0);
+    if (find(f, name))
+        bnt_config_add_linear_norms(config);
+    if (!find_role(f, BNT_OUTPUT, BNT_NO_LAYER))
+        bnt_config_without_output(config);
 }
 
 static enum bnt_status refuse_unused(struct finder *f)
@@ -344,6 +378,7 @@ static enum bnt_status refuse_unused(struct finder *f)
 static enum bnt_status bind_all(struct finder *f)
 {
     struct bnt_checkpoint *c = f->checkpoint;
+    complete_config(f);
     choose_embedding_type(f);
     c->sources = calloc((size_t)bnt_layout_count(&c->config.hyper, false), sizeof c->sources[0]);
     if (!c->sources)

@@ -13,6 +13,16 @@
 
 #define GENERATION_CONFIG "generation_config.json"
 
+// With and without an output layer of its own.
+#define LLAMA                                                                                      \
+    .activation = "silu", .rope_theta = 10000.0,                                                   \
+    .bias_flags = BNT_HYPER_QKV_BIAS | BNT_HYPER_O_BIAS, .mlp_bias = true
+#define MISTRAL .activation = "silu", .rope_theta = 10000.0, .window = 4096
+#define QWEN2   .activation = "silu", .rope_theta = 10000.0, .flags = BNT_HYPER_QKV_BIAS
+#define QWEN3                                                                                      \
+    .activation = "silu", .rope_theta = 10000.0, .head_dim = 128, .flags = BNT_HYPER_QK_NORMS,     \
+    .bias_flags = BNT_HYPER_QKV_BIAS | BNT_HYPER_O_BIAS
+
 static const struct bnt_arch arch_table[] = {
     {.name = "BitNetForCausalLM",
      .attn_sub_norm = "self_attn.attn_sub_norm",
@@ -26,22 +36,14 @@ static const struct bnt_arch arch_table[] = {
      .activation = "silu",
      .rope_theta = 10000.0,
      .flags = BNT_HYPER_SUB_NORMS},
-    {.name = "LlamaForCausalLM",
-     .activation = "silu",
-     .rope_theta = 10000.0,
-     .bias_flags = BNT_HYPER_QKV_BIAS | BNT_HYPER_O_BIAS,
-     .mlp_bias = true},
-    {.name = "MistralForCausalLM", .activation = "silu", .rope_theta = 10000.0, .window = 4096},
-    {.name = "Qwen2ForCausalLM",
-     .activation = "silu",
-     .rope_theta = 10000.0,
-     .flags = BNT_HYPER_QKV_BIAS},
-    {.name = "Qwen3ForCausalLM",
-     .activation = "silu",
-     .rope_theta = 10000.0,
-     .head_dim = 128,
-     .flags = BNT_HYPER_QK_NORMS,
-     .bias_flags = BNT_HYPER_QKV_BIAS | BNT_HYPER_O_BIAS},
+    {.name = "LlamaForCausalLM", LLAMA},
+    {.name = "LlamaModel", LLAMA, .base_model = true},
+    {.name = "MistralForCausalLM", MISTRAL},
+    {.name = "MistralModel", MISTRAL, .base_model = true},
+    {.name = "Qwen2ForCausalLM", QWEN2},
+    {.name = "Qwen2Model", QWEN2, .base_model = true},
+    {.name = "Qwen3ForCausalLM", QWEN3},
+    {.name = "Qwen3Model", QWEN3, .base_model = true},
 };
 enum { ARCH_ROWS = sizeof arch_table / sizeof arch_table[0] };
 
@@ -211,11 +213,14 @@ static void refuse_unsupported(struct parser *p, const struct bnt_arch *arch)
     } flags[] = {{"attention_bias", arch->bias_flags || arch->flags & BNT_HYPER_QKV_BIAS},
                  {"mlp_bias", arch->mlp_bias},
                  {"use_qk_norm", false},
+                 {"use_bidirectional_attention", false},
                  {"use_sliding_window", false}};
     for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
         if (get_flag(p, p->json, flags[i].key) && !flags[i].known)
             unsupported(p, flags[i].key, "true");
     }
+    if (json_is_false(bnt_json_get(p->json, "is_causal"))) // as transformers looks at it
+        unsupported(p, "is_causal", "false");
     refuse_window(p, arch);
     double partial = get_number(p, p->json, "partial_rotary_factor", 1.0);
     if (partial != 1.0)
@@ -635,16 +640,32 @@ static const char *layer_module(const struct bnt_arch *arch, unsigned role, cons
 void bnt_arch_tensor_name(const struct bnt_arch *arch, enum bnt_role role, int32_t layer,
                           char out[BNT_TENSOR_NAME_SIZE])
 {
-    const char *tensor;
+    const char *tensor, *before = arch->base_model ? "" : "model.";
     const char *in_layer = layer_module(arch, role, &tensor);
     out[0] = '\0';
     if (in_layer)
-        (void)snprintf(out, BNT_TENSOR_NAME_SIZE, "model.layers.%" PRId32 ".%s.%s", layer, in_layer,
-                       tensor);
+        (void)snprintf(out, BNT_TENSOR_NAME_SIZE, "%slayers.%" PRId32 ".%s.%s", before, layer,
+                       in_layer, tensor);
     else if (role == BNT_FINAL_NORM)
-        (void)snprintf(out, BNT_TENSOR_NAME_SIZE, "model.norm.weight");
+        (void)snprintf(out, BNT_TENSOR_NAME_SIZE, "%snorm.weight", before);
     else if (role == BNT_TOKEN_EMBEDDING)
-        (void)snprintf(out, BNT_TENSOR_NAME_SIZE, "model.embed_tokens.weight");
+        (void)snprintf(out, BNT_TENSOR_NAME_SIZE, "%sembed_tokens.weight", before);
     else if (role == BNT_OUTPUT)
         (void)snprintf(out, BNT_TENSOR_NAME_SIZE, "lm_head.weight");
+}
+
+void bnt_config_add_linear_norms(struct bnt_config *config)
+{
+    struct bnt_hyper *h = &config->hyper;
+    if (h->flags & BNT_HYPER_LINEAR_NORMS)
+        return;
+    h->flags |= BNT_HYPER_LINEAR_NORMS;
+    h->linear_norm_eps = h->norm_eps;
+    config->ternary = true;
+}
+
+void bnt_config_without_output(struct bnt_config *config)
+{
+    if (config->hyper.pooling != BNT_POOLING_NONE)
+        config->hyper.flags |= BNT_HYPER_TIED;
 }

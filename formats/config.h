@@ -37,6 +37,8 @@ struct bnt_arch {
     bool mlp_bias;          // knows mlp_bias
     uint32_t window;        // sliding_window when the config names none; 0: knows none, or only
                             // with use_sliding_window
+    bool base_model;        // has no output layer, and names without "model."; its embeddings count
+                            // as tied
 };
 
 struct bnt_config {
@@ -78,5 +80,11 @@ const char *bnt_form_name(enum bnt_form form);
 enum { BNT_TENSOR_NAME_SIZE = 96 };
 void bnt_arch_tensor_name(const struct bnt_arch *arch, enum bnt_role role, int32_t layer,
                           char out[BNT_TENSOR_NAME_SIZE]);
+
+// What only the tensors tell. A norm before each linear, though config.json has no use_rms_norm:
+// nothing but training for ternary weights asks for one, and it has the model's epsilon.
+void bnt_config_add_linear_norms(struct bnt_config *config);
+// No output matrix: an embedding model does not need one, and the token embedding takes its place.
+void bnt_config_without_output(struct bnt_config *config);
 
 #endif

@@ -17,7 +17,10 @@
 //  - a string with U+0000 or half a surrogate pair becomes one that bnt_json_is_text refuses.
 enum bnt_status bnt_json_parse(const char *text, size_t size, const char *name, json_t **out,
                                struct bnt_error *err);
-// The same without these liberties, and 100 deep: JSON that every library reads alike.
+// An array instead of an object.
+enum bnt_status bnt_json_parse_array(const char *text, size_t size, const char *name, json_t **out,
+                                     struct bnt_error *err);
+// bnt_json_parse without these liberties, and 100 deep: JSON that every library reads alike.
 enum bnt_status bnt_json_parse_strict(const char *text, size_t size, const char *name, json_t **out,
                                       struct bnt_error *err);
 

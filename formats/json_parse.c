@@ -352,8 +352,8 @@ static const char *byte_order_mark(const char *text, size_t size)
     return NULL;
 }
 
-static enum bnt_status parse(const char *text, size_t size, const char *name, bool strict,
-                             json_t **out, struct bnt_error *err)
+static enum bnt_status parse(const char *text, size_t size, const char *name, json_type type,
+                             bool strict, json_t **out, struct bnt_error *err)
 {
     struct parser p = {
         .text = text, .end = text + size, .at = text, .name = name, .strict = strict, .err = err};
@@ -368,8 +368,9 @@ static enum bnt_status parse(const char *text, size_t size, const char *name, bo
     skip_blanks(&p);
     if (p.status == BNT_OK && p.at < p.end)
         (void)fail(&p, "the text goes on after its value");
-    if (p.status == BNT_OK && !json_is_object(*out))
-        p.status = bnt_fail(err, BNT_ERR_FORMAT, "%s: must be a JSON object", name);
+    if (p.status == BNT_OK && json_typeof(*out) != type)
+        p.status = bnt_fail(err, BNT_ERR_FORMAT, "%s: must be a JSON %s", name,
+                            type == JSON_OBJECT ? "object" : "array");
     if (p.status == BNT_OK)
         return BNT_OK;
     json_decref(*out);
@@ -380,11 +381,17 @@ static enum bnt_status parse(const char *text, size_t size, const char *name, bo
 enum bnt_status bnt_json_parse(const char *text, size_t size, const char *name, json_t **out,
                                struct bnt_error *err)
 {
-    return parse(text, size, name, false, out, err);
+    return parse(text, size, name, JSON_OBJECT, false, out, err);
 }
 
 enum bnt_status bnt_json_parse_strict(const char *text, size_t size, const char *name, json_t **out,
                                       struct bnt_error *err)
 {
-    return parse(text, size, name, true, out, err);
+    return parse(text, size, name, JSON_OBJECT, true, out, err);
+}
+
+enum bnt_status bnt_json_parse_array(const char *text, size_t size, const char *name, json_t **out,
+                                     struct bnt_error *err)
+{
+    return parse(text, size, name, JSON_ARRAY, false, out, err);
 }

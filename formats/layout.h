@@ -96,12 +96,15 @@ enum bnt_rope_scaling {
     BNT_ROPE_YARN = 2,
     BNT_ROPE_LINEAR = 3,
 };
+#ifndef BNT_POOLING_DEFINED // bnt.h has it too
+#define BNT_POOLING_DEFINED
 enum bnt_pooling {
     BNT_POOLING_NONE = 0,
     BNT_POOLING_LAST = 1,
     BNT_POOLING_MEAN = 2,
     BNT_POOLING_FIRST = 3,
 };
+#endif
 enum { // bits of bnt_hyper.flags
     BNT_HYPER_TIED = 1,
     BNT_HYPER_SUB_NORMS = 2,

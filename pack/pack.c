@@ -16,6 +16,7 @@
 #include "formats/file.h"
 #include "formats/foreign.h"
 #include "formats/json.h"
+#include "formats/pooling.h"
 #include "formats/safetensors.h"
 #include "formats/stream.h"
 #include "formats/utf8.h"
@@ -115,6 +116,21 @@ static enum bnt_status read_header(struct packer *p)
     return status;
 }
 
+// How a text becomes a vector, if the checkpoint says.
+static enum bnt_status read_pooling(struct packer *p)
+{
+    struct bnt_modules modules;
+    size_t size;
+    const char *text = bnt_st_metadata(&p->stream, BNT_MODULES, &size);
+    if (!text)
+        return BNT_OK;
+    enum bnt_status status = bnt_modules_parse(&modules, text, size, p->err);
+    if (status != BNT_OK)
+        return status;
+    text = bnt_st_metadata(&p->stream, modules.pooling_file, &size);
+    return bnt_pooling_parse(&modules, text, size, &p->config.hyper, p->err);
+}
+
 static enum bnt_status read_config(struct packer *p)
 {
     size_t size, generation_size;
@@ -125,6 +141,8 @@ static enum bnt_status read_config(struct packer *p)
         return bad(p, "the stream carries no config.json");
     enum bnt_status status = bnt_config_parse(&p->config, text, size, generation, generation_size,
                                               "config.json", p->err);
+    if (status == BNT_OK)
+        status = read_pooling(p);
     if (status == BNT_OK && p->config.left_out[0])
         bnt_cli_note("%s: %s", p->name, p->config.left_out);
     struct bnt_config_file tokenizer, tokenizer_config;
@@ -135,6 +153,10 @@ static enum bnt_status read_config(struct packer *p)
         status = bnt_config_default_eos(&p->config.hyper, tokenizer, tokenizer_config, p->err);
     if (status != BNT_OK)
         bnt_fail_prefix(p->err, p->name);
+    if (status == BNT_OK && p->config.arch->base_model && !p->config.hyper.pooling)
+        bnt_cli_note("%s: nothing says how %s makes a vector of a text (no " BNT_MODULES
+                     "): bnt-eval --embed will need --pooling",
+                     p->name, p->config.arch->name);
     if (status == BNT_OK && p->config.passed_over[0])
         bnt_cli_note("%s: generation_config.json asks for what bnt does not do: %s", p->name,
                      p->config.passed_over);
@@ -283,6 +305,23 @@ static const struct bnt_st_tensor *find_tensor(const struct packer *p, const cha
     return NULL;
 }
 
+static const struct bnt_st_tensor *find_role(const struct packer *p, enum bnt_role role,
+                                             int32_t layer)
+{
+    char name[BNT_TENSOR_NAME_SIZE];
+    bnt_arch_tensor_name(p->config.arch, role, layer, name);
+    return find_tensor(p, name);
+}
+
+// What bnt-convert found among the tensors.
+static void complete_config(struct packer *p)
+{
+    if (find_role(p, BNT_ATTN_Q_LINEAR_NORM, 0))
+        bnt_config_add_linear_norms(&p->config);
+    if (!find_role(p, BNT_OUTPUT, BNT_NO_LAYER))
+        bnt_config_without_output(&p->config);
+}
+
 // What bnt-convert found in the weights: their scales, and which embeddings are ternary.
 static enum bnt_status read_levels(struct packer *p)
 {
@@ -298,12 +337,10 @@ static enum bnt_status read_levels(struct packer *p)
     const struct bnt_st_tensor *scales = find_tensor(p, scale);
     if (h->scale_group)
         h->scale_dtype = scales && scales->dtype == BNT_ST_F16 ? BNT_F16 : BNT_F32;
-    bnt_arch_tensor_name(p->config.arch, BNT_TOKEN_EMBEDDING, BNT_NO_LAYER, name);
-    const struct bnt_st_tensor *t = find_tensor(p, name);
+    const struct bnt_st_tensor *t = find_role(p, BNT_TOKEN_EMBEDDING, BNT_NO_LAYER);
     if (t && t->dtype == BNT_ST_I8)
         h->flags |= BNT_HYPER_TERNARY_EMBEDDING;
-    bnt_arch_tensor_name(p->config.arch, BNT_OUTPUT, BNT_NO_LAYER, name);
-    t = h->flags & BNT_HYPER_TIED ? NULL : find_tensor(p, name);
+    t = h->flags & BNT_HYPER_TIED ? NULL : find_role(p, BNT_OUTPUT, BNT_NO_LAYER);
     if (t && t->dtype == BNT_ST_I8)
         h->flags |= BNT_HYPER_TERNARY_OUTPUT;
     const char *problem = status == BNT_OK ? bnt_hyper_problem(h) : NULL;
@@ -612,6 +649,8 @@ static enum bnt_status pack_all(struct packer *p, struct bnt_output *out)
     enum bnt_status status = read_header(p);
     if (status == BNT_OK)
         status = read_config(p);
+    if (status == BNT_OK)
+        complete_config(p);
     if (status == BNT_OK)
         status = read_levels(p);
     if (status == BNT_OK)

@@ -79,6 +79,18 @@ void bnt_model_close(struct bnt_model *model);
 
 enum { BNT_MAX_EOS_IDS = 8 };
 
+/* How a text becomes a vector: its last token's, the mean of all of its tokens', its first token's.
+ * NONE: the model is not made for it, or its checkpoint did not say. */
+#ifndef BNT_POOLING_DEFINED
+#define BNT_POOLING_DEFINED
+enum bnt_pooling {
+    BNT_POOLING_NONE = 0,
+    BNT_POOLING_LAST = 1,
+    BNT_POOLING_MEAN = 2,
+    BNT_POOLING_FIRST = 3,
+};
+#endif
+
 struct bnt_model_info {
     uint64_t file_size; /* bytes */
     uint32_t n_layers;
@@ -99,7 +111,9 @@ struct bnt_model_info {
     float repetition_penalty; /* 1: off */
     float presence_penalty;
     float frequency_penalty;
-    uint32_t max_new_tokens; /* tokens of an answer; 0: it does not say */
+    uint32_t max_new_tokens;  /* tokens of an answer; 0: it does not say */
+    enum bnt_pooling pooling; /* of an embedding model */
+    bool normalized;          /* and whether its vectors have the length 1 */
     bool has_tokenizer;
     const char *kernel; /* the name of the kernels in use */
 };
@@ -223,6 +237,8 @@ struct bnt_session_options {
                              within the CPU quota of its cgroups */
     enum bnt_cache cache; /* of the CPU; the GPU keeps floats */
     enum bnt_device device;
+    bool vectors;     /* for bnt_embed, which computes on the CPU: AUTO is the CPU then, CUDA is
+                         refused */
     bool full_output; /* do not use the int8 copy of the output matrix, if the file has one: the
                          same tokens, more memory traffic */
 };
@@ -243,7 +259,7 @@ void bnt_session_close(struct bnt_session *session);
 const char *bnt_session_device(const struct bnt_session *session);
 
 /* Why a session that was opened with AUTO is not on the machine's GPU; "" if it is, or if there is
- * none. Valid as long as the session. */
+ * none that it could be on. Valid as long as the session. */
 const char *bnt_session_note(const struct bnt_session *session);
 
 /* Tokens seen so far. */
@@ -262,6 +278,25 @@ enum bnt_logits { BNT_LOGITS_NONE, BNT_LOGITS_LAST, BNT_LOGITS_ALL };
  */
 enum bnt_status bnt_evaluate(struct bnt_session *session, const uint32_t *tokens, size_t count,
                              enum bnt_logits which, float *logits, struct bnt_error *err);
+
+/* ---- Embeddings ---- */
+
+/* "last", "mean" or "first"; false: none of them. */
+bool bnt_pooling_from_name(const char *name, enum bnt_pooling *pooling);
+/* The reverse; "none". Static text. */
+const char *bnt_pooling_name(enum bnt_pooling pooling);
+
+/*
+ * The vector of a text of count >= 1 tokens: hidden_size floats. The session forgets what it has
+ * seen, and has then seen these tokens. pooling: as the model's info says, or otherwise if the
+ * caller knows better; BNT_ERR_UNSUPPORTED if it is NONE. normalized: to the length 1 (a vector of
+ * zeros stays). BNT_ERR_CONTEXT, with nothing changed, if the tokens do not fit. BNT_ERR_DEVICE on
+ * a GPU: see bnt_session_options. Embedding models want the tokenizer's own tokens around the text:
+ * bnt_tokenize with special = true.
+ */
+enum bnt_status bnt_embed(struct bnt_session *session, const uint32_t *tokens, size_t count,
+                          enum bnt_pooling pooling, bool normalized, float *vector,
+                          struct bnt_error *err);
 
 /* ---- Sampling and generation ---- */
 

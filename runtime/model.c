@@ -138,6 +138,8 @@ static void describe(struct bnt_model *m)
         .presence_penalty = m->view.sampling.presence_penalty,
         .frequency_penalty = m->view.sampling.frequency_penalty,
         .max_new_tokens = m->view.sampling.max_new_tokens,
+        .pooling = (enum bnt_pooling)h->pooling,
+        .normalized = h->flags & BNT_HYPER_NORMALIZED,
         .has_tokenizer = m->has_tokenizer,
         .kernel = m->kernels->name,
     };

@@ -158,9 +158,13 @@ static enum bnt_status open_on_gpu(struct bnt_session *s, struct bnt_error *err)
 static enum bnt_status open_somewhere(struct bnt_session *s, const struct bnt_session_options *o,
                                       struct bnt_error *err)
 {
+    if (o->vectors && o->device == BNT_DEVICE_CUDA)
+        return bnt_fail(err, BNT_ERR_DEVICE, BNT_VECTORS_ON_CPU);
     if (o->device == BNT_DEVICE_CUDA)
         return open_on_gpu(s, err);
-    if (o->device == BNT_DEVICE_AUTO && bnt_cuda_present()) {
+    if (o->vectors && o->device == BNT_DEVICE_AUTO && bnt_cuda_present())
+        (void)bnt_fail(&s->note, BNT_ERR_DEVICE, BNT_VECTORS_ON_CPU);
+    else if (o->device == BNT_DEVICE_AUTO && bnt_cuda_present()) {
         if (open_on_gpu(s, &s->note) == BNT_OK)
             return BNT_OK;
         bnt_cuda_session_close(s->cuda);

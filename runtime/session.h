@@ -60,6 +60,8 @@ struct bnt_session {
     float *best_bounds;               // (threads, BNT_SHORTLIST_MAX)
 };
 
+#define BNT_VECTORS_ON_CPU "vectors of texts are computed on the CPU alone"
+
 // Tokens that bnt_forward takes at most.
 static inline size_t bnt_session_batch(const struct bnt_session *session)
 {

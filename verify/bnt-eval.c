@@ -21,6 +21,7 @@
 static const char help[] =
     "Usage: bnt-eval [OPTION]... FILE.bnt --perplexity FILE [--window W]\n"
     "       bnt-eval [OPTION]... FILE.bnt --logits OUT --token-ids 1,2,3\n"
+    "       bnt-eval [OPTION]... FILE.bnt --embed TEXT\n"
     "       bnt-eval [OPTION]... FILE.bnt --tokenize TEXT\n"
     "       bnt-eval [OPTION]... FILE.bnt --detokenize 1,2,3\n"
     "Measure a model.\n"
@@ -32,6 +33,13 @@ static const char help[] =
     "      --logits=OUT        write the logits of all positions to OUT ('-': standard output) as\n"
     "                          raw little-endian float32 [tokens, vocabulary]\n"
     "      --token-ids=IDS     the tokens, comma-separated, used as they are\n"
+    "      --embed=TEXT        print the vector of TEXT, comma-separated: of its tokens and those\n"
+    "                          that the tokenizer puts around it; a prompt that the model wants\n"
+    "                          is part of TEXT; '-' reads the text from standard input\n"
+    "      --pooling=HOW       make it of the last token (last), of all (mean) or of the first\n"
+    "                          (first), whatever the checkpoint says\n"
+    "      --normalize         give it the length 1, whatever the checkpoint says\n"
+    "      --no-normalize      leave its length, likewise\n"
     "      --tokenize=TEXT     print the ids of TEXT, without BOS, comma-separated;\n"
     "                          '-' reads the text from standard input\n"
     "      --control=KIND      with --tokenize: what spells a control token becomes that 'token'\n"
@@ -56,10 +64,12 @@ enum { MAX_INPUT = 256 << 20, TOKENS_AT_ONCE = 32 };
 
 struct arguments {
     const char *model;
-    const char *perplexity, *logits, *tokenize, *detokenize; // one of them
+    const char *perplexity, *logits, *embed, *tokenize, *detokenize; // one of them
     const char *ids;
     const char *kernel;
     uint64_t window, threads;
+    enum bnt_pooling pooling;     // NONE: the model's
+    bool normalize, no_normalize; // neither: as the model
     enum bnt_cache cache;
     enum bnt_device device;
     bool json, quiet, has_control, plain;
@@ -95,7 +105,8 @@ static enum bnt_status open_session(struct evaluation *e, size_t context)
     const struct bnt_session_options options = {.context = (uint32_t)context,
                                                 .threads = (uint32_t)e->arguments->threads,
                                                 .cache = e->arguments->cache,
-                                                .device = e->arguments->device};
+                                                .device = e->arguments->device,
+                                                .vectors = e->arguments->embed != NULL};
     enum bnt_status status = bnt_session_open(e->model, &options, &e->session, e->err);
     if (status == BNT_OK)
         bnt_option_note(bnt_session_note(e->session), e->arguments->quiet);
@@ -243,6 +254,59 @@ static enum bnt_status logits(struct evaluation *e)
     return status;
 }
 
+// --- embeddings ---
+
+static void print_vector(const struct bnt_model_info *info, const float *vector, size_t tokens,
+                         enum bnt_pooling pooling, bool normalized, bool json)
+{
+    if (json)
+        (void)printf("{\"pooling\": \"%s\", \"normalized\": %s, \"tokens\": %zu, \"embedding\": [",
+                     bnt_pooling_name(pooling), normalized ? "true" : "false", tokens);
+    for (uint32_t i = 0; i < info->hidden_size; i++)
+        (void)printf("%s%.9g", i == 0 ? "" : json ? ", " : ",", (double)vector[i]);
+    (void)puts(json ? "]}" : "");
+}
+
+static enum bnt_status embed_tokens(struct evaluation *e, const uint32_t *tokens, size_t count)
+{
+    const struct bnt_model_info *info = bnt_model_info(e->model);
+    const struct arguments *a = e->arguments;
+    const enum bnt_pooling pooling = a->pooling ? a->pooling : info->pooling;
+    const bool normalized = a->normalize || (info->normalized && !a->no_normalize);
+    if (pooling == BNT_POOLING_NONE)
+        return bnt_fail(e->err, BNT_ERR_UNSUPPORTED,
+                        "%s: nothing in it says how a text becomes a vector: use --pooling, and "
+                        "--normalize for the length 1",
+                        a->model);
+    float *vector = malloc(info->hidden_size * sizeof *vector);
+    if (!vector)
+        return bnt_fail(e->err, BNT_ERR_MEMORY, "out of memory");
+    enum bnt_status status = open_session(e, count);
+    if (status == BNT_OK)
+        status = bnt_embed(e->session, tokens, count, pooling, normalized, vector, e->err);
+    if (status == BNT_OK)
+        print_vector(info, vector, count, pooling, normalized, a->json);
+    free(vector);
+    return status;
+}
+
+static enum bnt_status embed(struct evaluation *e)
+{
+    char *text = NULL;
+    uint32_t *tokens = NULL;
+    size_t size = 0, count = 0;
+    enum bnt_status status = read_argument(e->arguments->embed, &text, &size, e->err);
+    if (status == BNT_OK)
+        status = bnt_tokenize(e->model, text, size, true, &tokens, &count, e->err);
+    if (status == BNT_OK && count == 0)
+        status = bnt_fail(e->err, BNT_ERR_ARGUMENT, "the text of --embed has no tokens");
+    if (status == BNT_OK)
+        status = embed_tokens(e, tokens, count);
+    free(text);
+    free(tokens);
+    return status;
+}
+
 // --- tokenizer ---
 
 static void print_ids(const uint32_t *tokens, size_t count, bool json)
@@ -317,6 +381,8 @@ static int run(const struct arguments *a)
             status = perplexity(&e);
         else if (a->logits)
             status = logits(&e);
+        else if (a->embed)
+            status = embed(&e);
         else
             status = a->tokenize ? tokenize(&e) : detokenize(&e);
     }
@@ -332,6 +398,10 @@ enum {
     OPTION_WINDOW,
     OPTION_LOGITS,
     OPTION_IDS,
+    OPTION_EMBED,
+    OPTION_POOLING,
+    OPTION_NORMALIZE,
+    OPTION_NO_NORMALIZE,
     OPTION_TOKENIZE,
     OPTION_DETOKENIZE,
     OPTION_CONTROL,
@@ -347,6 +417,10 @@ static const struct option options[] = {
     {"window", required_argument, NULL, OPTION_WINDOW},
     {"logits", required_argument, NULL, OPTION_LOGITS},
     {"token-ids", required_argument, NULL, OPTION_IDS},
+    {"embed", required_argument, NULL, OPTION_EMBED},
+    {"pooling", required_argument, NULL, OPTION_POOLING},
+    {"normalize", no_argument, NULL, OPTION_NORMALIZE},
+    {"no-normalize", no_argument, NULL, OPTION_NO_NORMALIZE},
     {"tokenize", required_argument, NULL, OPTION_TOKENIZE},
     {"detokenize", required_argument, NULL, OPTION_DETOKENIZE},
     {"control", required_argument, NULL, OPTION_CONTROL},
@@ -374,6 +448,18 @@ static int parse_option(struct arguments *a, int c, char **argv)
         return 0;
     case OPTION_IDS:
         a->ids = optarg;
+        return 0;
+    case OPTION_EMBED:
+        a->embed = optarg;
+        return 0;
+    case OPTION_POOLING:
+        return bnt_pooling_from_name(optarg, &a->pooling)
+                   ? 0
+                   : 1 + bnt_cli_usage("--pooling must be last, mean or first, not '%s'", optarg);
+    case OPTION_NORMALIZE:
+    case OPTION_NO_NORMALIZE:
+        a->normalize = c == OPTION_NORMALIZE;
+        a->no_normalize = !a->normalize;
         return 0;
     case OPTION_TOKENIZE:
         a->tokenize = optarg;
@@ -440,8 +526,11 @@ int main(int argc, char **argv)
         code = bnt_cli_check_name("--logits", a.logits);
     if (code != BNT_EXIT_OK)
         return code;
-    if (!!a.perplexity + !!a.logits + !!a.tokenize + !!a.detokenize != 1)
-        return bnt_cli_usage("give one of --perplexity, --logits, --tokenize and --detokenize");
+    if (!!a.perplexity + !!a.logits + !!a.embed + !!a.tokenize + !!a.detokenize != 1)
+        return bnt_cli_usage(
+            "give one of --perplexity, --logits, --embed, --tokenize and --detokenize");
+    if (!a.embed && (a.pooling || a.normalize || a.no_normalize))
+        return bnt_cli_usage("--pooling, --normalize and --no-normalize go with --embed");
     if (a.has_control && !a.tokenize)
         return bnt_cli_usage("--control goes with --tokenize");
     if (!!a.logits != !!a.ids)

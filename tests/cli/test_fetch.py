@@ -150,6 +150,14 @@ class Protocol(Fetch):
         self.assertEqual(self.fetch(), self.snapshot)
         self.assertSnapshot()
 
+    def test_fetches_what_says_how_a_text_becomes_a_vector(self):
+        files = {**BARE, 'model.safetensors': b'w', 'modules.json': b'[]', '1_Pooling/config.json': b'{}'}
+        more = {'2_Dense/config.json': b'no', '1_Pooling/other.json': b'no', 'onnx/config.json': b'no', 'a/modules.json': b'no',
+                'onnx/model.safetensors': b'no'}
+        self.hub.add('org/vectors', {**files, **more})
+        self.assertEqual(contents(self.fetch(repo='org/vectors')), files)
+        self.assertEqual(contents(self.fetch('--local-dir', self.path('there'), repo='org/vectors')), files)
+
     def test_include(self):
         self.fetch('--include', '*.json', '--include', 'onnx/*.onnx')
         self.assertSnapshot([name for name in FILES if name.endswith('.json')] + ['onnx/model.onnx'])

@@ -24,9 +24,9 @@ OF_ONE_TOOL = {('bnt-bench', 'prompt'): ['16777217', '1.5', '1e1'], ('bnt-bench'
 REAL = {'temp', 'top-p', 'min-p', 'repetition-penalty', 'presence-penalty', 'frequency-penalty'}
 SIGNED = {'presence-penalty', 'frequency-penalty'}
 TEXTS = {'control', 'output', 'source', 'matrix', 'prompt', 'file', 'token-ids', 'stop', 'kernel', 'perplexity', 'logits', 'tokenize',
-         'detokenize', 'like', 'revision', 'include', 'local-dir', 'system'}
+         'detokenize', 'like', 'revision', 'include', 'local-dir', 'system', 'embed'}
 WORDS = {'device': ['', 'gpu', 'CPU', 'cpu '], 'cache': ['', 'f8', 'F16', 'f16 ', 'f', 'f32,f16', 'bf16'],
-         'embedding': ['', 'f32', 'INT8', 'int8,bf16'], 'form': ['', 'both'], 'dtype': ['', 'f64']}
+         'embedding': ['', 'f32', 'INT8', 'int8,bf16'], 'form': ['', 'both'], 'pooling': ['', 'none', 'max', 'Last', 'last '], 'dtype': ['', 'f64']}
 NEVER_MISSING = {'bnt-bench', 'bnt-convert', 'bnt-pack', 'bnt-verify', 'bnt-info', 'bnt-eval', 'bnt-run', 'bnt-synth'}
 
 

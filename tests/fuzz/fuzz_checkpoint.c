@@ -3,10 +3,14 @@
 // which (1 byte, the index into names), size (4 bytes, little-endian), bytes. Of two with one name
 // the later stays.
 #define _GNU_SOURCE // fuzz.h
+#include <sys/stat.h>
+
 #include "convert/convert.h"
 #include "fuzz.h"
 #include "pack/pack.h"
 #include "verify/verify.h"
+
+#define POOLING "1_Pooling" // a folder
 
 static const char *const names[] = {
     "config.json",
@@ -19,6 +23,8 @@ static const char *const names[] = {
     "model.safetensors.index.json",
     "a.safetensors",
     "b.safetensors",
+    "modules.json",
+    POOLING "/config.json",
 };
 enum { NAMES = sizeof names / sizeof names[0], MAX_MATRICES = 1 << 10 };
 
@@ -29,6 +35,9 @@ static void file_path(char path[300], const char *name)
 
 static void write_files(const uint8_t *data, size_t size)
 {
+    char folder[300];
+    file_path(folder, POOLING);
+    FUZZ_ASSERT(mkdir(folder, 0700) == 0);
     while (size >= 5) {
         char path[300];
         size_t length = bnt_load_u32(data + 1);
@@ -50,6 +59,9 @@ static void remove_files(void)
         file_path(path, names[i]);
         (void)unlink(path);
     }
+    char folder[300];
+    file_path(folder, POOLING);
+    (void)rmdir(folder);
 }
 
 // What bnt-pack makes of the checkpoint, bnt-verify --source must find good.

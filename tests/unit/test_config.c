@@ -254,6 +254,9 @@ static void what_is_not_computed_is_refused(void **state)
         {"rope_scaling", "{\"rope_type\":\"llama3\"}", BAD, "rope_factor"},
         {"rope_scaling", "{\"rope_type\":\"llama3\",\"original_max_position_embeddings\":0}", BAD,
          "original_max_position_embeddings"},
+        {"is_causal", "false", NO, "is_causal"},
+        {"is_causal", "true", BNT_OK, NULL},
+        {"use_bidirectional_attention", "true", NO, "use_bidirectional_attention"},
         {"transformers_weights", "\"other.safetensors\"", NO, "other.safetensors"},
         {"transformers_weights", "\"model.safetensors\"", BNT_OK, NULL},
         {"rope_scaling",
@@ -770,6 +773,11 @@ static void tensors_have_the_names_of_their_architecture(void **state)
         {"[\"LlamaForCausalLM\"]", BNT_TOKEN_EMBEDDING, BNT_NO_LAYER, "model.embed_tokens.weight"},
         {"[\"LlamaForCausalLM\"]", BNT_OUTPUT, BNT_NO_LAYER, "lm_head.weight"},
         {"[\"LlamaForCausalLM\"]", BNT_OUTPUT_INT8, BNT_NO_LAYER, ""},
+        {"[\"LlamaModel\"]", BNT_FFN_NORM, 1, "layers.1.post_attention_layernorm.weight"},
+        {"[\"MistralModel\"]", BNT_ATTN_Q, 1, "layers.1.self_attn.q_proj.weight"},
+        {"[\"Qwen2Model\"]", BNT_ATTN_K_BIAS, 1, "layers.1.self_attn.k_proj.bias"},
+        {"[\"Qwen3Model\"]", BNT_FINAL_NORM, BNT_NO_LAYER, "norm.weight"},
+        {"[\"Qwen3Model\"]", BNT_TOKEN_EMBEDDING, BNT_NO_LAYER, "embed_tokens.weight"},
     };
     (void)state;
     for (size_t i = 0; i < TEST_COUNT(all); i++) {

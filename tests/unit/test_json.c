@@ -127,6 +127,24 @@ static void what_python_refuses_too(void **state)
     }
 }
 
+static void arrays_are_asked_for_by_name(void **state)
+{
+    static const char *const bad[] = {"{}", "3", "[", "[1,]", ""};
+    struct bnt_error err;
+    json_t *json;
+    (void)state;
+    assert_int_equal(bnt_json_parse_array("[1,{}]", 6, "file", &json, &err), BNT_OK);
+    assert_int_equal(json_array_size(json), 2);
+    json_decref(json);
+    for (size_t i = 0; i < TEST_COUNT(bad); i++) {
+        assert_int_equal(bnt_json_parse_array(bad[i], strlen(bad[i]), "file", &json, &err),
+                         BNT_ERR_FORMAT);
+        assert_null(json);
+    }
+    assert_int_equal(bnt_json_parse_array("{}", 2, "file", &json, &err), BNT_ERR_FORMAT);
+    assert_non_null(strstr(err.message, "must be a JSON array"));
+}
+
 static void nesting_has_an_end(void **state)
 {
     static const struct {
@@ -185,6 +203,7 @@ int main(void)
         cmocka_unit_test(the_last_of_two_counts),
         cmocka_unit_test(strings_that_are_no_text),
         cmocka_unit_test(what_python_refuses_too),
+        cmocka_unit_test(arrays_are_asked_for_by_name),
         cmocka_unit_test(nesting_has_an_end),
         cmocka_unit_test(our_own_files_are_json_for_all),
     };
