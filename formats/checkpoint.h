@@ -61,6 +61,7 @@ struct bnt_source {
 struct bnt_found_levels {
     enum bnt_level_groups groups; // what shares a scale
     uint32_t shards;              // the most runs of rows with the same scale that a matrix has
+    bool forced;                  // some matrices hold no levels and are ternarized all the same
     bool nearest;                 // some weights are not on a level, and take the nearest: …
     uint64_t off;                 // … so many,
     float worst;                  // so far away, over the level

@@ -218,6 +218,7 @@ static void settle(struct finder *f)
     struct bnt_hyper *h = &c->config.hyper;
     enum bnt_level_groups kind = coarsest(f->holds);
     c->levels.groups = kind;
+    c->levels.forced = f->n_other > 0;
     c->levels.nearest = f->n_near > 0;
     c->levels.off = f->off[kind < BNT_LEVELS_MATRIX ? kind : BNT_LEVELS_ROW];
     c->levels.worst = f->worst[kind < BNT_LEVELS_MATRIX ? kind : BNT_LEVELS_ROW];

@@ -1,0 +1,172 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Checkpoints of ordinary floats that hold three levels: recognised whatever the config says, converted without loss, and
+told from those that only look so. The smallest of the real forms are in tests/data/variants."""
+import json
+import os
+import random
+import struct
+import unittest
+
+import tools
+from tools import Case, Checkpoint, LEVELS, LLAMA_ROWS, QWEN2_BIAS, QWEN3_GROUPS, run
+
+FORMS = {QWEN3_GROUPS: 'three levels by row and 128 columns, F16', LLAMA_ROWS: 'three levels by shard of rows (up to 2), F16',
+         QWEN2_BIAS: 'three levels by matrix, BF16'}
+
+
+def halves(tensor):
+    return list(struct.unpack('<%dH' % (len(tensor.data) // 2), tensor.data))
+
+
+def with_halves(tensor, values):
+    return tensor._replace(data=struct.pack('<%dH' % len(values), *values))
+
+
+class Levels(Case):
+    def pack(self, folder, *options, name='m.bnt', quiet=True):
+        path = self.path(name)
+        self.ok('bnt-pack', '-o', path, input=self.ok('bnt-convert', folder, *options, quiet=quiet))
+        return path
+
+    def info(self, path):
+        return json.loads(self.ok('bnt-info', '--json', path))
+
+    def errors(self, path, folder):
+        """What bnt-verify --source says was lost: (layer, role) -> relative error."""
+        found = json.loads(self.ok('bnt-verify', path, '--source', folder, '--json', '--errors'))['matrices']
+        return {(m['layer'], m['role']): m['relative_error'] for m in found}
+
+
+class Recognised(Levels):
+    def test_without_a_word_in_the_config(self):
+        for folder in LEVELS:
+            with self.subTest(os.path.basename(folder)):
+                self.assertNotIn('quantization_config', Checkpoint(folder).config)
+                path = self.pack(folder)
+                info = self.info(path)
+                self.assertEqual((info['provenance']['form'], info['provenance']['rounding']), (FORMS[folder], 'levels'))
+                self.assertEqual(info['hyperparameters']['activation_bits'], 16)
+                self.assertEqual(set(self.errors(path, folder).values()), {0})
+
+    def test_whatever_the_config_says(self):
+        """A mark of ternary training changes the activations, not the weights."""
+        checkpoint = Checkpoint(QWEN3_GROUPS)
+        checkpoint.config['quantization_config'] = {'quant_method': 'bitnet', 'linear_class': 'autobitlinear',
+                                                    'quantization_mode': 'online'}
+        folder = checkpoint.save(self.path('marked'))
+        path = self.pack(folder)
+        self.assertEqual(self.info(path)['hyperparameters']['activation_bits'], 8)
+        self.assertEqual(set(self.errors(path, folder).values()), {0})
+
+    def test_force_changes_nothing(self):
+        for folder in LEVELS:
+            self.same(self.ok('bnt-convert', folder), self.ok('bnt-convert', folder, '--force', quiet=False))
+
+    def test_threads_change_nothing(self):
+        for folder in LEVELS:
+            self.same(self.ok('bnt-convert', '-j', '1', folder), self.ok('bnt-convert', '-j', '5', folder))
+
+    def test_files_of_version_1_stay_so(self):
+        for folder in (tools.FAIRY, *tools.VARIANTS):
+            path = self.path('old.bnt')
+            self.ok('bnt-pack', '-o', path, input=self.ok('bnt-convert', folder, quiet=False), quiet=False)
+            self.assertEqual(self.info(path)['version'], '1.0')
+
+    def test_activations_may_be_chosen(self):
+        path = self.path('eight.bnt')
+        self.ok('bnt-pack', '--activations=8', '-o', path, input=self.ok('bnt-convert', QWEN2_BIAS))
+        self.ok('bnt-verify', path, '--source', QWEN2_BIAS)
+        self.assertEqual(self.info(path)['hyperparameters'].get('activation_bits', 8), 8)
+
+    def test_no_int8_copy_of_a_ternary_output_matrix(self):
+        out = self.path('int8.bnt')
+        self.refused('bnt-pack', '--embedding=int8', '-o', out, input=self.ok('bnt-convert', QWEN3_GROUPS), names='int8')
+        self.assertFalse(os.path.exists(out))
+
+
+class Near(Levels):
+    """A few weights beside every level."""
+
+    def setUp(self):
+        super().setUp()
+        checkpoint = Checkpoint(QWEN3_GROUPS)
+        self.name = checkpoint.name('layers.1.mlp.up_proj.weight')
+        values = halves(checkpoint.tensors[self.name])
+        level = next(v & 0x7fff for v in values if v & 0x7fff)
+        places = [i for i, v in enumerate(values[:128]) if v & 0x7fff == level][:2]
+        values[places[0]] = level + 0x400  # twice the level
+        values[places[1]] = level - 0x400  # half of it
+        checkpoint.tensors[self.name] = with_halves(checkpoint.tensors[self.name], values)
+        self.folder = checkpoint.save(self.path('near'))
+
+    def test_refused_with_number_and_distance(self):
+        self.refused('bnt-convert', self.folder, names=[self.name, '2 weights of 1 matrices', 'up to 1 of the level', '--nearest'])
+        self.refused('bnt-convert', self.folder, '--force', names='--nearest')
+        self.refused('bnt-convert', self.folder, '-o', self.path('out'))
+        self.nothing_in(self.dir, ['near'])
+
+    def test_nearest_takes_the_nearest_and_says_so(self):
+        done = run('bnt-convert', self.folder, '--nearest')
+        self.assertIn('2 weights take the nearest level', done.err)
+        path = self.path('near.bnt')
+        self.ok('bnt-pack', '-o', path, input=done.out)
+        provenance = self.info(path)['provenance']
+        self.assertEqual((provenance['rounding'], provenance['off'], provenance['worst']), ('nearest_level', 2, 1))
+        errors = self.errors(path, self.folder)
+        self.assertEqual({place for place, error in errors.items() if error}, {(1, 'ffn_up')})
+
+
+class Ordinary(Levels):
+    def spoil(self, checkpoint, name, seed=1):
+        noise = random.Random(seed)
+        values = [noise.randrange(0x2000, 0x3000) | noise.randrange(2) << 15 for _ in range(len(checkpoint.tensors[name].data) // 2)]
+        checkpoint.tensors[name] = with_halves(checkpoint.tensors[name], values)
+
+    def test_an_ordinary_model(self):
+        checkpoint = Checkpoint(LLAMA_ROWS)
+        for name in [n for n in checkpoint.tensors if n.endswith('_proj.weight')]:
+            self.spoil(checkpoint, name)
+        folder = checkpoint.save(self.path('ordinary'))
+        self.refused('bnt-convert', folder, names=['q_proj.weight', '% of the weights', 'off three levels', '--force'])
+
+    def test_one_matrix_among_others(self):
+        checkpoint = Checkpoint(QWEN3_GROUPS)
+        name = checkpoint.name('layers.1.self_attn.k_proj.weight')
+        self.spoil(checkpoint, name)
+        folder = checkpoint.save(self.path('mixed'))
+        self.refused('bnt-convert', folder, names=[name, '1 do not'])
+        path = self.pack(folder, '--force', quiet=False)
+        self.assertEqual(self.info(path)['provenance']['rounding'], 'levels, half_even')
+        errors = self.errors(path, folder)
+        self.assertEqual({place for place, error in errors.items() if error}, {(1, 'attn_k')})
+
+    def test_values_that_are_not_finite(self):
+        for bits in (0x7c00, 0xfc00, 0x7e01):
+            checkpoint = Checkpoint(QWEN3_GROUPS)
+            name = checkpoint.name('layers.0.mlp.gate_proj.weight')
+            values = halves(checkpoint.tensors[name])
+            values[200] = bits
+            checkpoint.tensors[name] = with_halves(checkpoint.tensors[name], values)
+            with self.subTest(bits):
+                self.refused('bnt-convert', checkpoint.save(self.path('in')), names=[name, 'element 200', 'not finite'])
+
+
+class Spoiled(Levels):
+    """What was packed is not what the checkpoint says any more."""
+
+    def test_another_scale_in_the_checkpoint(self):
+        path = self.pack(QWEN3_GROUPS)
+        checkpoint = Checkpoint(QWEN3_GROUPS)
+        name = checkpoint.name('layers.0.self_attn.o_proj.weight')
+        values = halves(checkpoint.tensors[name])
+        values[128:256] = [v + 1 if v & 0x7fff else v for v in values[128:256]]  # the second group of the first row
+        checkpoint.tensors[name] = with_halves(checkpoint.tensors[name], values)
+        done = run('bnt-verify', path, '--source', checkpoint.save(self.path('other')))
+        self.assertEqual(done.code, 1)
+        for rule in ('S3: layer 0 attn_o: the scale of row 0, group 1', 'S6: layer 0 attn_o', 'S5'):
+            self.assertIn(rule, done.err)
+
+
+if __name__ == '__main__':
+    unittest.main()
