@@ -146,7 +146,9 @@ static struct decode_embed plan_embed(const struct bnt_cuda_decoder *d, uint32_t
             d->place,
             s->frequency,
             s->angles,
-            s->model->hyper.head_dim};
+            s->model->hyper.head_dim,
+            bnt_cuda_angle_factor(&s->model->hyper),
+            bnt_cuda_rows_of(&s->model->embedding_ternary)};
 }
 
 static cudaError_t launch_all(const struct bnt_cuda_decoder *d, int which, uint32_t *best)
@@ -181,6 +183,15 @@ static cudaError_t make_graph(struct bnt_cuda_decoder *d, int which, uint32_t *b
         *graph = NULL;
     }
     return error;
+}
+
+// What the graph's kernels cannot do.
+static bool are_facts_known(const struct bnt_hyper *h)
+{
+    return h->scale_group == 0 && h->activation_bits == 8 &&
+           !(h->flags & (BNT_HYPER_QKV_BIAS | BNT_HYPER_O_BIAS | BNT_HYPER_FFN_BIAS |
+                         BNT_HYPER_QK_NORMS | BNT_HYPER_LINEAR_NORMS)) &&
+           !bnt_output_is_ternary(h);
 }
 
 static bool are_shapes_fit(const struct bnt_hyper *h, const struct decode_device *device)
@@ -252,7 +263,7 @@ enum bnt_status bnt_cuda_decoder_open(const struct bnt_cuda_session *s,
     cudaError_t error = decode_find_device(&device);
     if (error != cudaSuccess)
         return bnt_cuda_fail(err, error, "preparing the GPU for single tokens");
-    if (!are_shapes_fit(&m->hyper, &device))
+    if (!are_facts_known(&m->hyper) || !are_shapes_fit(&m->hyper, &device))
         return BNT_OK;
     struct bnt_cuda_decoder *d = static_cast<struct bnt_cuda_decoder *>(calloc(1, sizeof *d));
     if (!d)

@@ -43,6 +43,8 @@ struct decode_embed {
     const float *frequency;     // (head_dim / 2)
     float2 *angles;             // (head_dim / 2), cosine and sine
     uint32_t head_dim;          // at most 2 hidden
+    float angle_factor;         // of cosines and sines
+    struct bnt_cuda_rows ternary; // instead of embedding, or without blocks
 };
 cudaError_t decode_embed_launch(const struct decode_embed *step, cudaStream_t stream);
 // The parameters of that kernel in a graph, for another token.
