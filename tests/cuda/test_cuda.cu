@@ -934,6 +934,95 @@ static void test_decode_product(uint32_t rows, uint32_t cols, bool gated, uint32
         free(h);
 }
 
+// The same of scales by row and group, in 8 and 16 bits, bit for bit but where activated: three
+// matrices side by side, with biases and what is there added, or two that are gated. Activations are
+// whole numbers, the largest of them the largest that there is: they stay as they are.
+static void test_decode_scaled(uint32_t rows, uint32_t cols, uint32_t group, bool halves, bool wide,
+                               bool gated)
+{
+    struct scaled s = {};
+    const uint32_t all[] = {rows, gated ? rows : 3, gated ? 1u : 161u};
+    memcpy(s.rows, all, sizeof all);
+    s.m = 1;
+    s.cols = cols;
+    s.wide = wide;
+    make_scaled(&s, group, halves, RANDOM);
+    s.x_scale[0] = 1;
+    float *x = random_floats(cols, 1);
+    for (uint32_t k = 0; k < cols; k++) {
+        int8_t *q = &s.p.x[k], *low = &s.p.x[(wide ? s.p.stride : 0) + k];
+        *q = k == 1 ? 127 : *q == -128 ? -127 : *q;
+        if (wide && (*q == 127 || *q == -127))
+            *low = 0;
+        x[k] = wide ? 256.0f * *q + *low : *q;
+    }
+    struct device_scaled d;
+    upload_scaled(&d, s, true);
+    struct decode_device device;
+    check(decode_find_device(&device));
+    struct decode_product step = {};
+    step.in = {upload_kept(&d, x, cols), NULL, cols, 1.0f / (float)cols, 1e-5f};
+    step.is_16_bit = wide;
+    step.product = d.product;
+    step.product.n_parts = gated ? 2 : 3;
+    step.product.add = !gated;
+    step.product.gated = gated;
+    step.product.activation = BNT_ACTIVATION_RELU2;
+    if (gated)
+        step.product.n_tiles = s.first[2];
+    float *y[BNT_CUDA_MAX_PARTS] = {};
+    for (uint32_t i = 0; i < step.product.n_parts; i++) {
+        float *old = (float *)malloc(s.rows[i] * 4);
+        y[i] = (float *)malloc(s.rows[i] * 4);
+        multiply_on_cpu(s, i, y[i]);
+        for (uint32_t r = 0; r < s.rows[i]; r++) {
+            old[r] = (float)(r % 1000);
+            volatile float v = y[i][r] + s.bias[i][r];
+            if (!gated)
+                v = v + old[r];
+            y[i][r] = v;
+        }
+        step.product.parts[i].out = upload_kept(&d, old, s.rows[i]);
+        free(old);
+    }
+    char what[128];
+    snprintf(what, sizeof what, "%u rows of %u of a token, groups of %u, %s, %d bits%s", rows, cols,
+             group, halves ? "f16" : "f32", wide ? 16 : 8, gated ? ", gated" : "");
+    expect(decode_product_fits(&step, &device), what);
+    check(decode_product_launch(&step, &device, 0));
+    for (uint32_t i = 0; i < (gated ? 1 : step.product.n_parts); i++) {
+        float *got = (float *)malloc(s.rows[i] * 4);
+        check(cudaMemcpy(got, step.product.parts[i].out, s.rows[i] * 4, cudaMemcpyDeviceToHost));
+        double largest = 0;
+        for (uint32_t r = 0; gated && r < s.rows[i]; r++) {
+            y[0][r] = activate(BNT_ACTIVATION_RELU2, y[0][r]) * y[1][r];
+            largest = fmax(largest, fabs((double)y[0][r]));
+        }
+        expect_close(got, y[i], s.rows[i], largest * 2e-6, what);
+        free(got);
+    }
+    for (float *v : y)
+        free(v);
+    free(x);
+    free_device_scaled(d);
+    free_scaled(s);
+}
+
+static void test_decode_all_scaled(bool small)
+{
+    static const uint32_t groups[] = {0, 32, 64, 96, 128, 256, 384, 1 << 20};
+    for (uint32_t group : groups)
+        for (bool wide : {false, true})
+            for (bool gated : {false, true}) {
+                test_decode_scaled(40, 352, group, wide, wide, gated);
+                test_decode_scaled(1000, 2564, group, !wide, wide, gated);
+                if (!small && group != 32)
+                    test_decode_scaled(2570, 6912, group, true, wide, gated);
+                if (!small && group > 64)
+                    test_decode_scaled(272, 13824, group, true, wide, gated);
+            }
+}
+
 static void test_decode_products(bool small)
 {
     static const uint32_t shapes[][2] = {{16, 32},     {17, 36},     {96, 352},    {640, 2560},
@@ -972,7 +1061,7 @@ static void test_decode_attention(struct bnt_cuda_heads heads, uint32_t position
 
     struct decode_device device;
     check(decode_find_device(&device));
-    expect(decode_attention_fits(heads, &device), "attention of a token fits");
+    expect(decode_attention_fits(heads, false, &device), "attention of a token fits");
     const uint32_t items = decode_attention_items(heads);
     const size_t parts = decode_attention_parts(heads, &device);
     struct decode_place place = {position, 0};
@@ -1110,6 +1199,7 @@ static void test_operations(bool small)
         test_attention({128, 64, 80}, 0, 277, 1);
     }
     test_decode_products(small);
+    test_decode_all_scaled(small);
     test_decode_attentions(small);
     for (bool wide : {false, true})
         for (uint32_t m : {1u, 2u, 11u}) {
@@ -1545,28 +1635,31 @@ static struct bnt_hyper shaped(struct bnt_hyper h, uint32_t hidden, uint32_t ffn
     return h;
 }
 
-// Greedy texts of both devices, each from its own tokens.
-static void test_greedy(struct pair *p, uint32_t steps, uint32_t least)
+// The greedy text of the GPU: each token the best by the CPU's logits too, or as good as that.
+static void test_greedy(struct pair *p, uint32_t steps)
 {
     struct bnt_error err = {};
     struct bnt_sampling greedy = {};
     float *logits = (float *)malloc(p->vocab * 4);
     uint64_t state = 0;
-    uint32_t same = 0, prompt[3] = {1 % p->vocab, 17 % p->vocab, 200 % p->vocab}, gpu = 0;
+    uint32_t same = 0, wrong = 0, prompt[3] = {1 % p->vocab, 17 % p->vocab, 200 % p->vocab}, gpu = 0;
     expect(bnt_session_rewind(p->session, 0, &err) == BNT_OK &&
                bnt_cuda_session_rewind(p->cuda, 0, &err) == BNT_OK &&
                bnt_evaluate(p->session, prompt, 3, BNT_LOGITS_LAST, logits, &err) == BNT_OK &&
                bnt_cuda_evaluate(p->cuda, prompt, 3, BNT_LOGITS_LAST, NULL, &err) == BNT_OK &&
                bnt_cuda_sample(p->cuda, &greedy, &state, &gpu, &err) == BNT_OK,
            err.message);
-    while (same < steps && best_of(logits, p->vocab) == gpu) {
-        same++;
+    for (uint32_t i = 0; i < steps; i++) {
+        const uint32_t best = best_of(logits, p->vocab);
+        const double lost = (double)logits[best] - (double)logits[gpu];
+        same += best == gpu;
+        wrong += !(lost <= 10 * p->relative * deviation(logits, p->vocab));
         expect(bnt_evaluate(p->session, &gpu, 1, BNT_LOGITS_LAST, logits, &err) == BNT_OK &&
                    bnt_cuda_next(p->cuda, gpu, &greedy, &state, &gpu, &err) == BNT_OK,
                err.message);
     }
     printf("  greedy: %u of %u tokens as on the CPU\n", same, steps);
-    expect(same >= least, "greedy text");
+    expect(wrong == 0 && same * 10 >= steps * 9, "greedy text");
     free(logits);
 }
 
@@ -1583,7 +1676,7 @@ static void test_family(const char *what, const struct bnt_hyper &h)
         const bool is_exact = h.activation_bits == 16;
         p.relative = is_exact ? 1e-3 : 3e-2;
         test_logits(&p, h.max_context - 3);
-        test_greedy(&p, 40, is_exact ? 40 : 5);
+        test_greedy(&p, 40);
     } else {
         expect(false, what);
     }
