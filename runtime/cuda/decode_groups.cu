@@ -3,18 +3,17 @@
 // row and group of columns, activations of 8 or 16 bits, biases (bnt.md sections 5 and 5.1).
 //
 // The order of work is the same. The other operand of the tensor cores has eight columns, of which
-// the four blocks of a chunk take four; the lower bytes of 16-bit activations take the others, so
-// that both bytes cost one decoding and no more products. Weights are signed bytes, so that sums need
-// no correction. A group's sums meet in shared memory as integers, become floats there, each times
-// its scale, and are added up in the order of the groups by one thread a row.
+// one token needs few: the lower bytes of 16-bit activations take some more, so that both bytes cost
+// one decoding and no more products. A group's sums meet in shared memory as integers, become floats
+// there, each times its scale, and are added up in the order of the groups by one thread a row.
 #include "runtime/cuda/cuda.h"
 #include "runtime/cuda/decode_slices.cuh"
 #include "runtime/cuda/scales.cuh"
 
 namespace
 {
-// Where sums go: by row; by group of whole chunks; by group of blocks.
-enum kind { BY_ROW, BY_CHUNKS, BY_BLOCKS };
+// Where sums go: by row; by group that is one chunk; by group of several; by group of blocks.
+enum kind { BY_ROW, BY_CHUNK, BY_CHUNKS, BY_BLOCKS };
 
 // Where a row's product goes, and what is done to it.
 struct alignas(16) target {
@@ -165,124 +164,206 @@ __device__ __forceinline__ void quantize(const slice<CHUNKS> &x, uint32_t *to, f
 
 // --- sums ---
 
-// A lane's part of a chunk's sums. See shared_lane: an operand's rows belong to the first two of the
-// lane's four rows, or, for the second half of the columns, to the last two.
-template <bool WIDE> struct chunk_sums {
-    int of[2][4];
+// How a lane (g, t) takes part. It reads rows g and g + 8 of block t of a chunk, four words: 16
+// columns each. So that no two lanes meet a bank, it reads them in an order of its own, word i ^ t of
+// the four being its i-th: lanes with odd t have the two halves of the columns exchanged, and so they
+// have their activations; those with t >= 2 have the two rows exchanged. Therefore the activations of
+// blocks 0 and 1 and those of blocks 2 and 3 stand in different columns of the other operand, or each
+// block's in its own where groups are that small.
+struct group_lane {
+    uint32_t words[4];  // where they are, from the chunk's start, in bytes
+    bool has_x;         // else its activations are zeros
+    uint32_t x_offset;  // in bytes: of its first 16 activations
+    uint32_t x_to_next; // exclusive or: of the others
+    uint32_t g, t;
+};
 
-    __device__ __forceinline__ void multiply(uint4 w, uint4 x)
-    {
-        const uint32_t words[4] = {w.x, w.y, w.z, w.w};
+template <bool WIDE, kind KIND>
+__device__ __forceinline__ group_lane find_group_lane(uint32_t part_bytes)
+{
+    group_lane at;
+    at.g = threadIdx.x % WARP / 4;
+    at.t = threadIdx.x % 4;
 #pragma unroll
-        for (int o = 0; o < 2; o++) {
-            const uint32_t u = words[2 * o], v = words[2 * o + 1];
-            mma_weights(of[o], signed_weights<0>(u), signed_weights<0>(v), signed_weights<1>(u),
-                        signed_weights<1>(v), x.x, x.y);
-            mma_weights(of[o], signed_weights<2>(u), signed_weights<2>(v), signed_weights<3>(u),
-                        signed_weights<3>(v), x.z, x.w);
-        }
-    }
+    for (uint32_t i = 0; i < 4; i++)
+        at.words[i] = at.t * BLOCK_BYTES + (i ^ at.t) * 32 + at.g * 4;
+    const uint32_t columns = KIND == BY_BLOCKS ? 4 : 2, part = at.g / columns;
+    at.has_x = part < (WIDE ? 2u : 1u) &&
+               at.g % columns == (KIND == BY_BLOCKS ? at.t : at.t / 2);
+    at.x_offset = part * part_bytes + at.t * 32 + at.t % 2 * 16;
+    at.x_to_next = 16;
+    if (!at.has_x)
+        at.x_offset = 0;
+    return at;
+}
 
-    // Two rows of operand o, of the lane's block.
-    __device__ __forceinline__ int2 pick(int o, bool odd) const
+// The words of a chunk.
+struct chunk_words {
+    uint32_t w[4];
+
+    __device__ __forceinline__ void load(const uint8_t *chunk, const group_lane &at)
     {
-        return make_int2(odd ? of[o][1] : of[o][0], odd ? of[o][3] : of[o][2]);
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            w[i] = *reinterpret_cast<const uint32_t *>(chunk + at.words[i]);
     }
 };
 
-// What a lane does with sums.
-struct sum_lane {
-    bool odd, is_last; // see shared_lane
-    uint32_t t;
-    uint32_t row;       // of the first of two rows
-    uint32_t other_row; // of two more, in 16 bits
-    uint32_t whole_row; // of the one that a lane has when blocks are put together
-    bool is_upper;      // byte, in 16 bits
-    bool stores;        // what is put together
-    uint32_t block;     // of the chunk's four
+// A lane's activations of a chunk.
+struct chunk_x {
+    uint4 of[2];
+
+    __device__ __forceinline__ void load(const int8_t *chunk, const group_lane &at)
+    {
+        const uint4 zero = make_uint4(0, 0, 0, 0);
+        of[0] = of[1] = zero;
+        if (!at.has_x)
+            return;
+        of[0] = *reinterpret_cast<const uint4 *>(chunk + at.x_offset);
+        of[1] = *reinterpret_cast<const uint4 *>(chunk + (at.x_offset ^ at.x_to_next));
+    }
 };
 
-template <bool WIDE> __device__ __forceinline__ sum_lane find_sum_lane()
+// The sums of a chunk. Of a word's codes, the upper half of those of a byte is taken as signed
+// weights times 64, the lower half as codes times 4, which leaves one shift a word. Weights are codes
+// less 2: what is too much, 8 times the activations, is taken off from the start.
+struct chunk_sums {
+    int by_4[4], by_64[4];
+};
+
+// 8 times the activations that meet codes times 4, less than zero: the same in all tiles.
+__device__ __forceinline__ void correct(int (&start)[4], const chunk_x &x)
 {
-    const shared_lane at = find_shared_lane();
-    const uint32_t t = threadIdx.x % 4, first = threadIdx.x / 4 % 4 * 4;
-    sum_lane s;
-    s.odd = at.odd;
-    s.is_last = at.is_last;
-    s.t = t;
-    s.is_upper = t < 2;
-    s.block = t % 2 * 2 + at.odd;
+    const uint32_t less = 0xF8F8F8F8u;
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        mma_weights(start, less, less, less, less, x.of[i].x, x.of[i].y);
+}
+
+// d = c + codes · activations, see mma_codes.
+__device__ __forceinline__ void mma_codes_from(int (&d)[4], const int (&c)[4], uint32_t a0,
+                                               uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                                               uint32_t b1)
+{
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"
+        : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1), "r"(c[0]), "r"(c[1]), "r"(c[2]),
+          "r"(c[3]));
+}
+
+// Half of a chunk's product. from: what codes times 4 are added to.
+template <int I>
+__device__ __forceinline__ void multiply(chunk_sums &s, const int (&from)[4], const chunk_words &c,
+                                         const chunk_x &x)
+{
+    const uint32_t u = c.w[I], v = c.w[2 + I], up = u << 2, vp = v << 2, low = 0x0C0C0C0C;
+    mma_codes_from(s.by_4, from, up & low, vp & low, u & low, v & low, x.of[I].x, x.of[I].y);
+    mma_weights(s.by_64, signed_weights<3>(up), signed_weights<3>(vp), signed_weights<3>(u),
+                signed_weights<3>(v), x.of[I].z, x.of[I].w);
+}
+
+// One element, times 64.
+__device__ __forceinline__ int get(const chunk_sums &s, int i)
+{
+    return s.by_4[i] * 16 + s.by_64[i];
+}
+
+// Of all four blocks: the sums of rows g and g + 8. Lanes with t = 0 have them, and in 16 bits those
+// with t = 1 the ones of the lower bytes.
+__device__ __forceinline__ int2 join_blocks(const chunk_sums &s)
+{
+    return make_int2(((s.by_4[0] + s.by_4[3]) * 16 + s.by_64[0] + s.by_64[3]) >> SIGNED_BITS,
+                     ((s.by_4[2] + s.by_4[1]) * 16 + s.by_64[2] + s.by_64[1]) >> SIGNED_BITS);
+}
+
+template <bool WIDE> __device__ __forceinline__ bool has_sums(const group_lane &at)
+{
+    return at.t < (WIDE ? 2 : 1);
+}
+
+// What lanes do alone is predicated here: branches cost more.
+__device__ __forceinline__ void add_if(bool valid, int *to, int v)
+{
+    asm volatile("{\n"
+                 ".reg .pred p;\n"
+                 "setp.ne.u32 p, %0, 0;\n"
+                 "@p red.shared.add.s32 [%1], %2;\n"
+                 "}" ::"r"((uint32_t)valid),
+                 "r"(shared_address(to)), "r"(v)
+                 : "memory");
+}
+
+__device__ __forceinline__ void store_if(bool valid, int *to, int v)
+{
+    asm volatile("{\n"
+                 ".reg .pred p;\n"
+                 "setp.ne.u32 p, %0, 0;\n"
+                 "@p st.shared.s32 [%1], %2;\n"
+                 "}" ::"r"((uint32_t)valid),
+                 "r"(shared_address(to)), "r"(v)
+                 : "memory");
+}
+
+__device__ __forceinline__ void store_if(bool valid, int16_t *to, int v)
+{
+    asm volatile("{\n"
+                 ".reg .pred p;\n"
+                 "setp.ne.u32 p, %0, 0;\n"
+                 "@p st.shared.s16 [%1], %2;\n"
+                 "}" ::"r"((uint32_t)valid),
+                 "r"(shared_address(to)), "h"((int16_t)v)
+                 : "memory");
+}
+
+// Sums of whole rows: (parts, n_tiles · 16). to: of the lane's first row.
+__device__ __forceinline__ void add_rows(bool valid, int *to, const chunk_sums &s)
+{
+    const int2 two = join_blocks(s);
+    add_if(valid, to, two.x);
+    add_if(valid, to + 8, two.y);
+}
+
+// Sums of a chunk that is a group, (16) rows. In 16 bits the two bytes' sums, below 2^15, stand in
+// one word.
+template <bool WIDE>
+__device__ __forceinline__ void store_chunk(bool valid, int *to, const chunk_sums &s,
+                                            const group_lane &at)
+{
+    const int2 two = join_blocks(s);
     if (WIDE) {
-        s.row = first + t % 2 * 2;
-        s.other_row = first + 2 - t % 2 * 2;
-        s.whole_row = s.row + at.odd;
-        s.stores = t < 2;
+        int16_t *half = reinterpret_cast<int16_t *>(to) + 1 - at.t;
+        store_if(valid, half, two.x);
+        store_if(valid, half + 16, two.y);
     } else {
-        s.row = at.row;
-        s.other_row = 0;
-        s.whole_row = at.row + (t >= 2);
-        s.stores = !at.odd;
+        store_if(valid, to, two.x);
+        store_if(valid, to + 8, two.y);
     }
-    return s;
 }
 
-// The sum of all four blocks for one row, whole_row; in 16 bits of the lane's byte.
+// Sums of a chunk in a group of several.
 template <bool WIDE>
-__device__ __forceinline__ int join_blocks(const chunk_sums<WIDE> &s, const sum_lane &at)
+__device__ __forceinline__ void add_chunk(bool valid, int *to, const chunk_sums &s,
+                                          const group_lane &at)
 {
-    if (WIDE) {
-        int2 own = s.pick(0, at.odd);
-        const int2 given = s.pick(1, at.odd); // rows that are the neighbour's own
-        own.x += __shfl_xor_sync(FULL_WARP, given.x, 1);
-        own.y += __shfl_xor_sync(FULL_WARP, given.y, 1);
-        const int other = __shfl_xor_sync(FULL_WARP, at.odd ? own.x : own.y, 16);
-        return (at.odd ? own.y : own.x) + other;
-    }
-    const int2 two = at.is_last ? s.pick(1, at.odd) : s.pick(0, at.odd);
-    int v = at.is_last ? two.y : two.x;
-    v += __shfl_xor_sync(FULL_WARP, at.is_last ? two.x : two.y, 3);
-    return v + __shfl_xor_sync(FULL_WARP, v, 16);
+    const int2 two = join_blocks(s);
+    const int shift = WIDE && at.t == 0 ? 8 : 0;
+    add_if(valid, to, two.x << shift);
+    add_if(valid, to + 8, two.y << shift);
 }
 
-// Sums of whole rows: (parts, n_tiles · 16). to: of the tile.
+// Sums of the lane's two blocks, whose groups are at a and b.
 template <bool WIDE>
-__device__ __forceinline__ void add_rows(int *to, uint32_t n_rows, const chunk_sums<WIDE> &s,
-                                         const sum_lane &at)
+__device__ __forceinline__ void add_blocks(bool valid, int *sums, int2 groups, const chunk_sums &s,
+                                           const group_lane &at)
 {
-    const int v = join_blocks<WIDE>(s, at) >> SIGNED_BITS;
-    if (WIDE)
-        atomicAdd(to + (at.is_upper ? 0 : n_rows) + at.whole_row, v);
-    else if (at.stores)
-        atomicAdd(to + at.whole_row, v);
-}
-
-// Sums of a chunk in one group, (16) rows.
-template <bool WIDE>
-__device__ __forceinline__ void add_chunk(int *to, const chunk_sums<WIDE> &s, const sum_lane &at,
-                                          bool has_place)
-{
-    int v = join_blocks<WIDE>(s, at);
-    if (WIDE) {
-        v = at.is_upper ? v << 8 : v;
-        v += __shfl_xor_sync(FULL_WARP, v, 2);
-    }
-    if (at.stores && has_place)
-        atomicAdd(to + at.whole_row, v >> SIGNED_BITS);
-}
-
-// Sums of the lane's own block, whose group is at to.
-template <bool WIDE>
-__device__ __forceinline__ void add_block(int *to, const chunk_sums<WIDE> &s, const sum_lane &at)
-{
-    const int shift = WIDE && at.is_upper ? 8 : 0;
-    int2 two = WIDE || !at.is_last ? s.pick(0, at.odd) : s.pick(1, at.odd);
-    atomicAdd(to + at.row, (two.x >> SIGNED_BITS) << shift);
-    atomicAdd(to + at.row + 1, (two.y >> SIGNED_BITS) << shift);
-    if (!WIDE)
-        return;
-    two = s.pick(1, at.odd);
-    atomicAdd(to + at.other_row, (two.x >> SIGNED_BITS) << shift);
-    atomicAdd(to + at.other_row + 1, (two.y >> SIGNED_BITS) << shift);
+    valid = valid && (WIDE || at.t < 2);
+    const int shift = WIDE && at.t < 2 ? 8 : 0;
+    const uint32_t row = at.g + at.t % 2 * 8, other = at.g + 8 - at.t % 2 * 8;
+    add_if(valid && groups.x >= 0, sums + groups.x + row, (get(s, 0) >> SIGNED_BITS) << shift);
+    add_if(valid && groups.x >= 0, sums + groups.x + other, (get(s, 2) >> SIGNED_BITS) << shift);
+    add_if(valid && groups.y >= 0, sums + groups.y + row, (get(s, 1) >> SIGNED_BITS) << shift);
+    add_if(valid && groups.y >= 0, sums + groups.y + other, (get(s, 3) >> SIGNED_BITS) << shift);
 }
 
 // Where sums are put: of the block's first tile.
@@ -293,72 +374,93 @@ struct sum_place {
     uint32_t n_groups; // else
 };
 
-// Where the sums of some chunks go in a tile; −1: nowhere.
+// Where the sums of some chunks go in a tile, in ints; −1: nowhere.
 template <int CHUNKS> struct group_places {
-    int at[CHUNKS];
+    int2 at[CHUNKS]; // of the lane's two blocks, where KIND is BY_BLOCKS; else the first alone
 };
 
+__device__ __forceinline__ int find_group(const bnt_cuda_product &p, uint32_t block)
+{
+    const uint32_t group = block / p.group_blocks;
+    return group < p.n_groups ? (int)(group * TILE_ROWS) : -1;
+}
+
 template <int CHUNKS, kind KIND>
-__device__ __forceinline__ group_places<CHUNKS> find_groups(const bnt_cuda_product &p,
-                                                            uint32_t chunk, uint32_t left,
-                                                            const sum_lane &at)
+__device__ __forceinline__ group_places<CHUNKS>
+find_groups(const bnt_cuda_product &p, uint32_t chunk, uint32_t left, const group_lane &at)
 {
     group_places<CHUNKS> to;
 #pragma unroll
     for (uint32_t i = 0; i < CHUNKS; i++) {
-        const uint32_t block = (chunk + i) * CHUNK_BLOCKS + (KIND == BY_BLOCKS ? at.block : 0);
-        const uint32_t group = KIND == BY_ROW ? 0 : block / p.group_blocks;
-        to.at[i] = i < left && group < p.n_groups ? (int)(group * TILE_ROWS) : -1;
+        const uint32_t block =
+            (chunk + i) * CHUNK_BLOCKS + (KIND == BY_BLOCKS ? at.t % 2 * 2 : 0);
+        to.at[i] = make_int2(-1, -1);
+        if (KIND == BY_ROW || i >= left)
+            continue;
+        to.at[i].x = KIND == BY_CHUNK ? (int)((chunk + i) * TILE_ROWS) : find_group(p, block);
+        if (KIND == BY_BLOCKS)
+            to.at[i].y = find_group(p, block + 1);
     }
     return to;
 }
 
-// Some chunks, from the first on, of two tiles (or the first of them alone), times the slice.
+// The sums of some chunks, the same in all tiles, from the first tile on. tile: of the chunks there.
 template <int CHUNKS, bool WIDE, kind KIND>
 __device__ __forceinline__ void
-multiply_tiles(const sum_place &to, const group_places<CHUNKS> &groups, uint32_t tile, bool is_pair,
-               const uint8_t *first, const uint8_t *second, uint32_t tile_bytes,
-               const uint4 (&x)[CHUNKS], const sum_lane &at)
+multiply_tiles(const sum_place &to, const group_places<CHUNKS> &groups, uint32_t n_tiles,
+               const uint8_t *tile, uint32_t tile_bytes, const chunk_x (&x)[CHUNKS],
+               const group_lane &at)
 {
-    chunk_sums<WIDE> s[2] = {};
-    const uint32_t to_second = is_pair ? tile_bytes : 0;
-    int *sums = to.sums + tile * to.tile;
+    int *sums = to.sums; // of the lane's first row
+    if (KIND != BY_BLOCKS)
+        sums += at.g;
+    if (KIND == BY_ROW && at.t == 1)
+        sums += to.n_rows;
+    constexpr int SUMS = KIND == BY_ROW ? 1 : CHUNKS; // that are kept apart
+    int start[SUMS][4] = {};
 #pragma unroll
-    for (uint32_t i = 0; i < CHUNKS; i++) {
+    for (uint32_t c = 0; c < CHUNKS; c++)
+        correct(start[c % SUMS], x[c]);
+#pragma unroll 1
+    for (uint32_t i = 0; i < n_tiles; i++, tile += tile_bytes, sums += to.tile) {
+        chunk_words w[CHUNKS];
+        chunk_sums s[SUMS] = {};
 #pragma unroll
-        for (uint32_t t = 0; t < 2; t++) {
-            const uint32_t offset = t * to_second + i * CHUNK_BYTES;
-            const uint2 a = *reinterpret_cast<const uint2 *>(first + offset);
-            const uint2 b = *reinterpret_cast<const uint2 *>(second + offset);
-            s[t].multiply(make_uint4(a.x, a.y, b.x, b.y), x[i]);
-        }
-        if constexpr (KIND != BY_ROW) {
+        for (uint32_t c = 0; c < CHUNKS; c++)
+            w[c].load(tile + c * CHUNK_BYTES, at);
 #pragma unroll
-            for (uint32_t t = 0; t < 2; t++) {
-                const bool has_place = groups.at[i] >= 0 && (t == 0 || is_pair);
-                int *place = sums + t * to.tile + groups.at[i];
-                if (KIND == BY_CHUNKS)
-                    add_chunk<WIDE>(place, s[t], at, has_place);
-                else if (has_place)
-                    add_block<WIDE>(place, s[t], at);
-                s[t] = {};
+        for (uint32_t c = 0; c < CHUNKS; c++)
+            multiply<0>(s[c % SUMS], c < SUMS ? start[c % SUMS] : s[0].by_4, w[c], x[c]);
+#pragma unroll
+        for (uint32_t c = 0; c < CHUNKS; c++)
+            multiply<1>(s[c % SUMS], s[c % SUMS].by_4, w[c], x[c]);
+        if constexpr (KIND == BY_ROW) {
+            add_rows(has_sums<WIDE>(at), sums, s[0]);
+        } else {
+#pragma unroll
+            for (uint32_t c = 0; c < CHUNKS; c++) {
+                const bool valid = has_sums<WIDE>(at) && groups.at[c].x >= 0;
+                if (KIND == BY_BLOCKS)
+                    add_blocks<WIDE>(true, sums, groups.at[c], s[c], at);
+                else if (KIND == BY_CHUNK)
+                    store_chunk<WIDE>(valid, sums + groups.at[0].x + c * TILE_ROWS, s[c], at);
+                else
+                    add_chunk<WIDE>(valid, sums + groups.at[c].x, s[c], at);
             }
         }
-    }
-    if constexpr (KIND == BY_ROW) {
-#pragma unroll
-        for (uint32_t t = 0; t < 2; t++)
-            if (t == 0 || is_pair)
-                add_rows<WIDE>(to.sums + (tile + t) * TILE_ROWS, to.n_rows, s[t], at);
     }
 }
 
 // --- what comes out ---
 
 // By all threads: each group's sum becomes its float times its scale, in place.
+template <bool WIDE, kind KIND>
 __device__ __forceinline__ void scale_groups(const decode_product &a, int *sums, const void *scales,
                                              uint32_t n_tiles)
 {
+    const auto sum = [](int v) {
+        return (float)(WIDE && KIND == BY_CHUNK ? (v >> 16) * 256 + (int16_t)v : v);
+    };
     const uint32_t quads = n_tiles * a.product.n_groups * (TILE_ROWS / 4);
     for (uint32_t i = threadIdx.x; i < quads; i += blockDim.x) {
         const int4 v = reinterpret_cast<const int4 *>(sums)[i];
@@ -372,8 +474,8 @@ __device__ __forceinline__ void scale_groups(const decode_product &a, int *sums,
             by = static_cast<const float4 *>(scales)[i];
         }
         reinterpret_cast<float4 *>(sums)[i] =
-            make_float4(__fmul_rn(by.x, (float)v.x), __fmul_rn(by.y, (float)v.y),
-                        __fmul_rn(by.z, (float)v.z), __fmul_rn(by.w, (float)v.w));
+            make_float4(__fmul_rn(by.x, sum(v.x)), __fmul_rn(by.y, sum(v.y)),
+                        __fmul_rn(by.z, sum(v.z)), __fmul_rn(by.w, sum(v.w)));
     }
 }
 
@@ -387,7 +489,7 @@ __device__ __forceinline__ float sum_row(const sum_place &from, uint32_t tile, u
     }
     const float *at = reinterpret_cast<const float *>(from.sums + tile * from.tile) + row;
     float sum = 0;
-#pragma unroll 8
+#pragma unroll 16
     for (uint32_t g = 0; g < from.n_groups; g++)
         sum = __fadd_rn(sum, at[g * TILE_ROWS]);
     return sum;
@@ -429,7 +531,7 @@ __global__ void __maxnreg__(CHUNKS < MAX_CHUNKS ? SHORT_REGISTERS : LONG_REGISTE
         norm[i] = make_float4(0, 0, 0, 0);
     sum_place sums;
     sums.sums = reinterpret_cast<int *>(dynamic + l.sums);
-    sums.tile = a.product.n_groups * TILE_ROWS;
+    sums.tile = (KIND == BY_ROW ? 1 : a.product.n_groups) * TILE_ROWS;
     sums.n_rows = n_tiles * TILE_ROWS;
     sums.n_groups = a.product.n_groups;
     for (uint32_t i = l.sums + thread * 16; i < l.targets; i += blockDim.x * 16)
@@ -445,20 +547,17 @@ __global__ void __maxnreg__(CHUNKS < MAX_CHUNKS ? SHORT_REGISTERS : LONG_REGISTE
         old_at = a.product.add ? to.out : NULL;
         targets[thread] = to;
     }
-    const shared_lane at = find_shared_lane();
-    const sum_lane sum_at = find_sum_lane<WIDE>();
+    const group_lane at = find_group_lane<WIDE, KIND>(CHUNKS * BNT_CUDA_CHUNK_COLS);
     const uint32_t column = part.first * BNT_CUDA_CHUNK_COLS + lane * 4;
     const float *x_at = a.in.x + column;
     uint32_t left = column < a.in.n ? (a.in.n - column - 1) / BNT_CUDA_CHUNK_COLS + 1 : 0;
     left = min(left, part.count);
-    uint32_t first = l.weights + part.first * CHUNK_BYTES + at.first;
-    uint32_t second = l.weights + part.first * CHUNK_BYTES + at.second;
+    uint32_t weights = l.weights + part.first * CHUNK_BYTES;
     uint32_t has_norm = a.in.norm != NULL;
     uint32_t tile_bytes = a.product.n_blocks * BLOCK_BYTES;
     keep(x_at);
     keep(left);
-    keep(first);
-    keep(second);
+    keep(weights);
     keep(old_at);
     keep(has_norm);
     keep(tile_bytes);
@@ -484,7 +583,6 @@ __global__ void __maxnreg__(CHUNKS < MAX_CHUNKS ? SHORT_REGISTERS : LONG_REGISTE
     const float scale = WIDE ? 32512.0f / fmaxf(factors.largest, 1e-30f)
                              : 127.0f / fmaxf(factors.largest, 1e-5f);
     const float factor = factors.norm * scale;
-    const uint32_t lane_part = WIDE ? lane / 16 * CHUNKS * BNT_CUDA_CHUNK_COLS : 0;
 #pragma unroll 1
     for (uint32_t done = 0; done < part.count; done += CHUNKS) {
         if (part.count > CHUNKS) {
@@ -493,30 +591,23 @@ __global__ void __maxnreg__(CHUNKS < MAX_CHUNKS ? SHORT_REGISTERS : LONG_REGISTE
             x.weigh(has_norm ? norm + done * WARP : NULL, rest, &t);
         }
         quantize<CHUNKS, WIDE>(x, reinterpret_cast<uint32_t *>(quantized[warp]) + lane, factor);
-        // Sums of groups are not kept from chunk to chunk, and two of them are enough at once.
-        constexpr int AT_ONCE = KIND == BY_ROW ? CHUNKS : 2;
+        constexpr int AT_ONCE = KIND == BY_ROW || KIND == BY_CHUNK ? 2 : 1; // as registers allow
 #pragma unroll 1
         for (uint32_t from = 0; from < min((uint32_t)CHUNKS, part.count - done); from += AT_ONCE) {
-            uint4 q[AT_ONCE];
+            chunk_x q[AT_ONCE];
 #pragma unroll
             for (uint32_t i = 0; i < AT_ONCE; i++)
-                q[i] = at.has_x
-                           ? *reinterpret_cast<const uint4 *>(
-                                 quantized[warp] + lane_part +
-                                 (from + i) * BNT_CUDA_CHUNK_COLS + at.x_offset)
-                           : make_uint4(0, 0, 0, 0);
+                q[i].load(quantized[warp] + (from + i) * BNT_CUDA_CHUNK_COLS, at);
             const group_places<AT_ONCE> groups = find_groups<AT_ONCE, KIND>(
-                a.product, part.first + done + from, part.count - done - from, sum_at);
-            const uint8_t *tiles = dynamic + (done + from) * CHUNK_BYTES;
-#pragma unroll 1
-            for (uint32_t i = 0; i < n_tiles; i += 2, tiles += 2 * tile_bytes)
-                multiply_tiles<AT_ONCE, WIDE, KIND>(sums, groups, i, i + 1 < n_tiles, tiles + first,
-                                                    tiles + second, tile_bytes, q, sum_at);
+                a.product, part.first + done + from, part.count - done - from, at);
+            multiply_tiles<AT_ONCE, WIDE, KIND>(sums, groups, n_tiles,
+                                                dynamic + weights + (done + from) * CHUNK_BYTES,
+                                                tile_bytes, q, at);
         }
     }
     __syncthreads();
     if (KIND != BY_ROW) {
-        scale_groups(a, sums.sums, dynamic + l.scales, n_tiles);
+        scale_groups<WIDE, KIND>(a, sums.sums, dynamic + l.scales, n_tiles);
         __syncthreads();
     }
     if (thread >= own.count * TILE_ROWS)
@@ -531,7 +622,8 @@ __global__ void __maxnreg__(CHUNKS < MAX_CHUNKS ? SHORT_REGISTERS : LONG_REGISTE
 
 template <int CHUNKS, bool WIDE> kernel choose_kind(const bnt_cuda_product &p)
 {
-    return p.n_groups <= 1                    ? multiply_input<CHUNKS, WIDE, BY_ROW>
+    return p.n_groups <= 1                      ? multiply_input<CHUNKS, WIDE, BY_ROW>
+           : p.group_blocks == CHUNK_BLOCKS     ? multiply_input<CHUNKS, WIDE, BY_CHUNK>
            : p.group_blocks % CHUNK_BLOCKS == 0 ? multiply_input<CHUNKS, WIDE, BY_CHUNKS>
                                                 : multiply_input<CHUNKS, WIDE, BY_BLOCKS>;
 }
@@ -553,8 +645,10 @@ plan choose_plan(const decode_product &a, const struct decode_device &device)
     p.slices =
         min(divide_up(p.chunks, is_short ? MAX_CHUNKS / 2 : MAX_CHUNKS), (uint32_t)MAX_WARPS);
     const uint32_t none = lay_out(a, 0).end, unit = lay_out(a, 1).end - none;
-    const uint32_t room = min(device.shared_bytes - OWN_BYTES - none, (uint32_t)WEIGHT_BYTES);
-    const uint32_t most = max(min(room / unit, p.slices * WARP / TILE_ROWS), 1u);
+    const uint32_t weights = a.product.n_blocks * BLOCK_BYTES * (a.product.gated ? 2 : 1);
+    const uint32_t room = (device.shared_bytes - OWN_BYTES - none) / unit;
+    const uint32_t by_weights = min(room, (uint32_t)WEIGHT_BYTES / weights);
+    const uint32_t most = max(min(by_weights, p.slices * WARP / TILE_ROWS), 1u);
     p.blocks = max(divide_up(p.units, most), min(p.units, device.processors));
     p.bytes = lay_out(a, divide_up(p.units, p.blocks)).end;
     return p;

@@ -35,7 +35,11 @@ static __device__ __forceinline__ float ternary_value(const bnt_cuda_rows &m, ui
 // upper two bits of its byte, and 64 · code − 128 is the weight in two's complement.
 template <int I> static __device__ __forceinline__ uint32_t signed_weights(uint32_t word)
 {
-    return ((word << (6 - 2 * I)) & 0xC0C0C0C0u) ^ 0x80808080u;
+    uint32_t v;
+    asm("lop3.b32 %0, %1, %2, %3, 0x6A;" // (a & b) ^ c, which the compiler makes two of
+        : "=r"(v)
+        : "r"(word << (6 - 2 * I)), "r"(0xC0C0C0C0u), "r"(0x80808080u));
+    return v;
 }
 enum { SIGNED_BITS = 6 }; // that sums of them are to be shifted by
 
