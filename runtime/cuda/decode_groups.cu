@@ -23,9 +23,10 @@ struct alignas(16) target {
     float old; // what is added
 };
 
-// Dynamic shared memory, in bytes from its start.
+// Dynamic shared memory, in bytes from its start: the norm's weights, the tiles, and so on.
 struct layout {
     uint32_t weights, scales, sums, targets, end;
+    uint32_t norm_end; // zeros are to follow what there is of the norm's weights
 };
 
 __host__ __device__ uint32_t scale_bytes(const bnt_cuda_product &p) // of a tile
@@ -39,16 +40,27 @@ __host__ __device__ uint32_t sum_bytes(const decode_product &a) // of a tile
     return a.product.n_groups > 1 ? a.product.n_groups * rows : a.is_16_bit ? 2 * rows : rows;
 }
 
+// Whether sums may take the place of the norm's weights: these are read but once where slices are not
+// longer than what is held at once, and each sum is stored, not added to.
+__host__ __device__ bool sums_follow_norm(const decode_product &a, uint32_t chunks)
+{
+    return a.in.norm && a.product.n_groups > 1 && a.product.group_blocks == CHUNK_BLOCKS &&
+           chunks <= MAX_WARPS * MAX_CHUNKS;
+}
+
 // units: tiles, or pairs of a gate tile and an up tile. Behind weights is what is read in vain.
 __host__ __device__ layout lay_out(const decode_product &a, uint32_t units)
 {
     const uint32_t n_tiles = a.product.gated ? 2 * units : units;
     const uint32_t chunks = divide_up(a.product.n_blocks, CHUNK_BLOCKS);
+    const uint32_t sums = n_tiles * sum_bytes(a);
+    const bool follow = sums_follow_norm(a, chunks);
     layout l;
-    l.weights = a.in.norm ? chunks * BNT_CUDA_CHUNK_COLS * (uint32_t)sizeof(float) : 0;
+    l.norm_end = a.in.norm ? chunks * BNT_CUDA_CHUNK_COLS * (uint32_t)sizeof(float) : 0;
+    l.weights = follow && sums > l.norm_end ? bnt_cuda_pad(sums, BLOCK_BYTES) : l.norm_end;
     l.scales = l.weights + n_tiles * a.product.n_blocks * BLOCK_BYTES + MAX_CHUNKS * CHUNK_BYTES;
-    l.sums = l.scales + n_tiles * scale_bytes(a.product);
-    l.targets = l.sums + n_tiles * sum_bytes(a);
+    l.sums = follow ? 0 : l.scales + n_tiles * scale_bytes(a.product);
+    l.targets = l.scales + n_tiles * scale_bytes(a.product) + (follow ? 0 : sums);
     l.end = l.targets + units * TILE_ROWS * (uint32_t)sizeof(target);
     return l;
 }
@@ -479,6 +491,30 @@ __device__ __forceinline__ void scale_groups(const decode_product &a, int *sums,
     }
 }
 
+// The sum of n floats, one a row's distance from the next, in their order: some are on their way while
+// those before them are added.
+__device__ __forceinline__ float sum_in_order(const float *at, uint32_t n)
+{
+    enum { AHEAD = 8 };
+    float sum = 0, next[AHEAD];
+#pragma unroll
+    for (uint32_t i = 0; i < AHEAD; i++)
+        next[i] = i < n ? at[i * TILE_ROWS] : 0;
+#pragma unroll 1
+    for (uint32_t g = 0; g < n; g += AHEAD) {
+        float now[AHEAD];
+#pragma unroll
+        for (uint32_t i = 0; i < AHEAD; i++) {
+            now[i] = next[i];
+            next[i] = g + AHEAD + i < n ? at[(g + AHEAD + i) * TILE_ROWS] : 0;
+        }
+#pragma unroll
+        for (uint32_t i = 0; i < AHEAD; i++)
+            sum = g + i < n ? __fadd_rn(sum, now[i]) : sum;
+    }
+    return sum;
+}
+
 // The sum of a row of tile i.
 template <bool WIDE, kind KIND>
 __device__ __forceinline__ float sum_row(const sum_place &from, uint32_t tile, uint32_t row)
@@ -488,11 +524,7 @@ __device__ __forceinline__ float sum_row(const sum_place &from, uint32_t tile, u
         return WIDE ? join_bytes(at[0], at[from.n_rows]) : (float)at[0];
     }
     const float *at = reinterpret_cast<const float *>(from.sums + tile * from.tile) + row;
-    float sum = 0;
-#pragma unroll 16
-    for (uint32_t g = 0; g < from.n_groups; g++)
-        sum = __fadd_rn(sum, at[g * TILE_ROWS]);
-    return sum;
+    return sum_in_order(at, from.n_groups);
 }
 
 __device__ __forceinline__ float finish_row(const decode_product &a, const target &to, float sum,
@@ -527,15 +559,16 @@ __global__ void __maxnreg__(CHUNKS < MAX_CHUNKS ? SHORT_REGISTERS : LONG_REGISTE
         ask_all(a, own, dynamic, l, &arrived);
     float4 *norm = reinterpret_cast<float4 *>(dynamic);
     const uint32_t norm_runs = a.in.norm ? a.in.n / 4 : 0;
-    for (uint32_t i = norm_runs + thread; i * sizeof(float4) < l.weights; i += blockDim.x)
+    for (uint32_t i = norm_runs + thread; i * sizeof(float4) < l.norm_end; i += blockDim.x)
         norm[i] = make_float4(0, 0, 0, 0);
     sum_place sums;
     sums.sums = reinterpret_cast<int *>(dynamic + l.sums);
     sums.tile = (KIND == BY_ROW ? 1 : a.product.n_groups) * TILE_ROWS;
     sums.n_rows = n_tiles * TILE_ROWS;
     sums.n_groups = a.product.n_groups;
-    for (uint32_t i = l.sums + thread * 16; i < l.targets; i += blockDim.x * 16)
-        *reinterpret_cast<int4 *>(dynamic + i) = make_int4(0, 0, 0, 0);
+    if (KIND != BY_CHUNK)
+        for (uint32_t i = l.sums + thread * 16; i < l.targets; i += blockDim.x * 16)
+            *reinterpret_cast<int4 *>(dynamic + i) = make_int4(0, 0, 0, 0);
     if (thread < MOST_WARPS)
         totals.of_warps[thread] = make_float2(0, 0);
     norm += part.first * WARP + lane;

@@ -166,7 +166,16 @@ static cudaError_t attention_block(struct bnt_cuda_session *s, uint32_t i, uint3
     return multiply_all(s, in, &out, 1, true, m);
 }
 
-// Gate and up of many tokens as one, their product alone coming out.
+// Whether gate and up can be multiplied so.
+static bool is_gated(const struct bnt_cuda_session *s, const struct bnt_cuda_layer *layer,
+                     uint32_t m)
+{
+    struct bnt_cuda_product p = bnt_cuda_stack(&layer->gate, NULL, false);
+    bnt_cuda_add_part(&p, &layer->up, NULL);
+    return bnt_cuda_is_plain(&p, &s->quantized) ? m > 1 : bnt_cuda_gemm_groups_gates(&p);
+}
+
+// Gate and up as one, their product alone coming out.
 static cudaError_t multiply_gated(struct bnt_cuda_session *s, const struct bnt_cuda_layer *layer,
                                   uint32_t m)
 {
@@ -185,7 +194,7 @@ static cudaError_t ffn_block(struct bnt_cuda_session *s, uint32_t i, uint32_t m)
     const struct bnt_cuda_quantized hidden = quantized(s, h->ffn_size);
     const struct linear gate_up[] = {{&layer->gate, s->gate}, {&layer->up, s->up}};
     const struct linear down = {&layer->down, s->x};
-    const bool gated = m > 1 && !bnt_cuda_session_has_up(h);
+    const bool gated = !have_norms(s) && is_gated(s, layer, m);
     const float *in;
     TRY(take_in(s, s->x, layer->ffn_norm, h->hidden_size, m, &in));
     TRY(gated ? multiply_gated(s, layer, m) : multiply_all(s, in, gate_up, 2, false, m));

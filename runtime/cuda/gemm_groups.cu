@@ -291,9 +291,23 @@ template <bool WIDE> kernel choose_kernel(const bnt_cuda_product &p)
 }
 } // namespace
 
+bool bnt_cuda_gemm_groups_gates(const struct bnt_cuda_product *product)
+{
+    return bnt_cuda_gemm_groups_has_wgmma(product);
+}
+
 cudaError_t bnt_cuda_gemm_groups(const struct bnt_cuda_product *product,
                                  const struct bnt_cuda_quantized *x, uint32_t m,
                                  cudaStream_t stream)
+{
+    return (bnt_cuda_gemm_groups_has_wgmma(product)
+                ? bnt_cuda_gemm_groups_wgmma
+                : bnt_cuda_gemm_groups_plain)(product, x, m, stream);
+}
+
+cudaError_t bnt_cuda_gemm_groups_plain(const struct bnt_cuda_product *product,
+                                       const struct bnt_cuda_quantized *x, uint32_t m,
+                                       cudaStream_t stream)
 {
     const kernel run = x->is_16_bit ? choose_kernel<true>(*product) : choose_kernel<false>(*product);
     const uint32_t x_rows = x->is_16_bit ? 2 * m : m;

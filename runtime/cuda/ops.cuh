@@ -105,10 +105,21 @@ static inline bool bnt_cuda_is_plain(const struct bnt_cuda_product *p,
 }
 
 // Products of M tokens, one or more, with scales of any kind, biases, and activations of 8 or 16
-// bits: y of bnt.md section 5.1 into the parts. Not gated, nor of heads. (gemm_groups.cu)
+// bits: y of bnt.md section 5.1 into the parts. Not of heads, and gated only as told. (gemm_groups.cu)
+bool bnt_cuda_gemm_groups_gates(const struct bnt_cuda_product *product);
 cudaError_t bnt_cuda_gemm_groups(const struct bnt_cuda_product *product,
                                  const struct bnt_cuda_quantized *x, uint32_t m,
                                  cudaStream_t stream);
+
+// The form that any device has, and the one by Hopper's products of warpgroups, where it has them for
+// groups of that size. (gemm_groups.cu, gemm_groups_wgmma.cu)
+cudaError_t bnt_cuda_gemm_groups_plain(const struct bnt_cuda_product *product,
+                                       const struct bnt_cuda_quantized *x, uint32_t m,
+                                       cudaStream_t stream);
+bool bnt_cuda_gemm_groups_has_wgmma(const struct bnt_cuda_product *product);
+cudaError_t bnt_cuda_gemm_groups_wgmma(const struct bnt_cuda_product *product,
+                                       const struct bnt_cuda_quantized *x, uint32_t m,
+                                       cudaStream_t stream);
 
 // x[t] = row tokens[t] of the embedding. (embed.cu)
 cudaError_t bnt_cuda_embed(float *x,              // (M, hidden)

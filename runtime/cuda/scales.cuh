@@ -43,6 +43,12 @@ template <int I> static __device__ __forceinline__ uint32_t signed_weights(uint3
 }
 enum { SIGNED_BITS = 6 }; // that sums of them are to be shifted by
 
+// The same where the columns depend on the lane. left: 6 − 2 I.
+static __device__ __forceinline__ uint32_t shift_signed_weights(uint32_t word, uint32_t left)
+{
+    return (word << left & 0xC0C0C0C0u) ^ 0x80808080u;
+}
+
 // d (16 × 8, int32) += a (16 × 32, signed weights) · b (32 × 8, int8).
 static __device__ __forceinline__ void mma_weights(int (&d)[4], uint32_t a0, uint32_t a1,
                                                    uint32_t a2, uint32_t a3, uint32_t b0,

@@ -414,8 +414,8 @@ static void free_device_scaled(const struct device_scaled &d)
 }
 
 // Bit for bit what the CPU makes of it.
-static void test_scaled(uint32_t rows, uint32_t cols, uint32_t m, uint32_t group, bool halves,
-                        bool wide, bool add, enum fill fill)
+static void test_scaled_by(bool by_wgmma, uint32_t rows, uint32_t cols, uint32_t m, uint32_t group,
+                           bool halves, bool wide, bool add, enum fill fill)
 {
     struct scaled s = {};
     const uint32_t all[] = {rows, 3, 161};
@@ -427,6 +427,11 @@ static void test_scaled(uint32_t rows, uint32_t cols, uint32_t m, uint32_t group
     struct device_scaled d;
     upload_scaled(&d, s, add);
     d.product.add = add;
+    if (by_wgmma && !bnt_cuda_gemm_groups_has_wgmma(&d.product)) {
+        free_device_scaled(d);
+        free_scaled(s);
+        return;
+    }
     uint32_t wrong = 0;
     float *out[BNT_CUDA_MAX_PARTS];
     for (uint32_t i = 0; i < BNT_CUDA_MAX_PARTS; i++) {
@@ -437,7 +442,8 @@ static void test_scaled(uint32_t rows, uint32_t cols, uint32_t m, uint32_t group
         d.product.parts[i].out = out[i] = upload_kept(&d, before, count);
         free(before);
     }
-    check(bnt_cuda_gemm_groups(&d.product, &d.x, m, 0));
+    check((by_wgmma ? bnt_cuda_gemm_groups_wgmma : bnt_cuda_gemm_groups_plain)(&d.product, &d.x, m,
+                                                                               0));
     for (uint32_t i = 0; i < BNT_CUDA_MAX_PARTS; i++) {
         const size_t count = (size_t)m * s.rows[i];
         float *got = (float *)malloc(count * 4), *expected = (float *)malloc(count * 4);
@@ -458,12 +464,19 @@ static void test_scaled(uint32_t rows, uint32_t cols, uint32_t m, uint32_t group
         free(expected);
     }
     char what[128];
-    snprintf(what, sizeof what, "%u rows of %u, %u tokens, groups of %u, %s, %d bits%s, fill %d", rows,
-             cols, m, group, halves ? "f16" : "f32", wide ? 16 : 8, add ? ", added" : "",
-             (int)fill);
+    snprintf(what, sizeof what, "%u rows of %u, %u tokens, groups of %u, %s, %d bits%s, fill %d, %s",
+             rows, cols, m, group, halves ? "f16" : "f32", wide ? 16 : 8, add ? ", added" : "",
+             (int)fill, by_wgmma ? "wgmma" : "mma");
     expect(wrong == 0, what);
     free_device_scaled(d);
     free_scaled(s);
+}
+
+static void test_scaled(uint32_t rows, uint32_t cols, uint32_t m, uint32_t group, bool halves,
+                        bool wide, bool add, enum fill fill)
+{
+    for (bool by_wgmma : {false, true})
+        test_scaled_by(by_wgmma, rows, cols, m, group, halves, wide, add, fill);
 }
 
 static void test_all_scaled(bool small)
