@@ -50,8 +50,7 @@ static struct decode_input input(const struct bnt_cuda_decoder *d, const float *
 static struct decode_product plan_product(const struct bnt_cuda_decoder *d, struct decode_input in,
                                           const struct bnt_cuda_matrix *m, float *out, bool add)
 {
-    return {in, bnt_cuda_stack(m, out, add), false,
-            d->session->model->hyper.activation_bits == 16};
+    return {in, bnt_cuda_stack(m, out, add), false, d->session->model->hyper.activation_bits == 16};
 }
 
 // The four products of a layer.

@@ -178,16 +178,14 @@ __device__ __forceinline__ pair_norm find_norm(const attention_args &a, const it
                                                uint32_t head, uint32_t e)
 {
     const uint32_t half = a.step.heads.head_dim / 2;
-    const float *weights = head < t.heads    ? a.step.q_norm
-                           : head == t.heads ? a.step.k_norm
-                                             : NULL;
+    const float *weights = head < t.heads ? a.step.q_norm : head == t.heads ? a.step.k_norm : NULL;
     if (!weights)
         return {NULL, 1, 1};
     return {weights, weights[e], weights[half + e]};
 }
 
-// By all threads: the same with a norm before it. A head's pairs are those of whole warps, half / 32
-// of them from the first on.
+// By all threads: the same with a norm before it. A head's pairs are those of whole warps, half /
+// 32 of them from the first on.
 __device__ __forceinline__ void norm_and_rotate(const pair &p, const pair_norm &n, uint32_t half,
                                                 uint32_t first_warp, float eps, float *squares)
 {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
-// The products of one token of which decode_product.cu's are the simplest kind: scales by row, or by
-// row and group of columns, activations of 8 or 16 bits, biases (bnt.md sections 5 and 5.1).
+// The products of one token of which decode_product.cu's are the simplest kind: scales by row, or
+// by row and group of columns, activations of 8 or 16 bits, biases (bnt.md sections 5 and 5.1).
 //
 // The order of work is the same. The other operand of the tensor cores has eight columns, of which
-// one token needs few: the lower bytes of 16-bit activations take some more, so that both bytes cost
-// one decoding and no more products. A group's sums meet in shared memory as integers, become floats
-// there, each times its scale, and are added up in the order of the groups by one thread a row.
+// one token needs few: the lower bytes of 16-bit activations take some more, so that both bytes
+// cost one decoding and no more products. A group's sums meet in shared memory as integers, become
+// floats there, each times its scale, and are added up in the order of the groups by one thread a
+// row.
 #include "runtime/cuda/cuda.h"
 #include "runtime/cuda/decode_slices.cuh"
 #include "runtime/cuda/scales.cuh"
@@ -17,7 +18,7 @@ enum kind { BY_ROW, BY_CHUNK, BY_CHUNKS, BY_BLOCKS };
 
 // Where a row's product goes, and what is done to it.
 struct alignas(16) target {
-    float *out;           // NULL for padding
+    float *out;            // NULL for padding
     float scale, up_scale; // γ or that of the row
     float bias, up_bias;
     float old; // what is added
@@ -40,8 +41,8 @@ __host__ __device__ uint32_t sum_bytes(const decode_product &a) // of a tile
     return a.product.n_groups > 1 ? a.product.n_groups * rows : a.is_16_bit ? 2 * rows : rows;
 }
 
-// Whether sums may take the place of the norm's weights: these are read but once where slices are not
-// longer than what is held at once, and each sum is stored, not added to.
+// Whether sums may take the place of the norm's weights: these are read but once where slices are
+// not longer than what is held at once, and each sum is stored, not added to.
 __host__ __device__ bool sums_follow_norm(const decode_product &a, uint32_t chunks)
 {
     return a.in.norm && a.product.n_groups > 1 && a.product.group_blocks == CHUNK_BLOCKS &&
@@ -107,8 +108,8 @@ __device__ __forceinline__ void ask_scales(const decode_product &a, range tiles,
         if (p >= a.product.n_parts)
             break;
         const uint32_t start = a.product.parts[p].first_tile;
-        const uint32_t end = p + 1 < a.product.n_parts ? a.product.parts[p + 1].first_tile
-                                                       : a.product.n_tiles;
+        const uint32_t end =
+            p + 1 < a.product.n_parts ? a.product.parts[p + 1].first_tile : a.product.n_tiles;
         const uint32_t from = max(start, tiles.first), till = min(end, tiles.first + tiles.count);
         if (from < till)
             ask_bulk(to + (from - tiles.first) * each,
@@ -177,11 +178,11 @@ __device__ __forceinline__ void quantize(const slice<CHUNKS> &x, uint32_t *to, f
 // --- sums ---
 
 // How a lane (g, t) takes part. It reads rows g and g + 8 of block t of a chunk, four words: 16
-// columns each. So that no two lanes meet a bank, it reads them in an order of its own, word i ^ t of
-// the four being its i-th: lanes with odd t have the two halves of the columns exchanged, and so they
-// have their activations; those with t >= 2 have the two rows exchanged. Therefore the activations of
-// blocks 0 and 1 and those of blocks 2 and 3 stand in different columns of the other operand, or each
-// block's in its own where groups are that small.
+// columns each. So that no two lanes meet a bank, it reads them in an order of its own, word i ^ t
+// of the four being its i-th: lanes with odd t have the two halves of the columns exchanged, and so
+// they have their activations; those with t >= 2 have the two rows exchanged. Therefore the
+// activations of blocks 0 and 1 and those of blocks 2 and 3 stand in different columns of the other
+// operand, or each block's in its own where groups are that small.
 struct group_lane {
     uint32_t words[4];  // where they are, from the chunk's start, in bytes
     bool has_x;         // else its activations are zeros
@@ -200,8 +201,7 @@ __device__ __forceinline__ group_lane find_group_lane(uint32_t part_bytes)
     for (uint32_t i = 0; i < 4; i++)
         at.words[i] = at.t * BLOCK_BYTES + (i ^ at.t) * 32 + at.g * 4;
     const uint32_t columns = KIND == BY_BLOCKS ? 4 : 2, part = at.g / columns;
-    at.has_x = part < (WIDE ? 2u : 1u) &&
-               at.g % columns == (KIND == BY_BLOCKS ? at.t : at.t / 2);
+    at.has_x = part < (WIDE ? 2u : 1u) && at.g % columns == (KIND == BY_BLOCKS ? at.t : at.t / 2);
     at.x_offset = part * part_bytes + at.t * 32 + at.t % 2 * 16;
     at.x_to_next = 16;
     if (!at.has_x)
@@ -237,8 +237,8 @@ struct chunk_x {
 };
 
 // The sums of a chunk. Of a word's codes, the upper half of those of a byte is taken as signed
-// weights times 64, the lower half as codes times 4, which leaves one shift a word. Weights are codes
-// less 2: what is too much, 8 times the activations, is taken off from the start.
+// weights times 64, the lower half as codes times 4, which leaves one shift a word. Weights are
+// codes less 2: what is too much, 8 times the activations, is taken off from the start.
 struct chunk_sums {
     int by_4[4], by_64[4];
 };
@@ -281,8 +281,8 @@ __device__ __forceinline__ int get(const chunk_sums &s, int i)
     return s.by_4[i] * 16 + s.by_64[i];
 }
 
-// Of all four blocks: the sums of rows g and g + 8. Lanes with t = 0 have them, and in 16 bits those
-// with t = 1 the ones of the lower bytes.
+// Of all four blocks: the sums of rows g and g + 8. Lanes with t = 0 have them, and in 16 bits
+// those with t = 1 the ones of the lower bytes.
 __device__ __forceinline__ int2 join_blocks(const chunk_sums &s)
 {
     return make_int2(((s.by_4[0] + s.by_4[3]) * 16 + s.by_64[0] + s.by_64[3]) >> SIGNED_BITS,
@@ -404,8 +404,7 @@ find_groups(const bnt_cuda_product &p, uint32_t chunk, uint32_t left, const grou
     group_places<CHUNKS> to;
 #pragma unroll
     for (uint32_t i = 0; i < CHUNKS; i++) {
-        const uint32_t block =
-            (chunk + i) * CHUNK_BLOCKS + (KIND == BY_BLOCKS ? at.t % 2 * 2 : 0);
+        const uint32_t block = (chunk + i) * CHUNK_BLOCKS + (KIND == BY_BLOCKS ? at.t % 2 * 2 : 0);
         to.at[i] = make_int2(-1, -1);
         if (KIND == BY_ROW || i >= left)
             continue;
@@ -416,12 +415,13 @@ find_groups(const bnt_cuda_product &p, uint32_t chunk, uint32_t left, const grou
     return to;
 }
 
-// The sums of some chunks, the same in all tiles, from the first tile on. tile: of the chunks there.
+// The sums of some chunks, the same in all tiles, from the first tile on. tile: of the chunks
+// there.
 template <int CHUNKS, bool WIDE, kind KIND>
-__device__ __forceinline__ void
-multiply_tiles(const sum_place &to, const group_places<CHUNKS> &groups, uint32_t n_tiles,
-               const uint8_t *tile, uint32_t tile_bytes, const chunk_x (&x)[CHUNKS],
-               const group_lane &at)
+__device__ __forceinline__ void multiply_tiles(const sum_place &to,
+                                               const group_places<CHUNKS> &groups, uint32_t n_tiles,
+                                               const uint8_t *tile, uint32_t tile_bytes,
+                                               const chunk_x (&x)[CHUNKS], const group_lane &at)
 {
     int *sums = to.sums; // of the lane's first row
     if (KIND != BY_BLOCKS)
@@ -491,27 +491,31 @@ __device__ __forceinline__ void scale_groups(const decode_product &a, int *sums,
     }
 }
 
-// The sum of n floats, one a row's distance from the next, in their order: some are on their way while
-// those before them are added.
+// The sum of n floats, one a row's distance from the next, in their order: some are on their way
+// while those before them are added. Beyond the end stands −0, which changes nothing.
 __device__ __forceinline__ float sum_in_order(const float *at, uint32_t n)
 {
     enum { AHEAD = 8 };
     float sum = 0, next[AHEAD];
 #pragma unroll
     for (uint32_t i = 0; i < AHEAD; i++)
-        next[i] = i < n ? at[i * TILE_ROWS] : 0;
+        next[i] = i < n ? at[i * TILE_ROWS] : -0.0f;
 #pragma unroll 1
-    for (uint32_t g = 0; g < n; g += AHEAD) {
+    for (uint32_t g = AHEAD; g < n; g += AHEAD) {
         float now[AHEAD];
+        at += AHEAD * TILE_ROWS;
 #pragma unroll
         for (uint32_t i = 0; i < AHEAD; i++) {
             now[i] = next[i];
-            next[i] = g + AHEAD + i < n ? at[(g + AHEAD + i) * TILE_ROWS] : 0;
+            next[i] = g + i < n ? at[i * TILE_ROWS] : -0.0f;
         }
 #pragma unroll
         for (uint32_t i = 0; i < AHEAD; i++)
-            sum = g + i < n ? __fadd_rn(sum, now[i]) : sum;
+            sum = __fadd_rn(sum, now[i]);
     }
+#pragma unroll
+    for (uint32_t i = 0; i < AHEAD; i++)
+        sum = __fadd_rn(sum, next[i]);
     return sum;
 }
 
@@ -530,8 +534,7 @@ __device__ __forceinline__ float sum_row(const sum_place &from, uint32_t tile, u
 __device__ __forceinline__ float finish_row(const decode_product &a, const target &to, float sum,
                                             float up_sum, float x_scale)
 {
-    const float v =
-        __fadd_rn(finish_sum(sum, a.product.n_groups, to.scale, x_scale), to.bias);
+    const float v = __fadd_rn(finish_sum(sum, a.product.n_groups, to.scale, x_scale), to.bias);
     if (!a.product.gated)
         return __fadd_rn(v, to.old);
     const float up =
@@ -547,8 +550,8 @@ __global__ void __maxnreg__(CHUNKS < MAX_CHUNKS ? SHORT_REGISTERS : LONG_REGISTE
 {
     extern __shared__ __align__(128) uint8_t dynamic[];
     __shared__ barrier arrived;
-    __shared__ __align__(16) int8_t
-        quantized[MAX_WARPS][(WIDE ? 2 : 1) * CHUNKS * BNT_CUDA_CHUNK_COLS];
+    __shared__ __align__(16)
+        int8_t quantized[MAX_WARPS][(WIDE ? 2 : 1) * CHUNKS * BNT_CUDA_CHUNK_COLS];
     __shared__ block_totals totals;
     let_next_start();
     const uint32_t thread = threadIdx.x, warp = thread / WARP, lane = thread % WARP;
@@ -613,8 +616,8 @@ __global__ void __maxnreg__(CHUNKS < MAX_CHUNKS ? SHORT_REGISTERS : LONG_REGISTE
     const input_factors factors = find_factors(a.in, t, &totals);
     if (old_at)
         targets[thread].old = old;
-    const float scale = WIDE ? 32512.0f / fmaxf(factors.largest, 1e-30f)
-                             : 127.0f / fmaxf(factors.largest, 1e-5f);
+    const float scale =
+        WIDE ? 32512.0f / fmaxf(factors.largest, 1e-30f) : 127.0f / fmaxf(factors.largest, 1e-5f);
     const float factor = factors.norm * scale;
 #pragma unroll 1
     for (uint32_t done = 0; done < part.count; done += CHUNKS) {

@@ -29,8 +29,7 @@ __global__ void __launch_bounds__(ROW_THREADS, 1)
     choose_best(a, best);
 }
 
-__global__ void __launch_bounds__(ROW_THREADS, 1)
-    find_best(const __grid_constant__ decode_output a)
+__global__ void __launch_bounds__(ROW_THREADS, 1) find_best(const __grid_constant__ decode_output a)
 {
     wait_for_previous();
     unsigned long long best = 0;
@@ -61,8 +60,8 @@ cudaError_t decode_output_launch(const struct decode_output *step,
     return launch_rows(multiply_rows, step, arranged_runs(*step) * sizeof(float4), device, stream);
 }
 
-cudaError_t decode_best_launch(const struct decode_output *step,
-                               const struct decode_device *device, cudaStream_t stream)
+cudaError_t decode_best_launch(const struct decode_output *step, const struct decode_device *device,
+                               cudaStream_t stream)
 {
     return launch_rows(find_best, step, 0, device, stream);
 }

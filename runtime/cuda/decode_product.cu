@@ -204,8 +204,7 @@ __global__ void __maxnreg__(CHUNKS < MAX_CHUNKS ? SHORT_REGISTERS : LONG_REGISTE
             x.ask(x_at + done * BNT_CUDA_CHUNK_COLS, rest);
             x.weigh(has_norm ? norm + done * WARP : NULL, rest, &t);
         }
-        const int sum =
-            quantize(x, reinterpret_cast<uint32_t *>(quantized[warp]) + lane, factor);
+        const int sum = quantize(x, reinterpret_cast<uint32_t *>(quantized[warp]) + lane, factor);
         uint4 q[CHUNKS];
         __syncwarp();
 #pragma unroll

@@ -38,12 +38,12 @@ struct decode_embed {
     bool wide;
     uint32_t hidden, token;
     struct decode_place here;
-    float *x;                   // (hidden)
-    struct decode_place *place; // gets here
-    const float *frequency;     // (head_dim / 2)
-    float2 *angles;             // (head_dim / 2), cosine and sine
-    uint32_t head_dim;          // at most 2 hidden
-    float angle_factor;         // of cosines and sines
+    float *x;                     // (hidden)
+    struct decode_place *place;   // gets here
+    const float *frequency;       // (head_dim / 2)
+    float2 *angles;               // (head_dim / 2), cosine and sine
+    uint32_t head_dim;            // at most 2 hidden
+    float angle_factor;           // of cosines and sines
     struct bnt_cuda_rows ternary; // instead of embedding, or without blocks
 };
 cudaError_t decode_embed_launch(const struct decode_embed *step, cudaStream_t stream);
@@ -56,7 +56,7 @@ cudaError_t decode_embed_update(cudaGraphExec_t graph, cudaGraphNode_t node,
 struct decode_product {
     struct decode_input in;
     struct bnt_cuda_product product;
-    bool alone; // no two of its blocks may share a multiprocessor: see decode.cu
+    bool alone;     // no two of its blocks may share a multiprocessor: see decode.cu
     bool is_16_bit; // how the input is quantized
 };
 // Whether it finds room.
@@ -112,8 +112,8 @@ struct decode_output {
 cudaError_t decode_output_launch(const struct decode_output *step,
                                  const struct decode_device *device, cudaStream_t stream);
 // The last step alone, where logits are there: of it, logits and what follows are used.
-cudaError_t decode_best_launch(const struct decode_output *step,
-                               const struct decode_device *device, cudaStream_t stream);
+cudaError_t decode_best_launch(const struct decode_output *step, const struct decode_device *device,
+                               cudaStream_t stream);
 uint32_t decode_output_blocks(const struct decode_device *device);
 bool decode_output_fits(uint32_t hidden, const struct decode_device *device);
 

@@ -49,8 +49,8 @@ template <bool WIDE, kind KIND> struct totals {
             for (int j = 0; j < X_GROUPS; j++)
 #pragma unroll
                 for (int i = 0; i < EACH; i++) {
-                    const float sum = WIDE ? join_bytes(s[o][j][2 * i], s[o][j][2 * i + 1])
-                                           : (float)s[o][j][i];
+                    const float sum =
+                        WIDE ? join_bytes(s[o][j][2 * i], s[o][j][2 * i + 1]) : (float)s[o][j][i];
                     const float by = scale[2 * o + (WIDE ? i : i / 2)];
                     of[o][j][i] = add_group(of[o][j][i], by, sum);
                 }
@@ -175,8 +175,8 @@ __device__ __forceinline__ void load_scales(float (&scale)[4], const bnt_cuda_pr
     if (r.count == 0)
         return;
     if (p.halves) {
-        const uint2 w = __ldg(reinterpret_cast<const uint2 *>(
-            static_cast<const __half *>(r.part->scales) + i));
+        const uint2 w =
+            __ldg(reinterpret_cast<const uint2 *>(static_cast<const __half *>(r.part->scales) + i));
         const float2 a = __half22float2(*reinterpret_cast<const __half2 *>(&w.x));
         const float2 b = __half22float2(*reinterpret_cast<const __half2 *>(&w.y));
         scale[0] = a.x;
@@ -184,8 +184,8 @@ __device__ __forceinline__ void load_scales(float (&scale)[4], const bnt_cuda_pr
         scale[2] = b.x;
         scale[3] = b.y;
     } else {
-        const float4 v = __ldg(
-            reinterpret_cast<const float4 *>(static_cast<const float *>(r.part->scales) + i));
+        const float4 v =
+            __ldg(reinterpret_cast<const float4 *>(static_cast<const float *>(r.part->scales) + i));
         scale[0] = v.x;
         scale[1] = v.y;
         scale[2] = v.z;
@@ -285,7 +285,7 @@ typedef void (*kernel)(const bnt_cuda_product, const bnt_cuda_quantized, uint32_
 
 template <bool WIDE> kernel choose_kernel(const bnt_cuda_product &p)
 {
-    return p.n_groups <= 1         ? gemm<WIDE, BY_ROW>
+    return p.n_groups <= 1           ? gemm<WIDE, BY_ROW>
            : p.group_blocks % 2 == 0 ? gemm<WIDE, BY_STEPS>
                                      : gemm<WIDE, BY_BLOCKS>;
 }
@@ -309,7 +309,8 @@ cudaError_t bnt_cuda_gemm_groups_plain(const struct bnt_cuda_product *product,
                                        const struct bnt_cuda_quantized *x, uint32_t m,
                                        cudaStream_t stream)
 {
-    const kernel run = x->is_16_bit ? choose_kernel<true>(*product) : choose_kernel<false>(*product);
+    const kernel run =
+        x->is_16_bit ? choose_kernel<true>(*product) : choose_kernel<false>(*product);
     const uint32_t x_rows = x->is_16_bit ? 2 * m : m;
     const dim3 grid(divide_up(x_rows, X_ROWS), divide_up(product->n_tiles, ROWS / 16));
     run<<<grid, THREADS, 0, stream>>>(*product, *x, m);

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: MIT
 // The products of gemm_groups.cu by Hopper's warpgroup products, for code built for sm_90a.
 //
-// As in gemm_wgmma.cu a warpgroup copies and others multiply, but of these there are two, of 64 rows
-// each, so that a thread has registers for the sums of a group and for the floats that groups before
-// it came to: while one warpgroup turns sums into floats, the other has the tensor cores. A step
-// takes 128 columns, which is a group of the usual size. Sums go from registers to memory as they
-// are: eight lanes have eight rows of a token.
-#include <math.h>
-
+// As in gemm_wgmma.cu a warpgroup copies and others multiply, but of these there are two, of 64
+// rows each, and two blocks find room on a multiprocessor: while some warpgroups turn sums into
+// floats, begin or end, others have the tensor cores. A step takes 128 columns, which is a group of
+// the usual size. Sums go from registers to memory as they are: eight lanes have eight rows of a
+// token.
 #include "runtime/cuda/cuda.h"
 #include "runtime/cuda/scales.cuh"
 #include "runtime/cuda/wgmma.cuh"
@@ -23,8 +21,9 @@ enum {
     TILES = GROUPS * 4,
     MULTIPLIERS = GROUPS * WARPGROUP, // threads
     THREADS = MULTIPLIERS + WARPGROUP,
-    SHARED_BYTES = 200 << 10,
-    MAX_ROW_COLS = 1 << 16, // of signed weights in one sum, where a row is one group
+    SHARED_BYTES = 104 << 10, // of a block
+    REGISTERS = 80,           // of a thread, so that two blocks have all there are
+    MAX_ROW_COLS = 1 << 16,   // of signed weights in one sum, where a row is one group
 };
 static_assert(2 * 64 * 128ll * MAX_ROW_COLS <= INT32_MAX, "also of the code 0");
 
@@ -132,10 +131,10 @@ __device__ __forceinline__ void produce(const matrices &in, typename Shape::stag
 // A lane's two rows, eight rows apart in the operand: of one tile, or of the gate and its partner.
 struct two_rows {
     const bnt_cuda_part *part[2];
-    uint32_t row[2];  // of the part
-    bool valid;       // the first is there
-    bool has_second;  // and so is the second
-    size_t scales[2]; // of group 0
+    uint32_t row[2];   // of the part
+    bool valid;        // the first is there
+    bool has_second;   // and so is the second
+    size_t scales[2];  // of group 0
     uint32_t words[2]; // where they begin in a stage's words
 };
 
@@ -251,40 +250,11 @@ __device__ __forceinline__ void give_back(barrier *empty)
         barrier_arrive(empty);
 }
 
-// Where a row is one group: the products of a step are under way while the next one's words are read.
+// Where a row is one group.
 template <class Shape>
-__device__ __forceinline__ void
-multiply_rows(int (&d)[Shape::X_ROWS / 2], const typename Shape::stage *stages, barrier *full,
-              barrier *empty, uint32_t steps, const two_rows &r)
-{
-    const uint64_t first_rows = wgmma_rows(stages->x);
-#pragma unroll 1
-    for (uint32_t s = 0; s < steps; s++) {
-        const uint32_t slot = s % Shape::STAGES;
-        barrier_wait(&full[slot], s / Shape::STAGES % 2);
-        const uint64_t rows = first_rows + slot * (sizeof(typename Shape::stage) / 16);
-#pragma unroll
-        for (int i = 0; i < PRODUCTS; i++) {
-            operands<1> o;
-            o.load(stages[slot].words[0], r, i);
-            wgmma_wait<1>();
-            if (i == 1 && s > 0) // all of the step before are done
-                give_back(&empty[(s - 1) % Shape::STAGES]);
-            o.decode();
-            wgmma_fence();
-            wgmma_weights(d, o.of[0], rows + i * 2, 1);
-            wgmma_commit();
-        }
-    }
-    wgmma_wait<0>();
-    wgmma_take(d);
-}
-
-#ifdef ROW_BATCH
-template <class Shape>
-__device__ __forceinline__ void
-multiply_rows_batch(int (&d)[Shape::X_ROWS / 2], const typename Shape::stage *stages, barrier *full,
-              barrier *empty, uint32_t steps, const two_rows &r)
+__device__ __forceinline__ void multiply_rows(int (&d)[Shape::X_ROWS / 2],
+                                              const typename Shape::stage *stages, barrier *full,
+                                              barrier *empty, uint32_t steps, const two_rows &r)
 {
     const uint64_t first_rows = wgmma_rows(stages->x);
 #pragma unroll 1
@@ -305,12 +275,11 @@ multiply_rows_batch(int (&d)[Shape::X_ROWS / 2], const typename Shape::stage *st
     }
     wgmma_take(d);
 }
-#endif
 
 template <class Shape, bool WIDE, kind KIND>
-__device__ __forceinline__ void
-multiply_groups(totals<Shape, WIDE> &total, const matrices &in, const typename Shape::stage *stages,
-                barrier *full, barrier *empty, uint32_t steps, const two_rows &r)
+__device__ __forceinline__ void multiply_groups(totals<Shape, WIDE> &total, const matrices &in,
+                                                const typename Shape::stage *stages, barrier *full,
+                                                barrier *empty, uint32_t steps, const two_rows &r)
 {
     constexpr int AT_ONCE = KIND == BY_ONE ? 1 : KIND == BY_TWO ? 2 : (int)PRODUCTS;
     const uint64_t first_rows = wgmma_rows(stages->x);
@@ -348,49 +317,67 @@ multiply_groups(totals<Shape, WIDE> &total, const matrices &in, const typename S
     }
 }
 
-__device__ __forceinline__ float finish(const bnt_cuda_product &p, const bnt_cuda_part &part,
-                                        float sum, float scale, float bias, float x_scale)
-{
-    return __fadd_rn(
-        finish_sum(sum * (1.0f / (1 << SIGNED_BITS)), p.n_groups, scale, x_scale), bias);
-}
-
+// What is read at the end is asked for some at a time, before anything is written.
 template <class Shape, bool WIDE>
 __device__ __forceinline__ void store(const totals<Shape, WIDE> &total, const matrices &in,
                                       const area &a, const two_rows &r)
 {
+    enum {
+        EACH = totals<Shape, WIDE>::EACH,
+        COUNT = Shape::X_ROWS / 8 * EACH,
+        BATCH = WIDE ? 8 : 4
+    };
     const bnt_cuda_product &p = in.product;
-    const uint32_t t = threadIdx.x % 4;
     const bool is_relu2 = p.activation == BNT_ACTIVATION_RELU2;
-    float2 scale = make_float2(r.part[0]->scale, r.part[1]->scale);
-    if (p.n_groups == 1)
-        scale = load_scales(p, r, 0);
     if (!r.valid)
         return;
-    float2 bias = make_float2(0, 0);
+    float2 scale = make_float2(r.part[0]->scale, r.part[1]->scale), bias = make_float2(0, 0);
+    if (p.n_groups == 1)
+        scale = load_scales(p, r, 0);
     if (r.part[0]->bias)
         bias.x = r.part[0]->bias[r.row[0]];
     if (r.part[1]->bias && r.has_second)
         bias.y = r.part[1]->bias[r.row[1]];
+    const uint32_t first = (a.first_x + threadIdx.x % 4 * 2) / (WIDE ? 2 : 1);
+    float *out = r.part[0]->out + r.row[0];
+    const size_t stride = r.part[0]->out_stride;
+    const auto token_of = [&](uint32_t i) { return first + i / EACH * (4 * EACH) + i % EACH; };
 #pragma unroll
-    for (int j = 0; j < Shape::X_ROWS / 8; j++)
+    for (uint32_t from = 0; from < COUNT; from += BATCH) {
+        float x_scale[BATCH];
+        float2 old[BATCH];
 #pragma unroll
-        for (int i = 0; i < total.EACH; i++) {
-            const uint32_t row = a.first_x + j * 8 + t * 2 + i, token = WIDE ? row / 2 : row;
+        for (uint32_t i = 0; i < BATCH; i++) {
+            const uint32_t token = token_of(from + i);
+            x_scale[i] = 1;
+            old[i] = make_float2(0, 0);
             if (token >= in.m)
                 continue;
-            const float x_scale = in.x.scale[token];
-            const float u = finish(p, *r.part[0], total.of[j][0][i], scale.x, bias.x, x_scale);
-            const float v = finish(p, *r.part[1], total.of[j][1][i], scale.y, bias.y, x_scale);
-            float *out = r.part[0]->out + (size_t)token * r.part[0]->out_stride + r.row[0];
+            x_scale[i] = in.x.scale[token];
+            if (p.add)
+                old[i] =
+                    make_float2(out[token * stride], r.has_second ? out[token * stride + 8] : 0);
+        }
+#pragma unroll
+        for (uint32_t i = 0; i < BATCH; i++) {
+            const uint32_t token = token_of(from + i);
+            const float by = 1.0f / (1 << SIGNED_BITS);
+            const auto &sums = total.of[(from + i) / EACH];
+            const float u = finish_sum(sums[0][i % EACH] * by, p.n_groups, scale.x, x_scale[i]);
+            const float v = finish_sum(sums[1][i % EACH] * by, p.n_groups, scale.y, x_scale[i]);
+            const float2 y = make_float2(__fadd_rn(u, bias.x), __fadd_rn(v, bias.y));
+            if (token >= in.m)
+                continue;
+            float *to = out + token * stride;
             if (p.gated) {
-                *out = (is_relu2 ? relu2(u) : silu(u)) * v;
+                *to = (is_relu2 ? relu2(y.x) : silu(y.x)) * y.y;
                 continue;
             }
-            *out = p.add ? __fadd_rn(*out, u) : u;
+            *to = p.add ? __fadd_rn(old[i].x, y.x) : y.x;
             if (r.has_second)
-                out[8] = p.add ? __fadd_rn(out[8], v) : v;
+                to[8] = p.add ? __fadd_rn(old[i].y, y.y) : y.y;
         }
+    }
 }
 
 template <class Shape, bool WIDE, kind KIND> __device__ __forceinline__ void run(const matrices &in)
@@ -410,21 +397,17 @@ template <class Shape, bool WIDE, kind KIND> __device__ __forceinline__ void run
         barrier_init_done();
     }
     __syncthreads();
+    // A block is given REGISTERS a thread, and what its warpgroups take must not be more than that:
+    // they would wait for ever.
+    static_assert(WARPGROUP * 32 + MULTIPLIERS * 104 <= THREADS * REGISTERS, "");
     if (threadIdx.x >= MULTIPLIERS) {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 32;");
         produce<Shape>(in, stages, full, empty, steps, a);
     } else {
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 104;");
         const two_rows r = find_rows(in.product, a);
         totals<Shape, WIDE> total = {};
         wait_for_previous();
-#ifdef ROW_BATCH
-        if (KIND == BY_ROW) {
-            int d[Shape::X_ROWS / 2] = {};
-            multiply_rows_batch<Shape>(d, stages, full, empty, steps, r);
-            take_all<Shape, WIDE>(total, d);
-        } else
-#endif
         if (KIND == BY_ROW) {
             int d[Shape::X_ROWS / 2] = {};
             multiply_rows<Shape>(d, stages, full, empty, steps, r);
@@ -439,20 +422,11 @@ template <class Shape, bool WIDE, kind KIND> __device__ __forceinline__ void run
 #endif
 
 template <class Shape, bool WIDE, kind KIND>
-__global__ void __launch_bounds__(THREADS, 1) gemm(const __grid_constant__ matrices in)
+__global__ void __launch_bounds__(THREADS, 2) gemm(const __grid_constant__ matrices in)
 {
 #ifdef BNT_HAS_WGMMA
     run<Shape, WIDE, KIND>(in);
 #endif
-}
-
-// What a kernel takes for a product, in clocks, roughly: see gemm_wgmma.cu.
-template <class Shape>
-double estimate(const bnt_cuda_product &p, uint32_t x_rows, uint32_t processors)
-{
-    const double steps = divide_up(p.n_blocks, PRODUCTS);
-    return (double)divide_up(count_areas<Shape>(p, x_rows), processors) *
-           (steps * (60 + 4.2 * Shape::X_ROWS) + 3000 + 40 * Shape::X_ROWS);
 }
 
 template <class Shape, bool WIDE, kind KIND>
@@ -471,26 +445,20 @@ cudaError_t launch(const matrices &in, cudaStream_t stream)
                         dim3(THREADS), Shape::BYTES, stream, in);
 }
 
-template <bool WIDE, kind KIND>
-cudaError_t launch_best(const matrices &in, uint32_t processors, cudaStream_t stream)
+// Few tokens have a small shape.
+template <bool WIDE, kind KIND> cudaError_t launch_best(const matrices &in, cudaStream_t stream)
 {
-    const double small = estimate<shape<32>>(in.product, in.x_rows, processors);
-    const double middle = estimate<shape<64>>(in.product, in.x_rows, processors);
-    const double large = estimate<shape<128>>(in.product, in.x_rows, processors);
-    if (large <= middle && large <= small)
-        return launch<shape<128>, WIDE, KIND>(in, stream);
-    return middle <= small ? launch<shape<64>, WIDE, KIND>(in, stream)
-                           : launch<shape<32>, WIDE, KIND>(in, stream);
+    return in.x_rows <= 32 ? launch<shape<32>, WIDE, KIND>(in, stream)
+                           : launch<shape<64>, WIDE, KIND>(in, stream);
 }
 
-template <bool WIDE>
-cudaError_t launch_kind(const matrices &in, uint32_t processors, cudaStream_t stream)
+template <bool WIDE> cudaError_t launch_kind(const matrices &in, cudaStream_t stream)
 {
     const bnt_cuda_product &p = in.product;
     if (p.n_groups <= 1)
-        return launch_best<WIDE, BY_ROW>(in, processors, stream);
+        return launch_best<WIDE, BY_ROW>(in, stream);
     if (p.group_blocks == PRODUCTS)
-        return launch_best<WIDE, BY_STEP>(in, processors, stream);
+        return launch_best<WIDE, BY_STEP>(in, stream);
     // Kinds that are rarely met have one shape.
     return p.group_blocks == 1   ? launch<shape<64>, WIDE, BY_ONE>(in, stream)
            : p.group_blocks == 2 ? launch<shape<64>, WIDE, BY_TWO>(in, stream)
@@ -510,11 +478,6 @@ cudaError_t bnt_cuda_gemm_groups_wgmma(const struct bnt_cuda_product *product,
                                        const struct bnt_cuda_quantized *x, uint32_t m,
                                        cudaStream_t stream)
 {
-    int processors;
-    cudaError_t error = find_attribute(cudaDevAttrMultiProcessorCount, &processors);
-    if (error != cudaSuccess)
-        return error;
     const matrices in = {*product, *x, m, x->is_16_bit ? 2 * m : m};
-    return x->is_16_bit ? launch_kind<true>(in, (uint32_t)processors, stream)
-                        : launch_kind<false>(in, (uint32_t)processors, stream);
+    return x->is_16_bit ? launch_kind<true>(in, stream) : launch_kind<false>(in, stream);
 }

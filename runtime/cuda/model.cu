@@ -75,8 +75,7 @@ static void bind(struct bnt_cuda_model *m, const struct bnt_view *view)
         m->embedding = tensor(m, view, BNT_TOKEN_EMBEDDING, BNT_NO_LAYER);
     const bool tied = m->hyper.flags & BNT_HYPER_TIED;
     if (bnt_output_is_ternary(&m->hyper))
-        m->output_ternary =
-            tied ? m->embedding_ternary : matrix(m, view, BNT_OUTPUT, BNT_NO_LAYER);
+        m->output_ternary = tied ? m->embedding_ternary : matrix(m, view, BNT_OUTPUT, BNT_NO_LAYER);
     else
         m->output = tied ? m->embedding : tensor(m, view, BNT_OUTPUT, BNT_NO_LAYER);
     m->output_int8 = static_cast<const int8_t *>(tensor(m, view, BNT_OUTPUT_INT8, BNT_NO_LAYER));

@@ -44,18 +44,18 @@ struct bnt_cuda_product {
     struct bnt_cuda_part parts[BNT_CUDA_MAX_PARTS]; // ascending by first_tile, from 0 on
     bool add;                                       // out += instead of out =: the residual
     bool gated; // of two parts alike only act(part 0) · part 1 comes out, at part 0's place
-    uint32_t activation;  // bnt_activation, where gated
-    uint32_t head_dim;    // 0, or rows are those of heads: see bnt_cuda_gemm_takes_heads
-    const float2 *angles; // (M, head_dim / 2), cosine and sine
-    uint32_t n_groups;    // scales of a row (bnt.md section 5.1), or 0: γ
+    uint32_t activation;   // bnt_activation, where gated
+    uint32_t head_dim;     // 0, or rows are those of heads: see bnt_cuda_gemm_takes_heads
+    const float2 *angles;  // (M, head_dim / 2), cosine and sine
+    uint32_t n_groups;     // scales of a row (bnt.md section 5.1), or 0: γ
     uint32_t group_blocks; // blocks of 32 columns in a group; the last may have fewer
     bool halves;           // scales are float16
 };
 
 // Quantized activations of M tokens. A tile of tokens at 128 columns is one run of memory, and lies
 // there as it is to lie in shared memory: each token's 128 bytes are eight pieces of 16, of which
-// piece p is at place p ^ t % 8. One token lies as a plain row. In 16 bits a token has two rows, the
-// upper bytes and the lower ones after them: 2 M rows in place of M.
+// piece p is at place p ^ t % 8. One token lies as a plain row. In 16 bits a token has two rows,
+// the upper bytes and the lower ones after them: 2 M rows in place of M.
 struct bnt_cuda_quantized {
     int8_t *x;       // (stride / 128, M, 128), zero from K on
     uint32_t stride; // a multiple of BNT_CUDA_CHUNK_COLS
@@ -105,14 +105,15 @@ static inline bool bnt_cuda_is_plain(const struct bnt_cuda_product *p,
 }
 
 // Products of M tokens, one or more, with scales of any kind, biases, and activations of 8 or 16
-// bits: y of bnt.md section 5.1 into the parts. Not of heads, and gated only as told. (gemm_groups.cu)
+// bits: y of bnt.md section 5.1 into the parts. Not of heads, and gated only as told.
+// (gemm_groups.cu)
 bool bnt_cuda_gemm_groups_gates(const struct bnt_cuda_product *product);
 cudaError_t bnt_cuda_gemm_groups(const struct bnt_cuda_product *product,
                                  const struct bnt_cuda_quantized *x, uint32_t m,
                                  cudaStream_t stream);
 
-// The form that any device has, and the one by Hopper's products of warpgroups, where it has them for
-// groups of that size. (gemm_groups.cu, gemm_groups_wgmma.cu)
+// The form that any device has, and the one by Hopper's products of warpgroups, where it has them
+// for groups of that size. (gemm_groups.cu, gemm_groups_wgmma.cu)
 cudaError_t bnt_cuda_gemm_groups_plain(const struct bnt_cuda_product *product,
                                        const struct bnt_cuda_quantized *x, uint32_t m,
                                        cudaStream_t stream);

@@ -24,10 +24,9 @@ static __device__ __forceinline__ float ternary_value(const bnt_cuda_rows &m, ui
     const int code = word >> (8 * (k % 4) + 2 * (k % 16 / 4)) & 3;
     float scale = m.scale;
     if (m.n_groups)
-        scale = load_scale(m.scales, m.halves,
-                           ((size_t)(row / 16) * m.n_groups + k / 32 / m.group_blocks) *
-                                   SCALE_ROWS +
-                               row % 16);
+        scale = load_scale(
+            m.scales, m.halves,
+            ((size_t)(row / 16) * m.n_groups + k / 32 / m.group_blocks) * SCALE_ROWS + row % 16);
     return (float)(code - 2) * scale;
 }
 

@@ -242,7 +242,7 @@ static void test_parts(bool add)
 
 // Three matrices side by side, as a model of version 2 has them.
 struct scaled {
-    struct operands p;   // of 2 m rows of activations where they have 16 bits
+    struct operands p; // of 2 m rows of activations where they have 16 bits
     struct bnt_scales scales[BNT_CUDA_MAX_PARTS];
     float *bias[BNT_CUDA_MAX_PARTS];
     float *x_scale; // (m)
@@ -413,9 +413,38 @@ static void free_device_scaled(const struct device_scaled &d)
         check(cudaFree(d.memory[i]));
 }
 
-// Bit for bit what the CPU makes of it.
-static void test_scaled_by(bool by_wgmma, uint32_t rows, uint32_t cols, uint32_t m, uint32_t group,
-                           bool halves, bool wide, bool add, enum fill fill)
+// Of part i what was there before, and what the CPU makes of it then, with biases and added to that
+// or not.
+static void expect_scaled(const struct scaled &s, uint32_t i, bool has_bias, bool add,
+                          float *before, float *expected)
+{
+    multiply_on_cpu(s, i, expected);
+    for (size_t j = 0; j < (size_t)s.m * s.rows[i]; j++) {
+        before[j] = (float)(j % 1000);
+        volatile float y = expected[j];
+        if (has_bias)
+            y = y + s.bias[i][j % s.rows[i]];
+        if (add)
+            y = y + before[j];
+        expected[j] = y;
+    }
+}
+
+static uint32_t count_wrong(const float *device, const float *expected, size_t count)
+{
+    uint32_t wrong = 0;
+    float *got = (float *)malloc(count * 4);
+    check(cudaMemcpy(got, device, count * 4, cudaMemcpyDeviceToHost));
+    for (size_t i = 0; i < count; i++)
+        if (memcmp(&expected[i], &got[i], 4) != 0 && wrong++ == 0)
+            printf("  %g instead of %g at %zu\n", (double)got[i], (double)expected[i], i);
+    free(got);
+    return wrong;
+}
+
+// Bit for bit what the CPU makes of it, by each kernel that the device has. add: biases too.
+static void test_scaled(uint32_t rows, uint32_t cols, uint32_t m, uint32_t group, bool halves,
+                        bool wide, bool add, enum fill fill)
 {
     struct scaled s = {};
     const uint32_t all[] = {rows, 3, 161};
@@ -427,56 +456,37 @@ static void test_scaled_by(bool by_wgmma, uint32_t rows, uint32_t cols, uint32_t
     struct device_scaled d;
     upload_scaled(&d, s, add);
     d.product.add = add;
-    if (by_wgmma && !bnt_cuda_gemm_groups_has_wgmma(&d.product)) {
-        free_device_scaled(d);
-        free_scaled(s);
-        return;
-    }
-    uint32_t wrong = 0;
-    float *out[BNT_CUDA_MAX_PARTS];
+    float *before[BNT_CUDA_MAX_PARTS], *expected[BNT_CUDA_MAX_PARTS];
     for (uint32_t i = 0; i < BNT_CUDA_MAX_PARTS; i++) {
         const size_t count = (size_t)m * s.rows[i];
-        float *before = (float *)malloc(count * 4);
-        for (size_t j = 0; j < count; j++)
-            before[j] = (float)(j % 1000);
-        d.product.parts[i].out = out[i] = upload_kept(&d, before, count);
-        free(before);
+        before[i] = (float *)malloc(count * 4);
+        expected[i] = (float *)malloc(count * 4);
+        expect_scaled(s, i, add, add, before[i], expected[i]);
+        d.product.parts[i].out = upload_kept(&d, before[i], count);
     }
-    check((by_wgmma ? bnt_cuda_gemm_groups_wgmma : bnt_cuda_gemm_groups_plain)(&d.product, &d.x, m,
-                                                                               0));
+    for (bool by_wgmma : {false, true}) {
+        if (by_wgmma && !bnt_cuda_gemm_groups_has_wgmma(&d.product))
+            continue;
+        for (uint32_t i = 0; i < BNT_CUDA_MAX_PARTS; i++)
+            check(cudaMemcpy(d.product.parts[i].out, before[i], (size_t)m * s.rows[i] * 4,
+                             cudaMemcpyHostToDevice));
+        check((by_wgmma ? bnt_cuda_gemm_groups_wgmma : bnt_cuda_gemm_groups_plain)(&d.product, &d.x,
+                                                                                   m, 0));
+        uint32_t wrong = 0;
+        for (uint32_t i = 0; i < BNT_CUDA_MAX_PARTS; i++)
+            wrong += count_wrong(d.product.parts[i].out, expected[i], (size_t)m * s.rows[i]);
+        char what[128];
+        snprintf(what, sizeof what, "%u rows of %u, %u tokens, groups of %u, %s, %d bits%s, %d, %s",
+                 rows, cols, m, group, halves ? "f16" : "f32", wide ? 16 : 8, add ? ", added" : "",
+                 (int)fill, by_wgmma ? "warpgroups" : "warps");
+        expect(wrong == 0, what);
+    }
     for (uint32_t i = 0; i < BNT_CUDA_MAX_PARTS; i++) {
-        const size_t count = (size_t)m * s.rows[i];
-        float *got = (float *)malloc(count * 4), *expected = (float *)malloc(count * 4);
-        multiply_on_cpu(s, i, expected);
-        check(cudaMemcpy(got, out[i], count * 4, cudaMemcpyDeviceToHost));
-        for (size_t j = 0; j < count; j++) {
-            volatile float y = expected[j];
-            if (add) {
-                y = y + s.bias[i][j % s.rows[i]];
-                y = y + (float)(j % 1000);
-            }
-            const float e = y;
-            if (memcmp(&e, &got[j], 4) != 0 && wrong++ == 0)
-                printf("  %g instead of %g at row %zu of token %zu\n", (double)got[j], (double)e,
-                       j % s.rows[i], j / s.rows[i]);
-        }
-        free(got);
-        free(expected);
+        free(before[i]);
+        free(expected[i]);
     }
-    char what[128];
-    snprintf(what, sizeof what, "%u rows of %u, %u tokens, groups of %u, %s, %d bits%s, fill %d, %s",
-             rows, cols, m, group, halves ? "f16" : "f32", wide ? 16 : 8, add ? ", added" : "",
-             (int)fill, by_wgmma ? "wgmma" : "mma");
-    expect(wrong == 0, what);
     free_device_scaled(d);
     free_scaled(s);
-}
-
-static void test_scaled(uint32_t rows, uint32_t cols, uint32_t m, uint32_t group, bool halves,
-                        bool wide, bool add, enum fill fill)
-{
-    for (bool by_wgmma : {false, true})
-        test_scaled_by(by_wgmma, rows, cols, m, group, halves, wide, add, fill);
 }
 
 static void test_all_scaled(bool small)
@@ -647,8 +657,9 @@ static void test_floats(uint32_t rows, uint32_t cols, uint32_t m, bool add, uint
     product.gated = gated;
     product.activation = activation;
     for (uint32_t i = 0; i < n_parts; i++)
-        product.parts[i] = {i * tiles, rows, 0.01f * (float)(i + 1), out + i * m * rows, rows,
-                            0,         false, NULL, NULL};
+        product.parts[i] = {
+            i * tiles, rows, 0.01f * (float)(i + 1), out + i * m * rows, rows, 0, false,
+            NULL,      NULL};
     check(cudaMalloc(&x.x, (size_t)m * p.stride));
     upload_x(x.x, p);
     x.stride = p.stride;
@@ -746,8 +757,15 @@ static void test_heads(uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim,
     for (uint32_t i = 0; i < 3; i++) {
         struct bnt_cuda_part *part = &product.parts[i];
         const size_t tokens = i == 0 ? m : context;
-        *part = {product.n_tiles, heads[i] * head_dim, 0.01f * (float)(i + 1), NULL, 0, 0, i < 2,
-                 NULL, NULL};
+        *part = {product.n_tiles,
+                 heads[i] * head_dim,
+                 0.01f * (float)(i + 1),
+                 NULL,
+                 0,
+                 0,
+                 i < 2,
+                 NULL,
+                 NULL};
         part->out_stride = i == 0 ? part->rows : head_dim;
         part->head_stride = i == 0 ? head_dim : (size_t)context * head_dim;
         product.n_tiles += part->rows / 16;
@@ -948,8 +966,8 @@ static void test_decode_product(uint32_t rows, uint32_t cols, bool gated, uint32
 }
 
 // The same of scales by row and group, in 8 and 16 bits, bit for bit but where activated: three
-// matrices side by side, with biases and what is there added, or two that are gated. Activations are
-// whole numbers, the largest of them the largest that there is: they stay as they are.
+// matrices side by side, with biases and what is there added, or two that are gated. Activations
+// are whole numbers, the largest of them the largest that there is: they stay as they are.
 static void test_decode_scaled(uint32_t rows, uint32_t cols, uint32_t group, bool halves, bool wide,
                                bool gated)
 {
@@ -987,14 +1005,7 @@ static void test_decode_scaled(uint32_t rows, uint32_t cols, uint32_t group, boo
     for (uint32_t i = 0; i < step.product.n_parts; i++) {
         float *old = (float *)malloc(s.rows[i] * 4);
         y[i] = (float *)malloc(s.rows[i] * 4);
-        multiply_on_cpu(s, i, y[i]);
-        for (uint32_t r = 0; r < s.rows[i]; r++) {
-            old[r] = (float)(r % 1000);
-            volatile float v = y[i][r] + s.bias[i][r];
-            if (!gated)
-                v = v + old[r];
-            y[i][r] = v;
-        }
+        expect_scaled(s, i, true, !gated, old, y[i]);
         step.product.parts[i].out = upload_kept(&d, old, s.rows[i]);
         free(old);
     }
@@ -1655,7 +1666,8 @@ static void test_greedy(struct pair *p, uint32_t steps)
     struct bnt_sampling greedy = {};
     float *logits = (float *)malloc(p->vocab * 4);
     uint64_t state = 0;
-    uint32_t same = 0, wrong = 0, prompt[3] = {1 % p->vocab, 17 % p->vocab, 200 % p->vocab}, gpu = 0;
+    uint32_t same = 0, wrong = 0, prompt[3] = {1 % p->vocab, 17 % p->vocab, 200 % p->vocab},
+             gpu = 0;
     expect(bnt_session_rewind(p->session, 0, &err) == BNT_OK &&
                bnt_cuda_session_rewind(p->cuda, 0, &err) == BNT_OK &&
                bnt_evaluate(p->session, prompt, 3, BNT_LOGITS_LAST, logits, &err) == BNT_OK &&
@@ -1741,8 +1753,7 @@ static void test_families(bool small)
     test_family("linear rope", linear);
     test_family("yarn", with_yarn(in_8_bits(h)));
     test_family("yarn, not rounded", with_yarn(with(h, BNT_HYPER_YARN_EXACT)));
-    test_family("a ternary embedding alone",
-                untied(with(g, BNT_HYPER_TERNARY_EMBEDDING), 0));
+    test_family("a ternary embedding alone", untied(with(g, BNT_HYPER_TERNARY_EMBEDDING), 0));
     test_family("a ternary output alone", untied(g, BNT_HYPER_TERNARY_OUTPUT));
     test_family("both, each its own, one scale, 8 bits",
                 in_8_bits(untied(with(h, BNT_HYPER_TERNARY_EMBEDDING), BNT_HYPER_TERNARY_OUTPUT)));
