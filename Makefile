@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
-# A thin front for CMake: installs what is missing, builds, runs. `make help` lists the targets.
+# A thin front for CMake: installs what is missing for the target, builds, runs. `make help` lists the targets.
 
 BUILD      ?= build
 BUILD_TYPE ?= Release
 JOBS       ?= $(shell nproc 2>/dev/null || echo 2)
 PREFIX     ?= /usr/local
-SUDO       := $(if $(filter 0,$(shell id -u)),,sudo)
 
 DEBS_BUILD = cmake gcc libc6-dev make pkg-config zlib1g-dev libssl-dev libcurl4-openssl-dev libjansson-dev libpcre2-dev libutf8proc-dev
 DEBS_TEST  = libcmocka-dev python3
@@ -17,7 +16,7 @@ comma := ,
 DEMO = $(BUILD)/demo
 BIN  = $(BUILD)/bin
 
-.PHONY: all help deps build demo check check-release check-asan check-tsan check-aarch64 lint format fuzz bench install clean
+.PHONY: all help build demo check check-release check-asan check-tsan check-aarch64 lint format fuzz bench install clean
 
 all: build
 
@@ -30,22 +29,12 @@ help:
 	@echo 'make fuzz     fuzz each target for FUZZ_SECONDS (default 60); needs clang'
 	@echo 'make bench    time the offline tools on a checkpoint of the 2B-4T shape (needs 8 GB of disk)'
 	@echo 'make format   apply clang-format'
-	@echo 'Missing Debian packages are installed by apt-get, with sudo where needed.'
+	@echo 'Missing Debian packages are installed by apt-get, with sudo where needed; if any would have to go for them, nothing is done.'
 
-# $(call need,PACKAGES): installs those that are missing, and says so. Elsewhere than on Debian it only tells.
+# $(call need,PACKAGES): installs what is missing, and says so.
 define need
-	@missing=; for p in $(1); do \
-	  [ "$$(dpkg-query -W -f='$${db:Status-Status}' $$p 2>/dev/null)" = installed ] || missing="$$missing $$p"; done; \
-	if [ -n "$$missing" ] && ! command -v dpkg-query >/dev/null; then \
-	  echo "make: not a Debian system; these packages or their equals are needed:$$missing"; \
-	elif [ -n "$$missing" ]; then \
-	  echo "make: installing$$missing"; \
-	  $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
-	fi
+	@tests/packages.sh $(1)
 endef
-
-deps:
-	$(call need,$(DEBS_BUILD) $(DEBS_TEST))
 
 # $(call configure_and_build,FOLDER,EXTRA CMAKE OPTIONS)
 define configure_and_build
@@ -55,8 +44,11 @@ define configure_and_build
 	@cmake --build $(1) -j $(JOBS) -- --no-print-directory
 endef
 
-build: deps
-	$(call configure_and_build,$(BUILD),)
+# With the tests where they can be built; only the targets that run them install what they need.
+TESTS = $(if $(shell pkg-config --exists cmocka 2>/dev/null && command -v python3),ON,OFF)
+build:
+	$(call need,$(DEBS_BUILD))
+	$(call configure_and_build,$(BUILD),-DBNT_TESTS=$(TESTS))
 
 demo: build
 	@mkdir -p $(DEMO)
@@ -70,27 +62,33 @@ demo: build
 # The ARM kernels are tested on every machine: in an emulator where the processor is another.
 EMULATED := $(if $(filter x86_64,$(shell uname -m)),aarch64)
 
-# Each of them ends with ctest's count; the last line adds them up.
-check: check-release check-asan check-tsan $(EMULATED:%=check-%)
-	@tests/count.sh $(BUILD) $(BUILD)/asan $(BUILD)/tsan $(EMULATED:%=$(BUILD)/%)
+# Each of them ends with ctest's count, and goes on to the next if it fails; the last line adds them up.
+STAGES = release asan tsan $(EMULATED)
+check:
+	@rm -f $(STAGES:%=$(BUILD)/%/ctest.log) $(BUILD)/ctest.log
+	@for stage in $(STAGES); do $(MAKE) --no-print-directory check-$$stage || echo "make: check-$$stage has failed; going on"; done
+	@tests/count.sh $(BUILD) $(patsubst %,$(BUILD)/%,$(filter-out release,$(STAGES)))
 
-check-release: deps
-	$(call configure_and_build,$(BUILD),-DBNT_WERROR=ON)
+check-release:
+	$(call need,$(DEBS_BUILD) $(DEBS_TEST))
+	$(call configure_and_build,$(BUILD),-DBNT_WERROR=ON -DBNT_TESTS=ON)
 	cd $(BUILD) && ctest --output-on-failure --timeout 1200 -O ctest.log
 
-check-asan: deps
+check-asan:
+	$(call need,$(DEBS_BUILD) $(DEBS_TEST))
 	$(call configure_and_build,$(BUILD)/asan,-DBNT_WERROR=ON -DBNT_SANITIZE=address$(comma)undefined)
 	cd $(BUILD)/asan && ctest --output-on-failure --timeout 1200 -O ctest.log
 
 # Threads: the tests that start several.
-check-tsan: deps
+check-tsan:
+	$(call need,$(DEBS_BUILD) $(DEBS_TEST))
 	$(call configure_and_build,$(BUILD)/tsan,-DBNT_WERROR=ON -DBNT_SANITIZE=thread)
 	cd $(BUILD)/tsan && ctest --output-on-failure --timeout 1200 -O ctest.log -R 'unit/test_(session|generate|sample|shortlist|ternary|kernels)|cli/test_(fetch|pack)'
 
 # 64-bit ARM, cross-compiled and run by qemu-user, compared with this machine's tools. All but what would take minutes there.
 ARM_ROOT = $(abspath $(BUILD))/aarch64/root
 check-aarch64: build
-	$(call need,$(DEBS_ARM))
+	$(call need,$(DEBS_BUILD) $(DEBS_TEST) $(DEBS_ARM))
 	@tests/aarch64.sh $(ARM_ROOT)
 	$(call configure_and_build,$(BUILD)/aarch64,-DBNT_WERROR=ON -DBNT_FETCH=OFF -DCMAKE_TOOLCHAIN_FILE=tests/aarch64.cmake -DBNT_AARCH64_ROOT=$(ARM_ROOT) -DBNT_NATIVE_BIN=$(abspath $(BUILD))/bin)
 	cd $(BUILD)/aarch64 && ctest --output-on-failure --timeout 1200 -O ctest.log -E 'unit/test_(shortlist|verify_bits)'

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: MIT
 // bnt-convert: a Hugging Face checkpoint folder in, a ternary checkpoint (safetensors stream) out.
 #include <getopt.h>
+#include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 
 #include "convert/convert.h"
 #include "formats/checkpoint.h"
 #include "formats/cli.h"
-#include "formats/parallel.h"
+#include "formats/processors.h"
+#include "formats/target.h"
 
 static const char help[] =
     "Usage: bnt-convert [OPTION]... CHECKPOINT_DIR\n"
@@ -16,12 +19,15 @@ static const char help[] =
     "each linear layer as I8 values -1, 0, +1 with its scale as F32, all else as it is.\n"
     "\n"
     "  -o, --output=OUT   write to OUT; '-', the default, is standard output\n"
-    "  -j, --jobs=N       use N threads (default: the processors of this machine)\n"
+    "  -j, --jobs=N       use N threads (default: the processors it may use)\n"
+    "      --nearest      weights that are nearly all on three levels take the nearest level\n"
     "      --force        convert a checkpoint that was not trained for ternary weights,\n"
     "                     and report the error of each matrix\n"
     "  -q, --quiet        no progress bar\n"
-    "      --help         print this help\n"
+    "  -h, --help         print this help\n"
     "      --version      print the version\n"
+    "\n"
+    "Until OUT is complete it is a hidden file beside it, .OUT.XXXXXX.\n"
     "\n"
     "Example: bnt-convert DIR | bnt-pack -o model.bnt\n"
     "Exit status: 0 done, 1 failed, 2 usage.\n";
@@ -31,6 +37,7 @@ struct arguments {
     const char *output;
     struct convert_options convert;
     bool force;
+    bool nearest;
 };
 
 static bool writes_to_pipe(const struct bnt_output *out)
@@ -39,24 +46,50 @@ static bool writes_to_pipe(const struct bnt_output *out)
     return fstat(out->fd, &st) == 0 && S_ISFIFO(st.st_mode);
 }
 
+// Weights, and the small files that are read beside them.
+static enum bnt_status is_no_input(const struct bnt_checkpoint *c, const char *output,
+                                   struct bnt_error *err)
+{
+    enum bnt_status status = BNT_OK;
+    for (size_t i = 0; i < BNT_SMALL_FILES + c->n_shards && status == BNT_OK; i++) {
+        bool small = i < BNT_SMALL_FILES;
+        const char *name = small ? c->small[i].name : c->shards[i - BNT_SMALL_FILES].name;
+        char *path = bnt_path_join(c->dir, name);
+        status = path ? bnt_target_is_not(output, path, err)
+                      : bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+        free(path);
+    }
+    return status;
+}
+
 static int run(const struct arguments *a, struct bnt_checkpoint *checkpoint)
 {
     struct bnt_error err;
     struct bnt_output out;
     if (bnt_checkpoint_open(checkpoint, a->dir, &err) != BNT_OK)
         return bnt_cli_fail(&err);
-    if (!checkpoint->config.ternary && !a->force) {
+    const struct bnt_levels_options levels = {
+        .threads = a->convert.threads, .nearest = a->nearest, .force = a->force};
+    if (bnt_checkpoint_find_levels(checkpoint, &levels, &err) != BNT_OK)
+        return bnt_cli_fail(&err);
+    if (checkpoint->config.form != BNT_FORM_LEVELS && !checkpoint->config.ternary && !a->force) {
         bnt_cli_note("%s: config.json says nothing of ternary training (no quantization_config of "
-                     "quant_method bitnet, no weight_bits 1): "
+                     "quant_method bitnet, no weight_bits 1), and %s: "
                      "ternarizing an ordinary model ruins it; --force does it all the same",
-                     a->dir);
+                     a->dir, checkpoint->levels.unlike);
         return BNT_EXIT_FAILED;
     }
-    if (bnt_output_open(&out, a->output, &err) != BNT_OK)
+    if (checkpoint->levels.nearest)
+        bnt_cli_note("%s: %" PRIu64 " weights take the nearest level, up to %.3g of the level away",
+                     a->dir, checkpoint->levels.off, (double)checkpoint->levels.worst);
+    if (is_no_input(checkpoint, a->output, &err) != BNT_OK ||
+        bnt_output_open(&out, a->output, &err) != BNT_OK)
         return bnt_cli_fail(&err);
     struct convert_options options = a->convert;
-    options.quiet =
-        options.quiet || writes_to_pipe(&out); // the tool that reads it draws a bar of its own
+    if (writes_to_pipe(&out)) { // the tool that reads it draws a bar of its own
+        options.quiet = true;
+        bnt_cli_share_line();
+    }
     enum bnt_status status = bnt_convert(checkpoint, &out, &options, &err);
     if (status == BNT_OK)
         status = bnt_output_commit(&out, &err);
@@ -66,7 +99,7 @@ static int run(const struct arguments *a, struct bnt_checkpoint *checkpoint)
     return bnt_cli_fail(&err);
 }
 
-enum { OPTION_FORCE = 256, OPTION_HELP, OPTION_VERSION };
+enum { OPTION_FORCE = 256, OPTION_NEAREST, OPTION_VERSION };
 
 int main(int argc, char **argv)
 {
@@ -74,16 +107,17 @@ int main(int argc, char **argv)
         {"output", required_argument, NULL, 'o'},
         {"jobs", required_argument, NULL, 'j'},
         {"force", no_argument, NULL, OPTION_FORCE},
+        {"nearest", no_argument, NULL, OPTION_NEAREST},
         {"quiet", no_argument, NULL, 'q'},
-        {"help", no_argument, NULL, OPTION_HELP},
+        {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, OPTION_VERSION},
         {NULL, 0, NULL, 0},
     };
-    struct arguments a = {.output = "-", .convert = {.threads = bnt_parallel_processors()}};
+    struct arguments a = {.output = "-", .convert = {.threads = bnt_processors()}};
     uint64_t n;
     int c;
     bnt_cli_init("bnt-convert");
-    while ((c = getopt_long(argc, argv, ":o:j:q", options, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, ":o:j:qh", options, NULL)) != -1) {
         switch (c) {
         case 'o':
             a.output = optarg;
@@ -100,7 +134,10 @@ int main(int argc, char **argv)
             a.force = true;
             a.convert.report = true;
             break;
-        case OPTION_HELP:
+        case OPTION_NEAREST:
+            a.nearest = true;
+            break;
+        case 'h':
             return bnt_cli_print(help);
         case OPTION_VERSION:
             return bnt_cli_version(NULL);
@@ -112,8 +149,13 @@ int main(int argc, char **argv)
         return bnt_cli_usage(optind == argc ? "CHECKPOINT_DIR is missing"
                                             : "more than one CHECKPOINT_DIR");
     a.dir = argv[optind];
+    int code = bnt_cli_check_name("CHECKPOINT_DIR", a.dir);
+    if (code == BNT_EXIT_OK)
+        code = bnt_cli_check_name("--output", a.output);
+    if (code != BNT_EXIT_OK)
+        return code;
     struct bnt_checkpoint checkpoint;
-    int code = run(&a, &checkpoint);
+    code = run(&a, &checkpoint);
     bnt_checkpoint_close(&checkpoint);
     return code;
 }

@@ -8,14 +8,16 @@
 #include <string.h>
 
 #include "convert/fetch.h"
+#include "convert/fetch_address.h"
 #include "convert/fetch_http.h"
 #include "formats/cli.h"
 
 static const char help[] =
     "Usage: bnt-fetch [OPTION]... REPO\n"
-    "Fetch a model (REPO: name or org/name) from the Hugging Face Hub and print the folder\n"
-    "that has its files. The cache is that of the Python tools. What was begun is resumed,\n"
-    "what is complete is verified before it gets its name.\n"
+    "Fetch a model from the Hugging Face Hub and print the folder that has its files. REPO is\n"
+    "name, org/name, org/name@revision, or the address of one of its pages. The cache is that\n"
+    "of the Python tools. What was begun is resumed, what is complete is verified before it\n"
+    "gets its name. A Hub that does not answer is no matter where all was fetched before.\n"
     "\n"
     "      --revision=R     a branch, tag, commit or refs/pr/N (default: main)\n"
     "      --include=GLOB   fetch the files that match GLOB ('*' matches '/' too); may be\n"
@@ -25,18 +27,22 @@ static const char help[] =
     "      --json           print commit, folder and files as JSON\n"
     "      --allow-http     allow an HF_ENDPOINT that is not encrypted, token and all\n"
     "  -q, --quiet          no progress bar, no notes\n"
-    "      --help           print this help\n"
+    "  -h, --help           print this help\n"
     "      --version        print the version\n"
     "\n"
-    "Environment: HF_TOKEN, HF_TOKEN_PATH, HF_HOME, HF_HUB_CACHE, XDG_CACHE_HOME, HF_ENDPOINT,\n"
-    "HF_HUB_OFFLINE, HF_HUB_ETAG_TIMEOUT, HF_HUB_DOWNLOAD_TIMEOUT,\n"
-    "HF_HUB_DISABLE_PROGRESS_BARS, SSL_CERT_FILE mean what they mean to huggingface_hub.\n"
+    "Environment: HF_TOKEN (HUGGING_FACE_HUB_TOKEN), HF_TOKEN_PATH, HF_HOME, XDG_CACHE_HOME,\n"
+    "HF_HUB_CACHE (HUGGINGFACE_HUB_CACHE), HF_HUB_OFFLINE (TRANSFORMERS_OFFLINE), HF_ENDPOINT,\n"
+    "HF_HUB_ETAG_TIMEOUT, HF_HUB_DOWNLOAD_TIMEOUT, HF_HUB_DISABLE_SYMLINKS,\n"
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN, HF_HUB_DISABLE_PROGRESS_BARS, SSL_CERT_FILE mean what they\n"
+    "mean to huggingface_hub; https_proxy, http_proxy, all_proxy and no_proxy what they mean to\n"
+    "curl.\n"
     "\n"
     "Example: bnt-convert \"$(bnt-fetch microsoft/bitnet-b1.58-2B-4T-bf16)\" | bnt-pack -o m.bnt\n"
     "Exit status: 0 done, 1 failed, 2 usage.\n";
 
 struct arguments {
-    struct bnt_fetch_options fetch;
+    struct bnt_fetch_options fetch; // without revision, unless it is an option, until REPO is read
+    const char *repo;               // as given
     const char **include;
     bool json;
 };
@@ -73,14 +79,12 @@ static int print_json(const struct arguments *a, const struct bnt_fetch_result *
     return bnt_cli_close_stdout() ? BNT_EXIT_OK : BNT_EXIT_FAILED;
 }
 
-static int run(const struct arguments *a)
+static int fetch(const struct arguments *a, const struct bnt_fetch_env *env)
 {
     struct bnt_error err;
-    struct bnt_fetch_env env;
     struct bnt_fetch_result result = {0};
     int code = BNT_EXIT_OK;
-    if (bnt_fetch_env_read(&env, &err) != BNT_OK ||
-        bnt_fetch(&a->fetch, &env, &result, &err) != BNT_OK) {
+    if (bnt_fetch(&a->fetch, env, &result, &err) != BNT_OK) {
         code = bnt_cli_fail(&err);
     } else if (a->json) {
         code = print_json(a, &result);
@@ -89,6 +93,42 @@ static int run(const struct arguments *a)
         code = bnt_cli_close_stdout() ? BNT_EXIT_OK : BNT_EXIT_FAILED;
     }
     bnt_fetch_result_free(&result);
+    return code;
+}
+
+// Takes repository and revision out of REPO. A value other than -1 ends the program with it.
+static int take_address(struct arguments *a, const struct bnt_fetch_env *env,
+                        struct bnt_fetch_address *address)
+{
+    struct bnt_error err;
+    enum bnt_status status = bnt_fetch_address_read(address, a->repo, env->endpoint, &err);
+    if (status == BNT_ERR_ARGUMENT)
+        return bnt_cli_usage("%s", err.message);
+    if (status != BNT_OK)
+        return bnt_cli_fail(&err);
+    if (address->revision && a->fetch.revision && strcmp(address->revision, a->fetch.revision) != 0)
+        return bnt_cli_usage("--revision is '%s', but '%s' names '%s'", a->fetch.revision, a->repo,
+                             address->revision);
+    a->fetch.repo = address->repo;
+    if (!a->fetch.revision)
+        a->fetch.revision = address->revision ? address->revision : "main";
+    // A revision becomes a file name below refs/.
+    const char *problem = bnt_fetch_name_problem(a->fetch.revision);
+    if (problem)
+        return bnt_cli_usage("the revision cannot be '%s': %s", a->fetch.revision, problem);
+    return -1;
+}
+
+static int run(struct arguments *a)
+{
+    struct bnt_error err;
+    struct bnt_fetch_env env;
+    struct bnt_fetch_address address = {0};
+    int code = bnt_fetch_env_read(&env, &err) == BNT_OK ? take_address(a, &env, &address)
+                                                        : bnt_cli_fail(&err);
+    if (code < 0)
+        code = fetch(a, &env);
+    bnt_fetch_address_free(&address);
     bnt_fetch_env_free(&env);
     return code;
 }
@@ -99,7 +139,6 @@ enum {
     OPTION_LOCAL_DIR,
     OPTION_JSON,
     OPTION_ALLOW_HTTP,
-    OPTION_HELP,
     OPTION_VERSION
 };
 
@@ -111,7 +150,7 @@ static const struct option long_options[] = {
     {"json", no_argument, NULL, OPTION_JSON},
     {"allow-http", no_argument, NULL, OPTION_ALLOW_HTTP},
     {"quiet", no_argument, NULL, 'q'},
-    {"help", no_argument, NULL, OPTION_HELP},
+    {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, OPTION_VERSION},
     {NULL, 0, NULL, 0},
 };
@@ -145,7 +184,7 @@ static int take_option(struct arguments *a, int c, char *const *argv)
     case 'q':
         a->fetch.quiet = true;
         break;
-    case OPTION_HELP:
+    case 'h':
         return bnt_cli_print(help);
     case OPTION_VERSION:
         return bnt_cli_version(NULL);
@@ -157,28 +196,25 @@ static int take_option(struct arguments *a, int c, char *const *argv)
 
 static int take_arguments(struct arguments *a, int argc, char **argv)
 {
-    for (int c; (c = getopt_long(argc, argv, ":j:q", long_options, NULL)) != -1;) {
+    for (int c; (c = getopt_long(argc, argv, ":j:qh", long_options, NULL)) != -1;) {
         int code = take_option(a, c, argv);
         if (code >= 0)
             return code;
     }
     if (optind + 1 != argc)
         return bnt_cli_usage(optind == argc ? "REPO is missing" : "more than one REPO");
-    a->fetch.repo = argv[optind];
-    if (!bnt_fetch_is_repo(a->fetch.repo))
-        return bnt_cli_usage("REPO must be name or org/name, not '%s'", a->fetch.repo);
-    // A revision becomes a file name below refs/.
-    if (bnt_fetch_name_problem(a->fetch.revision))
-        return bnt_cli_usage("--revision cannot be '%s': %s", a->fetch.revision,
-                             bnt_fetch_name_problem(a->fetch.revision));
-    if (a->fetch.local_dir && !*a->fetch.local_dir)
-        return bnt_cli_usage("--local-dir is empty");
+    a->repo = argv[optind];
+    int code = bnt_cli_check_name("REPO", a->repo);
+    if (code == BNT_EXIT_OK)
+        code = bnt_cli_check_name("--local-dir", a->fetch.local_dir);
+    if (code != BNT_EXIT_OK)
+        return code;
     return -1;
 }
 
 int main(int argc, char **argv)
 {
-    struct arguments a = {.fetch = {.revision = "main", .jobs = 4}};
+    struct arguments a = {.fetch = {.jobs = 4}};
     bnt_cli_init("bnt-fetch");
     a.include = calloc((size_t)argc, sizeof *a.include);
     if (!a.include) {

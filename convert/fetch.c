@@ -11,6 +11,8 @@
 #include "convert/fetch_file.h"
 #include "convert/fetch_hub.h"
 #include "convert/fetch_url.h"
+#include "formats/cli.h"
+#include "formats/file.h"
 #include "formats/parallel.h"
 
 struct job {
@@ -20,9 +22,11 @@ struct job {
     struct bnt_fetch_store store;
     struct bnt_fetch_ui ui;
     struct bnt_fetch_listing *listing;
-    struct bnt_fetch_file **missing; // those to fetch; same bytes only once at a time
+    struct bnt_fetch_file *files; // of the listing: those to bring
+    size_t count;
+    struct bnt_fetch_file **missing; // of these; same bytes only once at a time
     size_t missing_count;
-    bool *present;         // of each file of the listing
+    bool *present;         // of each of files
     pthread_mutex_t lock;  // of the rest
     struct bnt_error *err; // of the first file that failed
     enum bnt_status status;
@@ -42,15 +46,17 @@ static void note_failure(struct job *job, const struct bnt_error *err)
 
 // --- one file ---
 
-static enum bnt_status fetch_blob(struct job *job, struct bnt_fetch_file *file,
+static enum bnt_status fetch_blob(struct job *job, struct bnt_fetch_file *file, bool alone,
                                   struct bnt_error *err)
 {
-    char *partial = bnt_fetch_store_partial_path(&job->store, file);
+    char *partial = bnt_fetch_store_claim(&job->store, file, alone);
     if (!partial)
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     enum bnt_status status = bnt_fetch_receive(&job->hub, file, partial, err);
     if (status == BNT_OK)
         status = bnt_fetch_store_place(&job->store, file, partial, err);
+    else
+        bnt_fetch_store_leave(&job->store, file, partial);
     file->fetched = status == BNT_OK;
     free(partial);
     return status;
@@ -60,15 +66,19 @@ static enum bnt_status fetch_file(struct job *job, struct bnt_fetch_file *file,
                                   struct bnt_error *err)
 {
     int lock;
+    bool alone;
     enum bnt_status status =
-        bnt_fetch_store_lock(&job->store, file, &job->ui, &job->http.cancelled, &lock, err);
+        bnt_fetch_store_lock(&job->store, file, &job->ui, &job->http.cancelled, &lock, &alone, err);
     if (status != BNT_OK)
         return status;
-    // Another process may have fetched it while we waited.
-    if (bnt_fetch_store_has_blob(&job->store, file))
+    // Another process may have fetched it while we waited; one that no lock keeps out may also take
+    // the blob away, where it cannot be linked to.
+    bool here = bnt_fetch_store_has_blob(&job->store, file);
+    if (here)
         status = bnt_fetch_store_place(&job->store, file, NULL, err);
-    else if (!bnt_fetch_store_has(&job->store, file))
-        status = fetch_blob(job, file, err);
+    if (!here || (status != BNT_OK && !bnt_fetch_store_has_blob(&job->store, file)))
+        status =
+            bnt_fetch_store_has(&job->store, file) ? BNT_OK : fetch_blob(job, file, alone, err);
     (void)close(lock);
     return status;
 }
@@ -81,10 +91,19 @@ static void fetch_one(void *context, uint64_t i)
         note_failure(job, &err);
 }
 
+// Learns what the listing does not tell about a file, and looks whether it is here.
 static void check_one(void *context, uint64_t i)
 {
     struct job *job = context;
-    job->present[i] = bnt_fetch_store_has(&job->store, &job->listing->files[i]);
+    struct bnt_fetch_file *file = &job->files[i];
+    struct bnt_error err;
+    if (atomic_load(&job->http.cancelled))
+        return;
+    if (file->trust == BNT_FETCH_UNLISTED &&
+        bnt_fetch_hub_describe(&job->hub, file, &err) != BNT_OK)
+        note_failure(job, &err);
+    else
+        job->present[i] = bnt_fetch_store_has(&job->store, file);
 }
 
 // --- all files ---
@@ -104,8 +123,8 @@ static uint64_t find_missing(struct job *job)
 {
     uint64_t bytes = 0;
     job->missing_count = 0;
-    for (size_t i = 0; i < job->listing->count; i++) {
-        struct bnt_fetch_file *file = &job->listing->files[i];
+    for (size_t i = 0; i < job->count; i++) {
+        struct bnt_fetch_file *file = &job->files[i];
         if (job->present[i] || is_repeated(job, file))
             continue;
         job->missing[job->missing_count++] = file;
@@ -136,6 +155,8 @@ static enum bnt_status fetch_missing(struct job *job, uint64_t bytes, bool no_ba
     enum bnt_status status = bnt_fetch_store_create(&job->store, err);
     if (status == BNT_OK)
         status = check_space(job, bytes, err);
+    for (size_t i = 0; i < job->missing_count && status == BNT_OK; i++)
+        status = bnt_fetch_store_check(&job->store, job->missing[i], err);
     if (status != BNT_OK)
         return status;
     bnt_fetch_ui_start(&job->ui, bytes, no_bar);
@@ -155,23 +176,63 @@ static void remember_revision(struct job *job)
         bnt_fetch_ui_once(&job->ui, &said, "cannot note the revision: ", err.message);
 }
 
-static enum bnt_status fetch_all(struct job *job, bool no_bar, struct bnt_error *err)
+static enum bnt_status fetch_files(struct job *job, struct bnt_fetch_file *files, size_t count,
+                                   bool no_bar, struct bnt_error *err)
 {
-    job->present = calloc(job->listing->count, sizeof *job->present);
-    job->missing = calloc(job->listing->count, sizeof *job->missing);
+    job->files = files;
+    job->count = count;
+    job->present = calloc(count, sizeof *job->present);
+    job->missing = calloc(count, sizeof *job->missing);
     enum bnt_status status = BNT_OK;
     if (!job->present || !job->missing) {
         status = bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     } else {
-        bnt_parallel_for(job->options->jobs, job->listing->count, check_one, job);
-        uint64_t bytes = find_missing(job);
-        if (job->missing_count > 0)
+        bnt_parallel_for(job->options->jobs, count, check_one, job);
+        status = job->status;
+        uint64_t bytes = status == BNT_OK ? find_missing(job) : 0;
+        if (status == BNT_OK && job->missing_count > 0)
             status = fetch_missing(job, bytes, no_bar, err);
-        if (status == BNT_OK)
-            remember_revision(job);
     }
     free(job->present);
     free(job->missing);
+    return status;
+}
+
+// --- which files ---
+
+// Drops the weights that a conversion does not read. store: where the index is.
+static enum bnt_status choose_weights(const struct bnt_fetch_store *store,
+                                      struct bnt_fetch_listing *listing, struct bnt_error *err)
+{
+    const struct bnt_fetch_file *index = bnt_fetch_deciding_index(listing);
+    if (!index)
+        return bnt_fetch_keep_weights(listing, NULL, 0, err);
+    char *path = bnt_path_join(store->root, index->path);
+    char *text = NULL;
+    size_t size = 0;
+    bool missing;
+    enum bnt_status status =
+        path ? bnt_read_file(path, BNT_FETCH_MAX_INDEX, &text, &size, &missing, err)
+             : bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+    if (status == BNT_OK)
+        status = bnt_fetch_keep_weights(listing, text, size, err);
+    free(text);
+    free(path);
+    return status;
+}
+
+// The same, fetching the index first.
+static enum bnt_status fetch_plan(struct job *job, struct bnt_error *err)
+{
+    struct bnt_fetch_file *index = bnt_fetch_listing_find(job->listing, BNT_FETCH_INDEX);
+    enum bnt_status status = BNT_OK;
+    if (bnt_fetch_deciding_index(job->listing))
+        status = fetch_files(job, index, 1, true, err);
+    if (status != BNT_OK)
+        return status;
+    status = choose_weights(&job->store, job->listing, err);
+    if (status != BNT_OK)
+        bnt_fail_prefix(err, job->options->repo);
     return status;
 }
 
@@ -187,28 +248,127 @@ static enum bnt_status check_local_names(const struct bnt_fetch_options *options
     return BNT_OK;
 }
 
-static enum bnt_status list_and_fetch(struct job *job, const struct bnt_fetch_env *env,
-                                      struct bnt_fetch_result *result, struct bnt_error *err)
+// The files that the options ask for, of all that there are.
+static enum bnt_status select_files(const struct bnt_fetch_options *o,
+                                    struct bnt_fetch_listing *listing, struct bnt_error *err)
+{
+    enum bnt_status status = bnt_fetch_check_names(listing, err);
+    if (status == BNT_OK && o->include_count == 0)
+        status = bnt_fetch_check_model(listing, err);
+    if (status == BNT_OK)
+        status = bnt_fetch_select(listing, o->include, o->include_count, err);
+    if (status == BNT_OK)
+        status = check_local_names(o, listing, err);
+    if (status != BNT_OK)
+        bnt_fail_prefix(err, o->repo);
+    return status;
+}
+
+static enum bnt_status fetch_listed(struct job *job, const struct bnt_fetch_env *env,
+                                    struct bnt_fetch_result *result, struct bnt_error *err)
 {
     const struct bnt_fetch_options *o = job->options;
-    job->listing = &result->listing;
-    enum bnt_status status = bnt_fetch_hub_list(&job->hub, job->listing, err);
-    if (status == BNT_OK) {
-        status = bnt_fetch_select(job->listing, o->include, o->include_count, err);
-        if (status == BNT_OK)
-            status = check_local_names(o, job->listing, err);
-        if (status != BNT_OK)
-            bnt_fail_prefix(err, o->repo);
-    }
+    enum bnt_status status = select_files(o, job->listing, err);
     if (status == BNT_OK)
         status = bnt_fetch_store_init(&job->store, env->cache, o->local_dir, o->repo,
                                       job->hub.commit, err);
+    job->store.no_links = env->no_links;
+    if (status == BNT_OK && o->include_count == 0)
+        status = fetch_plan(job, err);
     if (status == BNT_OK)
-        status = fetch_all(job, env->no_bar, err);
+        status = fetch_files(job, job->listing->files, job->listing->count, env->no_bar, err);
+    if (status == BNT_OK)
+        remember_revision(job);
     if (status == BNT_OK && !(result->folder = bnt_fetch_format("%s", job->store.root)))
         status = bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     bnt_fetch_store_free(&job->store);
     return status;
+}
+
+// --- without the network ---
+
+// For messages, which matter only where the user wants no network.
+static const char *forbidden_by(const struct bnt_fetch_env *env)
+{
+    return env->offline ? env->offline : "the Hub's silence";
+}
+
+// Where the files would be; BNT_ERR_IO if the revision is unknown here.
+static enum bnt_status find_store(const struct bnt_fetch_options *o,
+                                  const struct bnt_fetch_env *env, struct bnt_fetch_store *store,
+                                  char commit[BNT_FETCH_COMMIT_TEXT], struct bnt_error *err)
+{
+    enum bnt_status status = bnt_fetch_store_init(store, env->cache, NULL, o->repo, "", err);
+    if (status != BNT_OK)
+        return status;
+    bool known = bnt_fetch_store_read_ref(store, o->revision, commit);
+    bnt_fetch_store_free(store);
+    if (!known && !o->local_dir)
+        return bnt_fail(err, BNT_ERR_IO,
+                        "%s: revision '%.100s' is not in the cache, and %s forbids to fetch it",
+                        o->repo, o->revision, forbidden_by(env));
+    return bnt_fetch_store_init(store, env->cache, o->local_dir, o->repo, commit, err);
+}
+
+// What is there is given: the weights whole, and each plain name that was asked for. Whether more
+// was to be fetched cannot be known. whole: all that a conversion cannot do without.
+static enum bnt_status walk_offline(const struct bnt_fetch_options *o,
+                                    const struct bnt_fetch_store *store, bool whole,
+                                    struct bnt_fetch_listing *listing, struct bnt_error *err)
+{
+    bool conversion = o->include_count == 0;
+    enum bnt_status status =
+        bnt_fetch_store_walk(store, o->include, o->include_count, listing, err);
+    if (status == BNT_OK && conversion && whole)
+        status = bnt_fetch_check_model(listing, err);
+    if (status == BNT_OK)
+        status = bnt_fetch_select(listing, o->include, o->include_count, err);
+    return status == BNT_OK && conversion ? choose_weights(store, listing, err) : status;
+}
+
+static enum bnt_status take_from_cache(const struct bnt_fetch_options *o,
+                                       const struct bnt_fetch_env *env, bool whole,
+                                       struct bnt_fetch_result *result, struct bnt_error *err)
+{
+    struct bnt_fetch_store store;
+    char commit[BNT_FETCH_COMMIT_TEXT] = "";
+    enum bnt_status status = find_store(o, env, &store, commit, err);
+    if (status != BNT_OK)
+        return status;
+    memcpy(result->listing.commit, commit, sizeof commit);
+    status = walk_offline(o, &store, whole, &result->listing, err);
+    if (status != BNT_OK) {
+        struct bnt_error why = *err;
+        (void)bnt_fail(err, status, "%s: not in the cache, and %s forbids to fetch it: %.300s",
+                       o->repo, forbidden_by(env), why.message);
+    } else if (!(result->folder = bnt_fetch_format("%s", store.root))) {
+        status = bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+    }
+    bnt_fetch_store_free(&store);
+    return status;
+}
+
+// --- with it ---
+
+// Where the Hub does not answer, what was fetched before serves as well, if it is complete.
+static enum bnt_status list_and_fetch(struct job *job, const struct bnt_fetch_env *env,
+                                      struct bnt_fetch_result *result, struct bnt_error *err)
+{
+    struct bnt_fetch_result before = {0};
+    struct bnt_error ignored;
+    job->listing = &result->listing;
+    job->http.have_all = take_from_cache(job->options, env, true, &before, &ignored) == BNT_OK;
+    enum bnt_status status = bnt_fetch_hub_list(&job->hub, job->listing, err);
+    if (status != BNT_OK && job->hub.unreachable && job->http.have_all) {
+        bnt_fetch_listing_free(&result->listing);
+        *result = before;
+        if (!job->options->quiet)
+            bnt_cli_note("%s; using what was fetched before, which is complete", err->message);
+        return BNT_OK;
+    }
+    bnt_fetch_result_free(&before);
+    job->http.have_all = false;
+    return status == BNT_OK ? fetch_listed(job, env, result, err) : status;
 }
 
 static enum bnt_status fetch_online(const struct bnt_fetch_options *options,
@@ -222,6 +382,8 @@ static enum bnt_status fetch_online(const struct bnt_fetch_options *options,
                                        .etag_timeout_ms = (long)(env->etag_timeout * 1000),
                                        .download_timeout_ms = (long)(env->download_timeout * 1000),
                                        .retry_scale = env->retry_scale,
+                                       .proxy_http = &env->proxy_http,
+                                       .proxy_https = &env->proxy_https,
                                        .ui = &job.ui};
     job.hub = (struct bnt_fetch_hub){
         .http = &job.http, .repo = options->repo, .revision = options->revision};
@@ -242,57 +404,11 @@ static enum bnt_status fetch_online(const struct bnt_fetch_options *options,
     return status;
 }
 
-// --- without the network ---
-
-// What is there is given; whether a former fetch was broken off cannot be known, but a plain name
-// that was asked for must be there.
-static enum bnt_status walk_offline(const struct bnt_fetch_options *o,
-                                    const struct bnt_fetch_store *store,
-                                    struct bnt_fetch_listing *listing, struct bnt_error *err)
-{
-    enum bnt_status status =
-        bnt_fetch_store_walk(store, o->include, o->include_count, listing, err);
-    if (status == BNT_OK)
-        status = bnt_fetch_select(listing, o->include, o->include_count, err);
-    return status;
-}
-
-static enum bnt_status fetch_offline(const struct bnt_fetch_options *o,
-                                     const struct bnt_fetch_env *env,
-                                     struct bnt_fetch_result *result, struct bnt_error *err)
-{
-    struct bnt_fetch_store store;
-    char commit[BNT_FETCH_COMMIT_TEXT] = "";
-    enum bnt_status status = bnt_fetch_store_init(&store, env->cache, NULL, o->repo, "", err);
-    if (status != BNT_OK)
-        return status;
-    bool known = bnt_fetch_store_read_ref(&store, o->revision, commit);
-    bnt_fetch_store_free(&store);
-    if (!known && !o->local_dir)
-        return bnt_fail(err, BNT_ERR_IO,
-                        "%s: revision '%.100s' is not in the cache, and HF_HUB_OFFLINE forbids to "
-                        "fetch it",
-                        o->repo, o->revision);
-    status = bnt_fetch_store_init(&store, env->cache, o->local_dir, o->repo, commit, err);
-    if (status != BNT_OK)
-        return status;
-    memcpy(result->listing.commit, commit, sizeof commit);
-    status = walk_offline(o, &store, &result->listing, err);
-    if (status != BNT_OK) {
-        bnt_fail_prefix(err, "not in the cache, and HF_HUB_OFFLINE forbids to fetch it");
-        bnt_fail_prefix(err, o->repo);
-    } else if (!(result->folder = bnt_fetch_format("%s", store.root))) {
-        status = bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
-    }
-    bnt_fetch_store_free(&store);
-    return status;
-}
-
 enum bnt_status bnt_fetch(const struct bnt_fetch_options *options, const struct bnt_fetch_env *env,
                           struct bnt_fetch_result *result, struct bnt_error *err)
 {
     *result = (struct bnt_fetch_result){0};
-    return env->offline ? fetch_offline(options, env, result, err)
+    return env->offline ? take_from_cache(options, env, false, result, err)
                         : fetch_online(options, env, result, err);
 }
 

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: MIT
-#define _GNU_SOURCE // flock
+#define _GNU_SOURCE // flock, getrandom, AT_EACCESS
 #include "convert/fetch_cache.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,7 +20,10 @@
 #include "convert/fetch_url.h"
 #include "formats/file.h"
 
-enum { MAX_DEPTH = 64 };
+enum {
+    MAX_DEPTH = 64,
+    ORPHANED = 3600, // seconds after which nobody is at work on a file any more
+};
 
 static enum bnt_status no_memory(struct bnt_error *err)
 {
@@ -72,6 +77,16 @@ void bnt_fetch_store_free(struct bnt_fetch_store *store)
     *store = (struct bnt_fetch_store){0};
 }
 
+// After a mkdir that failed, whose errno stays what says why.
+static bool is_folder(const char *path)
+{
+    struct stat st;
+    int saved = errno;
+    bool there = stat(path, &st) == 0;
+    errno = saved;
+    return there && S_ISDIR(st.st_mode);
+}
+
 // mkdir -p, following the links that the user laid.
 static enum bnt_status make_folders(const char *path, struct bnt_error *err)
 {
@@ -82,9 +97,7 @@ static enum bnt_status make_folders(const char *path, struct bnt_error *err)
         char *slash = strchr(p, '/');
         if (slash)
             *slash = '\0';
-        struct stat st;
-        good = *copy == '\0' || mkdir(copy, 0777) == 0 ||
-               (stat(copy, &st) == 0 && S_ISDIR(st.st_mode));
+        good = *copy == '\0' || mkdir(copy, 0777) == 0 || is_folder(copy);
         if (slash)
             *slash = '/';
     }
@@ -108,9 +121,10 @@ static int open_parent(const char *root, const char *path, bool create, const ch
         if (length < sizeof part) {
             memcpy(part, *base, length);
             part[length] = '\0';
-            if (create)
-                (void)mkdirat(dir, part, 0777);
+            int problem = create && mkdirat(dir, part, 0777) != 0 ? errno : 0;
             next = openat(dir, part, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+            if (next < 0 && errno == ENOENT && problem)
+                errno = problem; // why it is not there
         } else {
             errno = ENAMETOOLONG;
         }
@@ -177,10 +191,13 @@ static bool is_link_to_blob(int dir, const char *base, const struct bnt_fetch_fi
     return strcmp(found, expected) == 0;
 }
 
-static bool is_file(int dir, const char *base, const struct bnt_fetch_file *file)
+// Whether it has the right bytes. In a cache they may lie behind a link to another name: a mirror's
+// ETag, where the Python tools came first.
+static bool is_file(const struct bnt_fetch_store *store, int dir, const char *base,
+                    const struct bnt_fetch_file *file)
 {
-    int fd = openat(dir, base, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    bool same = fd >= 0 && bnt_fetch_file_is(fd, file->size, file->oid);
+    int fd = openat(dir, base, O_RDONLY | O_NONBLOCK | O_CLOEXEC | (store->plain ? O_NOFOLLOW : 0));
+    bool same = fd >= 0 && bnt_fetch_file_is(fd, file);
     if (fd >= 0)
         (void)close(fd);
     return same;
@@ -205,22 +222,81 @@ bool bnt_fetch_store_has(const struct bnt_fetch_store *store, const struct bnt_f
         return false;
     bool there = !store->plain && is_link_to_blob(dir, base, file)
                      ? bnt_fetch_store_has_blob(store, file)
-                     : is_file(dir, base, file); // also where the Python tools could not link
+                     : is_file(store, dir, base, file);
     (void)close(dir);
     return there;
 }
 
-char *bnt_fetch_store_partial_path(const struct bnt_fetch_store *store,
-                                   const struct bnt_fetch_file *file)
+static char *partial_path(const struct bnt_fetch_store *store, const struct bnt_fetch_file *file)
 {
     return bnt_fetch_format("%s/%s.incomplete", store->blobs, file->oid);
+}
+
+// A path that no other call of any process on any machine gets.
+static char *private_path(const struct bnt_fetch_store *store, const struct bnt_fetch_file *file)
+{
+    uint64_t unique;
+    if (getrandom(&unique, sizeof unique, 0) != (ssize_t)sizeof unique)
+        return NULL;
+    return bnt_fetch_format("%s/%s.%016" PRIx64 ".incomplete", store->blobs, file->oid, unique);
+}
+
+// Whether a name is one that private_path made for this file.
+static bool is_private(const char *name, const struct bnt_fetch_file *file)
+{
+    size_t oid = strlen(file->oid);
+    return strncmp(name, file->oid, oid) == 0 && name[oid] == '.' &&
+           strspn(name + oid + 1, "0123456789abcdef") == 16 &&
+           strcmp(name + oid + 17, ".incomplete") == 0;
+}
+
+// What a process that was killed left, or nothing: nobody has written to it for a long time.
+static bool adopt_orphan(const struct bnt_fetch_store *store, const struct bnt_fetch_file *file,
+                         const char *own)
+{
+    DIR *dir = opendir(store->blobs);
+    bool adopted = false;
+    if (!dir)
+        return false;
+    for (struct dirent *entry; !adopted && (entry = readdir(dir)) != NULL;) {
+        struct stat st;
+        char *path =
+            is_private(entry->d_name, file) ? bnt_path_join(store->blobs, entry->d_name) : NULL;
+        adopted = path && lstat(path, &st) == 0 && st.st_mtime < time(NULL) - ORPHANED &&
+                  rename(path, own) == 0;
+        free(path);
+    }
+    (void)closedir(dir);
+    return adopted;
+}
+
+char *bnt_fetch_store_claim(const struct bnt_fetch_store *store, const struct bnt_fetch_file *file,
+                            bool alone)
+{
+    char *common = partial_path(store, file);
+    if (alone || !common)
+        return common;
+    char *own = private_path(store, file);
+    if (own && rename(common, own) != 0) // only one of those who try gets it
+        (void)adopt_orphan(store, file, own);
+    free(common);
+    return own;
+}
+
+void bnt_fetch_store_leave(const struct bnt_fetch_store *store, const struct bnt_fetch_file *file,
+                           const char *partial)
+{
+    char *common = partial_path(store, file);
+    if (common && strcmp(common, partial) != 0)
+        (void)rename(partial, common);
+    free(common);
 }
 
 uint64_t bnt_fetch_store_partial(const struct bnt_fetch_store *store,
                                  const struct bnt_fetch_file *file)
 {
     struct stat st;
-    char *path = bnt_fetch_store_partial_path(store, file);
+    char *path = partial_path(store, file);
     bool there = path && lstat(path, &st) == 0 && S_ISREG(st.st_mode);
     free(path);
     return there && (uint64_t)st.st_size <= file->size ? (uint64_t)st.st_size : 0;
@@ -237,23 +313,36 @@ static bool still_there(int fd, const char *path)
            a.st_ino == b.st_ino;
 }
 
-// 1: taken; 0: another has it; -1: cannot. A file system without flock counts as taken: a mix-up of
-// two writers would still be found by the hash.
-static int try_lock(const char *path, int *fd)
+// Whether a lock that we have keeps another open file out: on some file systems it does nothing.
+static bool lock_holds(const char *path)
+{
+    int other = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    bool holds = other >= 0 && flock(other, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    if (other >= 0)
+        (void)close(other);
+    return holds;
+}
+
+// 1: taken; 0: another has it; -1: cannot. A file system without flock counts as taken, not alone.
+static int try_lock(const char *path, int *fd, bool *alone)
 {
     *fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
     if (*fd < 0)
         return -1;
-    bool busy = flock(*fd, LOCK_EX | LOCK_NB) != 0 && (errno == EWOULDBLOCK || errno == EINTR);
-    if (!busy && still_there(*fd, path))
+    bool failed = flock(*fd, LOCK_EX | LOCK_NB) != 0;
+    bool busy = failed && (errno == EWOULDBLOCK || errno == EINTR);
+    if (!busy && still_there(*fd, path)) {
+        *alone = !failed && lock_holds(path);
         return 1;
+    }
     (void)close(*fd);
     return 0;
 }
 
 enum bnt_status bnt_fetch_store_lock(const struct bnt_fetch_store *store,
                                      const struct bnt_fetch_file *file, struct bnt_fetch_ui *ui,
-                                     const atomic_bool *cancelled, int *lock, struct bnt_error *err)
+                                     const atomic_bool *cancelled, int *lock, bool *alone,
+                                     struct bnt_error *err)
 {
     const struct timespec nap = {.tv_nsec = 50000000};
     char *path = bnt_fetch_format("%s/%s.lock", store->locks, file->oid);
@@ -261,7 +350,7 @@ enum bnt_status bnt_fetch_store_lock(const struct bnt_fetch_store *store,
     int taken = 0;
     if (!path)
         return no_memory(err);
-    while (status == BNT_OK && (taken = try_lock(path, lock)) == 0) {
+    while (status == BNT_OK && (taken = try_lock(path, lock, alone)) == 0) {
         bnt_fetch_ui_once(ui, &ui->said_waiting, "waiting for another process that fetches ",
                           file->path);
         if (atomic_load(cancelled))
@@ -276,6 +365,49 @@ enum bnt_status bnt_fetch_store_lock(const struct bnt_fetch_store *store,
 }
 
 // --- final names ---
+
+// Whether a file may get this name. In a plain folder that is not ours alone nothing but a file is
+// replaced, and no link followed: the names are the server's.
+static enum bnt_status check_name(const struct bnt_fetch_store *store,
+                                  const struct bnt_fetch_file *file, int dir, const char *base,
+                                  struct bnt_error *err)
+{
+    struct stat st;
+    bool there = store->plain && fstatat(dir, base, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    if (there && !S_ISREG(st.st_mode))
+        return bnt_fail(err, BNT_ERR_IO,
+                        "%.150s: a %s of this name is in the way below %.200s: move it", file->path,
+                        S_ISLNK(st.st_mode)   ? "link"
+                        : S_ISDIR(st.st_mode) ? "folder"
+                                              : "device or pipe",
+                        store->root);
+    if (faccessat(dir, ".", W_OK | X_OK, AT_EACCESS) != 0 ||
+        (there && faccessat(dir, base, W_OK, AT_EACCESS) != 0))
+        return bnt_fail(err, BNT_ERR_IO, "%.150s: cannot be written below %.200s: %s", file->path,
+                        store->root, strerror(errno));
+    return BNT_OK;
+}
+
+enum bnt_status bnt_fetch_store_check(const struct bnt_fetch_store *store,
+                                      const struct bnt_fetch_file *file, struct bnt_error *err)
+{
+    const char *base;
+    int dir = open_parent(store->root, file->path, true, &base);
+    if (dir < 0)
+        return parent_failed(store, file->path, err);
+    enum bnt_status status = check_name(store, file, dir, base, err);
+    (void)close(dir);
+    return status;
+}
+
+// A file that was there before keeps its mode.
+static bool place_in_folder(const char *partial, int dir, const char *base)
+{
+    struct stat st;
+    if (fstatat(dir, base, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
+        (void)chmod(partial, st.st_mode & 0777);
+    return renameat(AT_FDCWD, partial, dir, base) == 0;
+}
 
 // Puts a link where nothing, or anything but a folder, is.
 static bool replace_by_link(int dir, const char *base, const char *text)
@@ -298,20 +430,70 @@ static bool replace_by_link(int dir, const char *base, const char *text)
     return false;
 }
 
+static bool copy_bytes(int from, int to)
+{
+    enum { CHUNK = 1 << 20 };
+    struct bnt_error err;
+    char *buffer = malloc(CHUNK);
+    size_t got = CHUNK;
+    bool good = buffer != NULL;
+    while (good && got == CHUNK) {
+        good = bnt_read_fully(from, buffer, CHUNK, &got, &err) == BNT_OK;
+        for (size_t done = 0; good && done < got;) {
+            ssize_t n = write(to, buffer + done, got - done);
+            good = n >= 0 || errno == EINTR;
+            done += n > 0 ? (size_t)n : 0;
+        }
+    }
+    free(buffer);
+    return good && fsync(to) == 0;
+}
+
+// Copies a blob to its place: other snapshots may link to it.
+static bool copy_blob(const struct bnt_fetch_store *store, const struct bnt_fetch_file *file,
+                      const char *blob, int dir, const char *base)
+{
+    char *copy = private_path(store, file);
+    int from = open(blob, O_RDONLY | O_CLOEXEC);
+    int to = copy && from >= 0 ? open(copy, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666) : -1;
+    bool good = to >= 0 && copy_bytes(from, to) && renameat(AT_FDCWD, copy, dir, base) == 0;
+    int saved = errno;
+    if (to >= 0) {
+        (void)close(to);
+        if (!good)
+            (void)unlink(copy);
+    }
+    if (from >= 0)
+        (void)close(from);
+    free(copy);
+    errno = saved;
+    return good;
+}
+
+// Where links cannot be, or must not: a new blob moves into the snapshot.
+static bool place_without_link(const struct bnt_fetch_store *store,
+                               const struct bnt_fetch_file *file, bool fresh, const char *blob,
+                               int dir, const char *base)
+{
+    return (fresh && renameat(AT_FDCWD, blob, dir, base) == 0) ||
+           (!fresh && copy_blob(store, file, blob, dir, base));
+}
+
 static bool place_in_cache(const struct bnt_fetch_store *store, const struct bnt_fetch_file *file,
                            const char *partial, int dir, const char *base)
 {
     char text[PATH_MAX];
-    if (partial) {
-        char *blob = bnt_path_join(store->blobs, file->oid);
-        bool good = blob && rename(partial, blob) == 0;
-        free(blob);
-        if (!good)
-            return false;
-    }
-    errno = ENAMETOOLONG;
-    return is_link_to_blob(dir, base, file) ||
-           (link_text(file, text, sizeof text) && replace_by_link(dir, base, text));
+    char *blob = bnt_path_join(store->blobs, file->oid);
+    bool fresh = blob && partial && rename(partial, blob) == 0;
+    bool good = (fresh || !partial || bnt_fetch_store_has_blob(store, file)) && blob &&
+                (is_link_to_blob(dir, base, file) ||
+                 (!store->no_links && link_text(file, text, sizeof text) &&
+                  replace_by_link(dir, base, text)) ||
+                 place_without_link(store, file, fresh, blob, dir, base));
+    int saved = errno;
+    free(blob);
+    errno = saved;
+    return good;
 }
 
 enum bnt_status bnt_fetch_store_place(const struct bnt_fetch_store *store,
@@ -322,14 +504,19 @@ enum bnt_status bnt_fetch_store_place(const struct bnt_fetch_store *store,
     int dir = open_parent(store->root, file->path, true, &base);
     if (dir < 0)
         return parent_failed(store, file->path, err);
-    bool good = store->plain ? renameat(AT_FDCWD, partial, dir, base) == 0
+    if (check_name(store, file, dir, base, err) != BNT_OK) {
+        (void)close(dir);
+        return err->status;
+    }
+    bool good = store->plain ? place_in_folder(partial, dir, base)
                              : place_in_cache(store, file, partial, dir, base);
-    enum bnt_status status =
-        good ? BNT_OK
-             : bnt_fail(err, BNT_ERR_IO, "%.150s: cannot get its name below %.200s: %s", file->path,
-                        store->root, strerror(errno));
+    int problem = errno;
     (void)close(dir);
-    return status;
+    // Where locks do not hold, another process may have been quicker.
+    if (good || (problem == ENOENT && bnt_fetch_store_has(store, file)))
+        return BNT_OK;
+    return bnt_fail(err, BNT_ERR_IO, "%.150s: cannot get its name below %.200s: %s", file->path,
+                    store->root, strerror(problem));
 }
 
 // --- refs ---

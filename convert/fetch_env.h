@@ -7,12 +7,20 @@
 
 #include "formats/status.h"
 
+// A proxy that libcurl will use, for messages: without what is secret.
+struct bnt_fetch_proxy {
+    const char *variable; // that names it
+    char *address;        // NULL: there is none
+};
+
 struct bnt_fetch_env {
     char *endpoint;      // HF_ENDPOINT, without a slash at the end
-    char *cache;         // HF_HUB_CACHE
+    char *cache;         // HF_HUB_CACHE, or what stands for it
     char *token;         // HF_TOKEN or the token file's; NULL: none
-    bool offline;        // HF_HUB_OFFLINE
+    const char *offline; // the variable that forbids to use the network, or NULL
     bool no_bar;         // HF_HUB_DISABLE_PROGRESS_BARS
+    bool no_links;       // HF_HUB_DISABLE_SYMLINKS
+    struct bnt_fetch_proxy proxy_http, proxy_https;
     const char *ca_file; // SSL_CERT_FILE: certificates to trust instead of the system's
     double etag_timeout;
     double download_timeout; // seconds

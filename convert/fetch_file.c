@@ -27,7 +27,7 @@ struct transfer {
     struct bnt_fetch_hasher hasher;
     char *url; // where the bytes are; NULL: to be asked
     bool expires;
-    unsigned failures; // in a row
+    struct bnt_fetch_patience patience; // with failures in a row
 };
 
 static enum bnt_status fail_errno(const struct transfer *t, const char *what, struct bnt_error *err)
@@ -36,18 +36,33 @@ static enum bnt_status fail_errno(const struct transfer *t, const char *what, st
                     strerror(errno));
 }
 
+// Empties the unfinished file. Where locks do not hold, another process may have given it its final
+// name meanwhile: then that stays whole, and a new one is begun.
+static enum bnt_status empty_partial(struct transfer *t, struct bnt_error *err)
+{
+    struct stat ours;
+    struct stat named;
+    t->have = 0;
+    if (fstat(t->fd, &ours) == 0 && lstat(t->partial, &named) == 0 && ours.st_dev == named.st_dev &&
+        ours.st_ino == named.st_ino)
+        return ftruncate(t->fd, 0) == 0 ? BNT_OK : fail_errno(t, "cannot empty", err);
+    (void)close(t->fd);
+    t->fd =
+        open(t->partial, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666);
+    return t->fd >= 0 ? BNT_OK : fail_errno(t, "cannot open", err);
+}
+
 // Throws away what is there, and with it the hash.
 static enum bnt_status start_over(struct transfer *t, struct bnt_error *err)
 {
     bnt_fetch_hasher_abort(&t->hasher);
     bnt_fetch_ui_lost(t->hub->http->ui, t->have);
-    t->have = 0;
-    enum bnt_status status = ftruncate(t->fd, 0) == 0 ? BNT_OK : fail_errno(t, "cannot empty", err);
-    enum bnt_status started =
-        bnt_fetch_hasher_start(&t->hasher, t->fd, t->file->size, t->file->oid, err);
-    if (started != BNT_OK)
+    enum bnt_status status = empty_partial(t, err);
+    if (status == BNT_OK)
+        status = bnt_fetch_hasher_start(&t->hasher, t->fd, t->file->size, t->file->oid, err);
+    if (status != BNT_OK)
         t->hasher.fd = -1; // there is none to end
-    return started != BNT_OK ? started : status;
+    return status;
 }
 
 // --- the sink ---
@@ -118,10 +133,11 @@ static void forget_url(struct transfer *t)
     t->url = NULL;
 }
 
-// After a connection that broke or fell short. false: give up with the error that err has.
-static bool try_again(struct transfer *t, const struct bnt_fetch_response *response)
+// After a connection that broke or fell short, as err says. false: give up with that.
+static bool try_again(struct transfer *t, const struct bnt_fetch_response *response,
+                      const struct bnt_error *err)
 {
-    return bnt_fetch_http_wait(t->hub->http, &t->failures, response);
+    return bnt_fetch_http_wait(t->hub->http, &t->patience, response, err->message);
 }
 
 // What to do with an answer other than 200 and 206.
@@ -133,7 +149,7 @@ static enum bnt_status judge_refusal(struct transfer *t, const struct bnt_fetch_
     bool bad_range = response->status == 416 && t->have > 0;
     if (!expired && !bad_range && !bnt_fetch_http_is_passing(response->status))
         return status;
-    if (!try_again(t, response))
+    if (!try_again(t, response, err))
         return status;
     if (expired)
         forget_url(t); // ask for a fresh link
@@ -151,25 +167,25 @@ static enum bnt_status receive_some(struct transfer *t, struct bnt_error *err)
     uint64_t before = t->have;
     enum bnt_fetch_outcome outcome = bnt_fetch_http_try(t->hub->http, &request, &response, err);
     if (t->have >= before + WORKED)
-        t->failures = 0;
+        t->patience = (struct bnt_fetch_patience){0};
     if (outcome == BNT_FETCH_FATAL && t->bad_range) {
         t->bad_range = false;
-        return try_again(t, NULL) ? start_over(t, err) : err->status;
+        return try_again(t, NULL, err) ? start_over(t, err) : err->status;
     }
     if (outcome == BNT_FETCH_FATAL)
         return err->status;
     if (t->have == t->file->size)
         return BNT_OK; // complete, whatever else the connection had to say
-    if (outcome == BNT_FETCH_NETWORK) {
+    if (outcome == BNT_FETCH_NETWORK || outcome == BNT_FETCH_NOBODY) {
         bnt_fail_prefix(err, t->file->path);
-        return try_again(t, NULL) ? BNT_OK : err->status;
+        return try_again(t, NULL, err) ? BNT_OK : err->status;
     }
     if (response.status != 200 && response.status != 206)
         return judge_refusal(t, &response, err);
     (void)bnt_fail(err, BNT_ERR_IO,
                    "%.150s: the server ends after %" PRIu64 " of %" PRIu64 " bytes", t->file->path,
                    t->have, t->file->size);
-    return try_again(t, NULL) ? BNT_OK : err->status;
+    return try_again(t, NULL, err) ? BNT_OK : err->status;
 }
 
 static enum bnt_status receive_all(struct transfer *t, struct bnt_error *err)
@@ -203,7 +219,16 @@ static enum bnt_status receive_and_hash(struct transfer *t, bool *wrong, struct 
     if (!bnt_fetch_hasher_finish(&t->hasher, found))
         return bnt_fail(err, BNT_ERR_IO, "%.150s: cannot read back %.240s", t->file->path,
                         t->partial);
-    *wrong = strcmp(found, t->file->oid) != 0;
+    bool right = strcmp(found, t->file->oid) == 0;
+    if (!right && t->file->trust == BNT_FETCH_TAGGED) {
+        if (!bnt_fetch_file_is(t->fd, t->file))
+            bnt_fetch_ui_once(
+                t->hub->http->ui, &t->hub->http->ui->said_unhashed,
+                "the server names no hash that is known; only the size is checked of ",
+                t->file->path);
+        right = true;
+    }
+    *wrong = !right;
     if (*wrong)
         return bnt_fail(err, BNT_ERR_FORMAT, "%.150s: %s is %s, must be %s; removed", t->file->path,
                         strlen(found) == 64 ? "sha256" : "git's sha1", found, t->file->oid);
@@ -235,10 +260,10 @@ static enum bnt_status receive_right_bytes(struct transfer *t, struct bnt_error 
     if (!wrong)
         return status;
     bnt_fetch_ui_lost(t->hub->http->ui, t->have);
-    t->have = 0;
     forget_url(t);
-    if (ftruncate(t->fd, 0) != 0)
-        return fail_errno(t, "cannot empty", err);
+    status = empty_partial(t, err);
+    if (status != BNT_OK)
+        return status;
     status = receive_and_hash(t, &wrong, err);
     if (wrong)
         (void)unlink(t->partial);

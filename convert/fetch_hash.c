@@ -9,15 +9,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "formats/digest.h"
+
 enum { CHUNK = 256 << 10 };
 
 static bool begin_hash(EVP_MD_CTX *md, uint64_t size, const char *oid)
 {
     if (strlen(oid) == BNT_FETCH_OID_TEXT - 1)
-        return EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1;
+        return EVP_DigestInit_ex(md, bnt_sha256_method(), NULL) == 1;
     char header[32]; // git's: "blob", the length, a zero byte
     int length = snprintf(header, sizeof header, "blob %" PRIu64, size);
-    return EVP_DigestInit_ex(md, EVP_sha1(), NULL) == 1 &&
+    return EVP_DigestInit_ex(md, bnt_sha1_method(), NULL) == 1 &&
            EVP_DigestUpdate(md, header, (size_t)length + 1) == 1;
 }
 
@@ -32,17 +34,22 @@ static size_t hash_chunk(EVP_MD_CTX *md, int fd, char *buffer, uint64_t offset, 
     return n > 0 && EVP_DigestUpdate(md, buffer, (size_t)n) == 1 ? (size_t)n : 0;
 }
 
+void bnt_fetch_hex(const unsigned char *bytes, size_t size, char *text)
+{
+    for (size_t i = 0; i < size; i++) {
+        text[2 * i] = "0123456789abcdef"[bytes[i] >> 4];
+        text[2 * i + 1] = "0123456789abcdef"[bytes[i] & 15];
+    }
+    text[2 * size] = '\0';
+}
+
 static bool end_hash(EVP_MD_CTX *md, char oid[BNT_FETCH_OID_TEXT])
 {
     unsigned char digest[EVP_MAX_MD_SIZE];
     unsigned size = 0;
     if (EVP_DigestFinal_ex(md, digest, &size) != 1 || 2 * size >= BNT_FETCH_OID_TEXT)
         return false;
-    for (unsigned i = 0; i < size; i++) {
-        oid[2 * i] = "0123456789abcdef"[digest[i] >> 4];
-        oid[2 * i + 1] = "0123456789abcdef"[digest[i] & 15];
-    }
-    oid[2 * size] = '\0';
+    bnt_fetch_hex(digest, size, oid);
     return true;
 }
 
@@ -123,22 +130,41 @@ void bnt_fetch_hasher_abort(struct bnt_fetch_hasher *h)
     release(h);
 }
 
-bool bnt_fetch_file_is(int fd, uint64_t size, const char *oid)
+// The bytes of the file into a hash that has begun.
+static bool hash_all(EVP_MD_CTX *md, int fd, uint64_t size)
 {
-    struct stat st;
-    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != size)
-        return false;
-    char found[BNT_FETCH_OID_TEXT] = "";
     char *buffer = malloc(CHUNK);
-    EVP_MD_CTX *md = EVP_MD_CTX_new();
-    bool good = buffer && md && begin_hash(md, size, oid);
+    bool good = buffer != NULL;
     for (uint64_t done = 0; good && done < size;) {
         size_t n = hash_chunk(md, fd, buffer, done, size);
         good = n > 0;
         done += n;
     }
-    good = good && end_hash(md, found) && strcmp(found, oid) == 0;
-    EVP_MD_CTX_free(md);
     free(buffer);
     return good;
+}
+
+// type: NULL for the hash that the Hub would name it by.
+static bool has_hash(int fd, const struct bnt_fetch_file *file, const EVP_MD *type)
+{
+    char found[BNT_FETCH_OID_TEXT] = "";
+    EVP_MD_CTX *md = EVP_MD_CTX_new();
+    bool good =
+        md &&
+        (type ? EVP_DigestInit_ex(md, type, NULL) == 1 : begin_hash(md, file->size, file->oid)) &&
+        hash_all(md, fd, file->size) && end_hash(md, found) && strcmp(found, file->oid) == 0;
+    EVP_MD_CTX_free(md);
+    return good;
+}
+
+bool bnt_fetch_file_is(int fd, const struct bnt_fetch_file *file)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != file->size)
+        return false;
+    if (has_hash(fd, file, NULL))
+        return true;
+    size_t digits = strlen(file->oid);
+    return file->trust == BNT_FETCH_TAGGED && ((digits == 40 && has_hash(fd, file, EVP_sha1())) ||
+                                               (digits == 32 && has_hash(fd, file, EVP_md5())));
 }

@@ -33,7 +33,11 @@ void bnt_fetch_hasher_advance(struct bnt_fetch_hasher *hasher, uint64_t availabl
 bool bnt_fetch_hasher_finish(struct bnt_fetch_hasher *hasher, char oid[BNT_FETCH_OID_TEXT]);
 void bnt_fetch_hasher_abort(struct bnt_fetch_hasher *hasher);
 
-// Whether an open file is exactly size bytes with that name.
-bool bnt_fetch_file_is(int fd, uint64_t size, const char *oid);
+// Bytes as lower-case hex: text has room for 2 * size + 1.
+void bnt_fetch_hex(const unsigned char *bytes, size_t size, char *text);
+
+// Whether an open file has the size and the hash that file names. The ETag of a mirror may be any
+// hash: sha256, git's or the plain sha1, md5.
+bool bnt_fetch_file_is(int fd, const struct bnt_fetch_file *file);
 
 #endif

@@ -18,12 +18,16 @@ enum {
     RECEIVE_BUFFER = 256 << 10, // small enough to be hashed while the cache has it
     SLOWEST = 512,              // bytes a second; below it a peer counts as stalled
     MAX_PATIENCE = 300,         // seconds that a server may ask us to wait
+    SHORT_PATIENCE = 10,        // seconds in all, where all files are here already
+    NOTED_WAIT = 2,             // seconds; a user should know what takes so long
+    SLOW_TRY = 8,               // seconds, of tries that failed; the same
 };
 
 void bnt_fetch_http_init(struct bnt_fetch_http *http)
 {
     (void)curl_global_init(CURL_GLOBAL_DEFAULT);
     atomic_init(&http->cancelled, false);
+    atomic_init(&http->answered, false);
     (void)pthread_mutex_init(&http->lock, NULL);
     http->idle_count = 0;
 }
@@ -232,30 +236,82 @@ static struct curl_slist *make_headers(const struct exchange *x, const char *url
     return longer;
 }
 
-static enum bnt_fetch_outcome judge(struct exchange *x, const char *url, CURLcode code,
+// A proxy that wants to know who asks: no try without a name will do.
+static enum bnt_fetch_outcome proxy_refuses(struct exchange *x,
+                                            const struct bnt_fetch_origin *origin)
+{
+    bool https = strcmp(origin->scheme, "https") == 0;
+    const struct bnt_fetch_proxy *proxy = https ? x->http->proxy_https : x->http->proxy_http;
+    if (proxy && proxy->address)
+        (void)bnt_fail(
+            x->err, BNT_ERR_IO,
+            "%.100s:%s: the proxy %.120s (%s) wants a user name and password (HTTP 407): "
+            "set %s to http://USER:PASSWORD@%.120s",
+            origin->host, origin->port, proxy->address, proxy->variable, proxy->variable,
+            proxy->address);
+    else
+        (void)bnt_fail(x->err, BNT_ERR_IO,
+                       "%.100s:%s: a proxy on the way wants a user name and password (HTTP 407): "
+                       "set %s_proxy to http://USER:PASSWORD@HOST:PORT",
+                       origin->host, origin->port, origin->scheme);
+    return BNT_FETCH_FATAL;
+}
+
+// Whether a proxy refused: its own answer to CONNECT, or what came instead of the server's.
+static bool is_proxys_refusal(const struct exchange *x, CURL *curl)
+{
+    long connected = 0;
+    (void)curl_easy_getinfo(curl, CURLINFO_HTTP_CONNECTCODE, &connected);
+    return connected == 407 || x->response->status == 407;
+}
+
+static enum bnt_fetch_outcome judge_failure(CURLcode code)
+{
+    switch (code) {
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_UNSUPPORTED_PROTOCOL:
+    case CURLE_URL_MALFORMAT:
+    case CURLE_OUT_OF_MEMORY:
+        return BNT_FETCH_FATAL;
+    case CURLE_COULDNT_RESOLVE_HOST:
+    case CURLE_COULDNT_RESOLVE_PROXY:
+    case CURLE_COULDNT_CONNECT:
+        return BNT_FETCH_NOBODY;
+    default:
+        return BNT_FETCH_NETWORK;
+    }
+}
+
+static enum bnt_fetch_outcome judge(struct exchange *x, CURL *curl, const char *url, CURLcode code,
                                     const char *detail)
 {
     struct bnt_fetch_origin origin = {{0}, {0}, {0}};
     (void)bnt_fetch_origin_of(url, &origin);
     if (x->sink_failed)
         return BNT_FETCH_FATAL; // err is the sink's
-    if (code == CURLE_OK || x->cut)
-        return BNT_FETCH_ANSWERED;
     if (code == CURLE_ABORTED_BY_CALLBACK) {
         (void)bnt_fail(x->err, BNT_ERR_IO, "given up because another file failed");
         return BNT_FETCH_FATAL;
+    }
+    if (is_proxys_refusal(x, curl))
+        return proxy_refuses(x, &origin);
+    if (code == CURLE_OK || x->cut) {
+        atomic_store(&x->http->answered, true);
+        return BNT_FETCH_ANSWERED;
     }
     if (x->header_bytes > MAX_HEADER_BYTES) {
         (void)bnt_fail(x->err, BNT_ERR_FORMAT, "%s: more than %d bytes of headers", origin.host,
                        MAX_HEADER_BYTES);
         return BNT_FETCH_FATAL;
     }
-    (void)bnt_fail(x->err, BNT_ERR_IO, "%s:%s: %s", origin.host, origin.port,
-                   detail[0] ? detail : curl_easy_strerror(code));
-    bool hopeless = code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CACERT_BADFILE ||
-                    code == CURLE_UNSUPPORTED_PROTOCOL || code == CURLE_URL_MALFORMAT ||
-                    code == CURLE_OUT_OF_MEMORY;
-    return hopeless ? BNT_FETCH_FATAL : BNT_FETCH_NETWORK;
+    long system = 0; // what connect(2) said; libcurl keeps it to itself
+    if (code == CURLE_COULDNT_CONNECT)
+        (void)curl_easy_getinfo(curl, CURLINFO_OS_ERRNO, &system);
+    (void)bnt_fail(x->err, BNT_ERR_IO, "%s:%s: %s%s%s%s", origin.host, origin.port,
+                   detail[0] ? detail : curl_easy_strerror(code), system ? " (" : "",
+                   system ? strerror((int)system) : "", system ? ")" : "");
+    return judge_failure(code);
 }
 
 static enum bnt_fetch_outcome perform(struct exchange *x, CURL *curl, const char *url,
@@ -283,7 +339,7 @@ static enum bnt_fetch_outcome perform(struct exchange *x, CURL *curl, const char
     (void)wants_body(x, curl); // sets the status
     if (code == CURLE_OK && wants_body(x, curl) && !x->begun)
         (void)begin_body(x);
-    return judge(x, url, code, detail);
+    return judge(x, curl, url, code, detail);
 }
 
 static enum bnt_fetch_outcome no_memory(struct bnt_error *err)
@@ -399,46 +455,68 @@ static double asked_seconds(const struct bnt_fetch_response *response)
     return rate_limit_seconds(response->rate_limit);
 }
 
+static double now(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
 // In short naps, so that a failure elsewhere ends it.
 static bool sleep_unless_cancelled(struct bnt_fetch_http *http, double seconds)
 {
     const struct timespec nap = {.tv_nsec = 20000000};
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    double end = (double)t.tv_sec + (double)t.tv_nsec * 1e-9 + seconds;
+    double end = now() + seconds;
     while (!atomic_load(&http->cancelled)) {
-        (void)clock_gettime(CLOCK_MONOTONIC, &t);
-        if ((double)t.tv_sec + (double)t.tv_nsec * 1e-9 >= end)
+        if (now() >= end)
             return true;
         (void)nanosleep(&nap, NULL);
     }
     return false;
 }
 
-bool bnt_fetch_http_wait(struct bnt_fetch_http *http, unsigned *failures,
-                         const struct bnt_fetch_response *response)
+bool bnt_fetch_http_wait(struct bnt_fetch_http *http, struct bnt_fetch_patience *patience,
+                         const struct bnt_fetch_response *response, const char *why)
 {
     static const double usual[BNT_FETCH_RETRIES] = {1, 2, 4, 8, 8};
-    if (*failures >= BNT_FETCH_RETRIES)
+    if (patience->failures >= BNT_FETCH_RETRIES)
         return false;
-    double seconds = usual[(*failures)++];
+    double seconds = usual[patience->failures++];
     double asked = asked_seconds(response);
-    if (!isnan(asked)) {
-        if (asked > MAX_PATIENCE)
-            return false;
-        seconds = asked > 0 ? asked : seconds;
-        if (asked * http->retry_scale > 5)
-            bnt_fetch_ui_once(http->ui, &http->ui->said_limited,
-                              "the Hub limits requests: waiting as long as it asks", "");
-    }
-    return sleep_unless_cancelled(http, seconds * http->retry_scale);
+    if (asked > MAX_PATIENCE) // not if it is NAN
+        return false;
+    if (asked > 0)
+        seconds = asked;
+    seconds *= http->retry_scale;
+    patience->waited += seconds;
+    if (http->have_all && patience->waited > SHORT_PATIENCE)
+        return false;
+    if (asked * http->retry_scale > 5)
+        bnt_fetch_ui_once(http->ui, &http->ui->said_limited,
+                          "the Hub limits requests: waiting as long as it asks", "");
+    else if (seconds >= NOTED_WAIT || patience->slow)
+        bnt_fetch_ui_once(http->ui, &http->ui->said_again, why, ": trying again");
+    return sleep_unless_cancelled(http, seconds);
+}
+
+// Whether another try may help. Who was never there is asked a second time, and no more; nor is
+// anybody waited for who need not answer.
+static bool is_worth_trying(const struct bnt_fetch_http *http, enum bnt_fetch_outcome outcome,
+                            const struct bnt_fetch_patience *patience)
+{
+    if (outcome == BNT_FETCH_ANSWERED)
+        return true;
+    if (http->have_all)
+        return false;
+    return outcome == BNT_FETCH_NETWORK || atomic_load(&http->answered) || patience->failures == 0;
 }
 
 enum bnt_status bnt_fetch_http_ask(struct bnt_fetch_http *http,
                                    const struct bnt_fetch_request *request,
                                    struct bnt_fetch_response *response, struct bnt_error *err)
 {
-    unsigned failures = 0;
+    struct bnt_fetch_patience patience = {0};
+    double began = now();
     for (;;) {
         enum bnt_fetch_outcome outcome = bnt_fetch_http_try(http, request, response, err);
         bool answered = outcome == BNT_FETCH_ANSWERED;
@@ -446,7 +524,13 @@ enum bnt_status bnt_fetch_http_ask(struct bnt_fetch_http *http,
             return err->status;
         if (answered && !bnt_fetch_http_is_passing(response->status))
             return BNT_OK;
-        if (!bnt_fetch_http_wait(http, &failures, answered ? response : NULL))
+        response->unreachable = true;
+        patience.slow = now() - began >= SLOW_TRY;
+        char why[64];
+        (void)snprintf(why, sizeof why, "the Hub answers HTTP %ld", response->status);
+        if (!is_worth_trying(http, outcome, &patience) ||
+            !bnt_fetch_http_wait(http, &patience, answered ? response : NULL,
+                                 answered ? why : err->message))
             return answered ? BNT_OK : err->status;
     }
 }

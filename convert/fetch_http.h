@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "convert/fetch_env.h"
 #include "convert/fetch_ui.h"
 #include "formats/status.h"
 
@@ -24,8 +25,11 @@ struct bnt_fetch_http {
     long etag_timeout_ms;     // to connect, and for the answer to a HEAD
     long download_timeout_ms; // without a byte worth mentioning
     double retry_scale;       // of all waiting; 1 but in tests
+    bool have_all;            // the files are here already: do not wait long for an answer
+    const struct bnt_fetch_proxy *proxy_http, *proxy_https; // for messages; libcurl finds its own
     struct bnt_fetch_ui *ui;
     atomic_bool cancelled; // another thread failed: give up soon
+    atomic_bool answered;  // there was an answer in this run: who does not answer now will again
     pthread_mutex_t lock;
     CURL *idle[BNT_FETCH_MAX_JOBS]; // with their open connections
     size_t idle_count;
@@ -34,6 +38,7 @@ struct bnt_fetch_http {
 // The headers that matter, as text; empty where missing.
 struct bnt_fetch_response {
     long status;
+    bool unreachable; // no answer, or one that another try may better (bnt_fetch_http_ask)
     char location[8192];
     char etag[256];
     char linked_etag[256];
@@ -68,7 +73,15 @@ struct bnt_fetch_request {
 enum bnt_fetch_outcome {
     BNT_FETCH_ANSWERED, // response->status says what; the body is complete if it is 2xx
     BNT_FETCH_NETWORK,  // the connection failed: worth another try
+    BNT_FETCH_NOBODY,   // there was none: refused, or no such host
     BNT_FETCH_FATAL,    // refused, cancelled, or the sink failed
+};
+
+// What trying again has cost so far.
+struct bnt_fetch_patience {
+    unsigned failures; // in a row
+    double waited;     // seconds
+    bool slow;         // the tries themselves took long
 };
 
 void bnt_fetch_http_init(struct bnt_fetch_http *http);
@@ -89,8 +102,9 @@ enum bnt_status bnt_fetch_http_ask(struct bnt_fetch_http *http,
 // 408, 429, 500, 502, 503, 504.
 bool bnt_fetch_http_is_passing(long status);
 // Waits before the next try, as long as the answer (NULL: there was none) asks or as usual. false:
-// the tries are used up, or the server asks for more patience than a user has, or cancelled.
-bool bnt_fetch_http_wait(struct bnt_fetch_http *http, unsigned *failures,
-                         const struct bnt_fetch_response *response);
+// the tries are used up, or the server asks for more patience than a user has, or cancelled. why:
+// what failed, said once when the waiting becomes long.
+bool bnt_fetch_http_wait(struct bnt_fetch_http *http, struct bnt_fetch_patience *patience,
+                         const struct bnt_fetch_response *response, const char *why);
 
 #endif

@@ -2,10 +2,12 @@
 #include "convert/fetch_hub.h"
 
 #include <jansson.h>
+#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "convert/fetch_hash.h"
 #include "convert/fetch_url.h"
 #include "formats/cli.h"
 #include "formats/json.h"
@@ -14,7 +16,10 @@ enum {
     MAX_LISTING = 64 << 20, // bytes of all pages together
     MAX_PAGES = 2000,
     VERY_MANY_FILES = 50000, // the Hub's model info may end here; the tree does not
+    MAX_HOPS = 5,
 };
+
+#define MAX_FILE 0x1p62 // bytes
 
 // --- what its errors mean ---
 
@@ -110,7 +115,7 @@ static enum bnt_status add_text(void *context, const char *data, size_t size, st
 }
 
 // GETs a page of JSON. *used counts the bytes of all pages.
-static enum bnt_status get_json(const struct bnt_fetch_hub *hub, const char *url, size_t *used,
+static enum bnt_status get_json(struct bnt_fetch_hub *hub, const char *url, size_t *used,
                                 struct bnt_fetch_response *response, json_t **out,
                                 struct bnt_error *err)
 {
@@ -118,6 +123,7 @@ static enum bnt_status get_json(const struct bnt_fetch_hub *hub, const char *url
     const struct bnt_fetch_sink sink = {begin_text, add_text, &text};
     const struct bnt_fetch_request request = {.url = url, .sink = &sink};
     enum bnt_status status = bnt_fetch_http_ask(hub->http, &request, response, err);
+    hub->unreachable = response->unreachable;
     if (status == BNT_OK && response->status != 200)
         status = bnt_fetch_hub_refusal(hub, NULL, response, err);
     else if (status != BNT_OK)
@@ -125,8 +131,10 @@ static enum bnt_status get_json(const struct bnt_fetch_hub *hub, const char *url
     json_error_t problem;
     *out = NULL;
     if (status == BNT_OK) {
+        // Integers as reals: model info passes on numbers of the model's configuration that fit no
+        // integer; the sizes of files fit a double.
         *out =
-            json_loadb(text.bytes ? text.bytes : "", text.size, JSON_REJECT_DUPLICATES, &problem);
+            json_loadb(text.bytes ? text.bytes : "", text.size, JSON_DECODE_INT_AS_REAL, &problem);
         *used += text.size;
         if (!*out)
             status = bnt_fail(err, BNT_ERR_FORMAT,
@@ -139,8 +147,8 @@ static enum bnt_status get_json(const struct bnt_fetch_hub *hub, const char *url
 
 // --- listings ---
 
-// Adds one file if the entry says all that is needed; *lacking otherwise. lfs_key: what model info
-// and tree call the sha256.
+// Adds one file; *lacking if the entry does not say all that is needed, but for an unlisted file.
+// lfs_key: what model info and tree call the sha256.
 static enum bnt_status add_entry(struct bnt_fetch_listing *listing, const json_t *entry,
                                  const char *path_key, const char *oid_key, const char *lfs_key,
                                  bool *lacking, struct bnt_error *err)
@@ -153,12 +161,14 @@ static enum bnt_status add_entry(struct bnt_fetch_listing *listing, const json_t
                              ? bnt_json_get(lfs, "size")
                              : bnt_json_get(entry, "size");
     size_t digits = json_is_object(lfs) ? 64 : 40;
-    if (!path || !json_is_integer(size) || json_integer_value(size) < 0 ||
-        !bnt_fetch_is_hex(oid, digits)) {
-        *lacking = true;
+    double bytes = json_number_value(size); // 0 if it is none
+    bool listed = json_is_real(size) && bytes >= 0 && bytes <= MAX_FILE &&
+                  bytes == (double)(uint64_t)bytes && bnt_fetch_is_hex(oid, digits);
+    *lacking = *lacking || !path || !listed;
+    if (!path)
         return BNT_OK;
-    }
-    return bnt_fetch_listing_add(listing, path, (uint64_t)json_integer_value(size), oid, err);
+    return bnt_fetch_listing_add(listing, path, listed ? (uint64_t)bytes : 0, listed ? oid : "",
+                                 err);
 }
 
 static enum bnt_status read_siblings(struct bnt_fetch_listing *listing, const json_t *info,
@@ -167,7 +177,7 @@ static enum bnt_status read_siblings(struct bnt_fetch_listing *listing, const js
     const json_t *siblings = bnt_json_get(info, "siblings");
     enum bnt_status status = BNT_OK;
     *lacking = !json_is_array(siblings) || json_array_size(siblings) >= VERY_MANY_FILES;
-    for (size_t i = 0; status == BNT_OK && !*lacking && i < json_array_size(siblings); i++)
+    for (size_t i = 0; status == BNT_OK && i < json_array_size(siblings); i++)
         status = add_entry(listing, json_array_get(siblings, i), "rfilename", "blobId", "sha256",
                            lacking, err);
     return status;
@@ -219,12 +229,15 @@ static enum bnt_status turn_page(const struct bnt_fetch_hub *hub, char **url, co
     return status;
 }
 
-static enum bnt_status read_tree(const struct bnt_fetch_hub *hub, size_t *used,
-                                 struct bnt_fetch_listing *listing, struct bnt_error *err)
+// Reads all pages. *absent: after a failure, whether there is no such listing at all.
+static enum bnt_status read_tree(struct bnt_fetch_hub *hub, size_t *used,
+                                 struct bnt_fetch_listing *listing, bool *absent,
+                                 struct bnt_error *err)
 {
     char *url = bnt_fetch_format("%s/api/models/%s/tree/%s?recursive=true", hub->http->endpoint,
-                                 hub->repo, listing->commit);
+                                 hub->repo, hub->commit);
     enum bnt_status status = url ? BNT_OK : bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+    *absent = false;
     for (int pages = 0; status == BNT_OK && url; pages++) {
         struct bnt_fetch_response response;
         json_t *page = NULL;
@@ -233,6 +246,8 @@ static enum bnt_status read_tree(const struct bnt_fetch_hub *hub, size_t *used,
                      : bnt_fail(err, BNT_ERR_FORMAT, "%s: a listing without end", hub->repo);
         if (status == BNT_OK)
             status = read_tree_page(listing, page, hub->repo, err);
+        if (status != BNT_OK && pages == 0)
+            *absent = !hub->unreachable && status != BNT_ERR_MEMORY;
         json_decref(page);
         if (status == BNT_OK)
             status = turn_page(hub, &url, response.link, err);
@@ -258,36 +273,62 @@ static enum bnt_status read_info(struct bnt_fetch_hub *hub, const json_t *info,
     return BNT_OK;
 }
 
-static void drop_files(struct bnt_fetch_listing *listing)
+// Whether a server that does not know ?blobs=true may have answered so.
+static bool is_puzzled(const struct bnt_fetch_response *r)
 {
-    while (listing->count > 0)
-        free(listing->files[--listing->count].path);
+    return r->status == 400 || r->status == 405 || r->status == 422 || r->status == 501 ||
+           (r->status == 404 && !r->error_code[0]);
 }
 
-enum bnt_status bnt_fetch_hub_list(struct bnt_fetch_hub *hub, struct bnt_fetch_listing *listing,
-                                   struct bnt_error *err)
+static enum bnt_status get_info(struct bnt_fetch_hub *hub, size_t *used, json_t **info,
+                                struct bnt_error *err)
 {
     char *revision = bnt_fetch_url_quote(hub->revision, "");
     char *url = revision ? bnt_fetch_format("%s/api/models/%s/revision/%s?blobs=true",
                                             hub->http->endpoint, hub->repo, revision)
                          : NULL;
-    struct bnt_fetch_response response;
+    struct bnt_fetch_response response = {0};
+    enum bnt_status status = url ? get_json(hub, url, used, &response, info, err)
+                                 : bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+    if (status != BNT_OK && is_puzzled(&response)) {
+        *strchr(url, '?') = '\0'; // the revision's own are quoted
+        status = get_json(hub, url, used, &response, info, err);
+    }
+    free(url);
+    free(revision);
+    return status;
+}
+
+// Puts the tree's files in the place of those that model info told too little about. A mirror
+// without that listing leaves these to be asked for one by one.
+static enum bnt_status replace_by_tree(struct bnt_fetch_hub *hub, size_t *used,
+                                       struct bnt_fetch_listing *listing, struct bnt_error *err)
+{
+    struct bnt_fetch_listing tree = {0};
+    bool absent;
+    enum bnt_status status = read_tree(hub, used, &tree, &absent, err);
+    if (status != BNT_OK && absent && listing->count > 0 && listing->count < VERY_MANY_FILES)
+        status = BNT_OK;
+    else if (status == BNT_OK)
+        bnt_fetch_listing_swap_files(listing, &tree);
+    bnt_fetch_listing_free(&tree);
+    return status;
+}
+
+enum bnt_status bnt_fetch_hub_list(struct bnt_fetch_hub *hub, struct bnt_fetch_listing *listing,
+                                   struct bnt_error *err)
+{
     size_t used = 0;
     bool lacking = false;
     json_t *info = NULL;
-    enum bnt_status status = url ? get_json(hub, url, &used, &response, &info, err)
-                                 : bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+    enum bnt_status status = get_info(hub, &used, &info, err);
     if (status == BNT_OK)
         status = read_info(hub, info, listing, err);
     if (status == BNT_OK)
         status = read_siblings(listing, info, &lacking, err);
-    if (status == BNT_OK && lacking) {
-        drop_files(listing);
-        status = read_tree(hub, &used, listing, err);
-    }
+    if (status == BNT_OK && lacking)
+        status = replace_by_tree(hub, &used, listing, err);
     json_decref(info);
-    free(url);
-    free(revision);
     return status;
 }
 
@@ -305,46 +346,56 @@ static const char *plain_etag(char *etag)
     return start;
 }
 
-// Compares what the HEAD says with the listing. An ETag that is no hash, and the length of a
-// redirect's own body, say nothing about the file.
+static enum bnt_status check_commit(const struct bnt_fetch_hub *hub,
+                                    const struct bnt_fetch_file *file,
+                                    const struct bnt_fetch_response *r, struct bnt_error *err)
+{
+    if (r->commit[0] && strcmp(r->commit, hub->commit) != 0)
+        return bnt_fail(err, BNT_ERR_FORMAT, "%s: %.150s: the Hub answered for commit %.40s",
+                        hub->repo, file->path, r->commit);
+    return BNT_OK;
+}
+
+// What a HEAD says of the file's length. That of a redirect's own body is none.
+static const char *told_length(const struct bnt_fetch_response *r)
+{
+    return r->linked_size[0] || r->status != 200 ? r->linked_size : r->content_length;
+}
+
+// Compares what the HEAD says with the listing. An ETag may be any hash or none, so that it says
+// nothing about the file; only the one that the Hub links to is the sha256 of what LFS keeps.
 static enum bnt_status check_head(const struct bnt_fetch_hub *hub,
                                   const struct bnt_fetch_file *file, struct bnt_fetch_response *r,
                                   struct bnt_error *err)
 {
-    bool final = r->status == 200;
-    const char *etag = plain_etag(r->linked_etag[0] || !final ? r->linked_etag : r->etag);
-    const char *length = r->linked_size[0] || !final ? r->linked_size : r->content_length;
+    const char *linked = plain_etag(r->linked_etag);
+    const char *length = told_length(r);
     uint64_t size = file->size;
-    if (r->commit[0] && strcmp(r->commit, hub->commit) != 0)
-        return bnt_fail(err, BNT_ERR_FORMAT, "%s: %.150s: the Hub answered for commit %.40s",
-                        hub->repo, file->path, r->commit);
     if (length[0] && (!bnt_cli_u64(length, 0, UINT64_MAX, &size) || size != file->size))
         return bnt_fail(err, BNT_ERR_FORMAT,
                         "%s: %.150s: the Hub lists %llu bytes but announces %.31s", hub->repo,
                         file->path, (unsigned long long)file->size, length);
-    bool hash = bnt_fetch_is_hex(etag, 40) || bnt_fetch_is_hex(etag, 64);
-    if (hash && strcmp(etag, file->oid) != 0)
+    if (bnt_fetch_is_hex(linked, 64) && bnt_fetch_is_hex(file->oid, 64) &&
+        strcmp(linked, file->oid) != 0)
         return bnt_fail(err, BNT_ERR_FORMAT, "%s: %.150s: the Hub lists %s but announces %s",
-                        hub->repo, file->path, file->oid, etag);
-    return BNT_OK;
+                        hub->repo, file->path, file->oid, linked);
+    return check_commit(hub, file, r, err);
 }
 
-static enum bnt_status read_head(const struct bnt_fetch_hub *hub, const struct bnt_fetch_file *file,
-                                 struct bnt_fetch_response *response, char **url, bool *expires,
-                                 struct bnt_error *err)
+static bool is_redirect(const struct bnt_fetch_response *r)
 {
-    bool redirect = response->status >= 300 && response->status < 400 && response->location[0];
-    *expires = redirect;
-    if (response->status != 200 && !redirect)
-        return bnt_fetch_hub_refusal(hub, file->path, response, err);
-    enum bnt_status status = check_head(hub, file, response, err);
-    if (status != BNT_OK || !redirect)
-        return status;
-    char *elsewhere = bnt_fetch_url_resolve(*url, response->location);
+    return r->status >= 300 && r->status < 400 && r->location[0];
+}
+
+// Turns *url into where the redirect leads.
+static enum bnt_status follow(const struct bnt_fetch_hub *hub, const struct bnt_fetch_file *file,
+                              const struct bnt_fetch_response *r, char **url, struct bnt_error *err)
+{
+    char *elsewhere = bnt_fetch_url_resolve(*url, r->location);
     if (!elsewhere)
         return bnt_fail(err, BNT_ERR_FORMAT, "%s: a redirect to nowhere: '%.150s'", file->path,
-                        response->location);
-    status = bnt_fetch_url_check(elsewhere, *url, hub->http->allow_http, err);
+                        r->location);
+    enum bnt_status status = bnt_fetch_url_check(elsewhere, *url, hub->http->allow_http, err);
     if (status != BNT_OK)
         bnt_fail_prefix(err, file->path);
     free(*url);
@@ -352,16 +403,33 @@ static enum bnt_status read_head(const struct bnt_fetch_hub *hub, const struct b
     return status;
 }
 
+static char *file_url(const struct bnt_fetch_hub *hub, const struct bnt_fetch_file *file)
+{
+    char *path = bnt_fetch_url_quote(file->path, "/");
+    char *url = path ? bnt_fetch_format("%s/%s/resolve/%s/%s", hub->http->endpoint, hub->repo,
+                                        hub->commit, path)
+                     : NULL;
+    free(path);
+    return url;
+}
+
+static enum bnt_status read_head(const struct bnt_fetch_hub *hub, const struct bnt_fetch_file *file,
+                                 struct bnt_fetch_response *response, char **url, bool *expires,
+                                 struct bnt_error *err)
+{
+    *expires = is_redirect(response);
+    if (response->status != 200 && !*expires)
+        return bnt_fetch_hub_refusal(hub, file->path, response, err);
+    enum bnt_status status = check_head(hub, file, response, err);
+    return status == BNT_OK && *expires ? follow(hub, file, response, url, err) : status;
+}
+
 enum bnt_status bnt_fetch_hub_locate(const struct bnt_fetch_hub *hub,
                                      const struct bnt_fetch_file *file, char **url, bool *expires,
                                      struct bnt_error *err)
 {
-    char *path = bnt_fetch_url_quote(file->path, "/");
     struct bnt_fetch_response response;
-    *url = path ? bnt_fetch_format("%s/%s/resolve/%s/%s", hub->http->endpoint, hub->repo,
-                                   hub->commit, path)
-                : NULL;
-    free(path);
+    *url = file_url(hub, file);
     if (!*url)
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     const struct bnt_fetch_request request = {.url = *url, .head = true};
@@ -374,5 +442,78 @@ enum bnt_status bnt_fetch_hub_locate(const struct bnt_fetch_hub *hub,
         free(*url);
         *url = NULL;
     }
+    return status;
+}
+
+// --- files that the listing says nothing about ---
+
+// The name of a file whose ETag cannot be one: nothing else has it.
+static enum bnt_status name_by_path(const struct bnt_fetch_hub *hub, struct bnt_fetch_file *file,
+                                    const char *etag, struct bnt_error *err)
+{
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    char *text = bnt_fetch_format("%s %s %s", hub->commit, file->path, etag);
+    bool good = text && EVP_Digest(text, strlen(text), digest, NULL, EVP_sha256(), NULL) == 1;
+    free(text);
+    if (!good)
+        return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+    bnt_fetch_hex(digest, 32, file->oid);
+    return BNT_OK;
+}
+
+// Takes size and name from a HEAD.
+static enum bnt_status take_head(const struct bnt_fetch_hub *hub, struct bnt_fetch_file *file,
+                                 struct bnt_fetch_response *r, struct bnt_error *err)
+{
+    const char *length = told_length(r);
+    bool linked = r->linked_etag[0] != '\0';
+    const char *etag = plain_etag(linked || r->status != 200 ? r->linked_etag : r->etag);
+    if (!bnt_cli_u64(length, 0, INT64_MAX, &file->size))
+        return bnt_fail(err, BNT_ERR_FORMAT,
+                        "%s: %.150s: neither the listing nor the answer to HEAD has its size",
+                        hub->repo, file->path);
+    bool sha256 = bnt_fetch_is_hex(etag, 64);
+    file->trust = linked && sha256 ? BNT_FETCH_LISTED : BNT_FETCH_TAGGED;
+    if (!sha256 && !bnt_fetch_is_hex(etag, 40) && !bnt_fetch_is_hex(etag, 32))
+        return name_by_path(hub, file, etag, err);
+    memcpy(file->oid, etag, strlen(etag) + 1);
+    return BNT_OK;
+}
+
+// One HEAD; *further: it led elsewhere without a word about the file.
+static enum bnt_status describe_at(const struct bnt_fetch_hub *hub, struct bnt_fetch_file *file,
+                                   char **url, bool *further, struct bnt_error *err)
+{
+    struct bnt_fetch_response response;
+    const struct bnt_fetch_request request = {.url = *url, .head = true};
+    *further = false;
+    enum bnt_status status = bnt_fetch_http_ask(hub->http, &request, &response, err);
+    if (status != BNT_OK) {
+        bnt_fail_prefix(err, file->path);
+        return status;
+    }
+    status = check_commit(hub, file, &response, err);
+    if (status != BNT_OK)
+        return status;
+    if (is_redirect(&response) && !response.linked_size[0]) {
+        *further = true;
+        return follow(hub, file, &response, url, err);
+    }
+    if (response.status != 200 && !is_redirect(&response))
+        return bnt_fetch_hub_refusal(hub, file->path, &response, err);
+    return take_head(hub, file, &response, err);
+}
+
+enum bnt_status bnt_fetch_hub_describe(const struct bnt_fetch_hub *hub, struct bnt_fetch_file *file,
+                                       struct bnt_error *err)
+{
+    char *url = file_url(hub, file);
+    enum bnt_status status = url ? BNT_OK : bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+    bool further = true;
+    for (int hops = 0; status == BNT_OK && further; hops++)
+        status = hops < MAX_HOPS ? describe_at(hub, file, &url, &further, err)
+                                 : bnt_fail(err, BNT_ERR_FORMAT, "%.150s: more than %d redirects",
+                                            file->path, MAX_HOPS);
+    free(url);
     return status;
 }

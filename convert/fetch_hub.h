@@ -11,11 +11,18 @@ struct bnt_fetch_hub {
     const char *repo;
     const char *revision; // as the user named it
     char commit[BNT_FETCH_COMMIT_TEXT];
+    bool unreachable; // why bnt_fetch_hub_list failed: no answer, or only passing errors
 };
 
-// All files of the revision, the commit that it stands for, the licence of the model card.
+// All files of the revision, the commit that it stands for, the licence of the model card. Where a
+// mirror lists neither sizes nor hashes, files are BNT_FETCH_UNLISTED.
 enum bnt_status bnt_fetch_hub_list(struct bnt_fetch_hub *hub, struct bnt_fetch_listing *listing,
                                    struct bnt_error *err);
+
+// Asks for size and ETag of an unlisted file, which becomes a listed one (if the mirror passes on
+// the Hub's sha256) or a tagged one.
+enum bnt_status bnt_fetch_hub_describe(const struct bnt_fetch_hub *hub, struct bnt_fetch_file *file,
+                                       struct bnt_error *err);
 
 // Where the bytes of a file are: *url (malloc'd). *expires: it is a signed link elsewhere, not the
 // Hub's own address. Fails if the Hub has another file there than the listing said.

@@ -2,10 +2,12 @@
 #include "convert/fetch_plan.h"
 
 #include <fnmatch.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "convert/fetch_url.h"
+#include "formats/json.h"
 
 enum { MAX_FILES = 1000000, MAX_NAME = 1024, MAX_REPO = 96 };
 
@@ -27,8 +29,30 @@ enum bnt_status bnt_fetch_listing_add(struct bnt_fetch_listing *listing, const c
     if (!file->path)
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     memcpy(file->oid, oid, strlen(oid) + 1); // 40 or 64 digits: the caller looked
+    file->trust = *oid ? BNT_FETCH_LISTED : BNT_FETCH_UNLISTED;
     listing->count++;
     return BNT_OK;
+}
+
+struct bnt_fetch_file *bnt_fetch_listing_find(const struct bnt_fetch_listing *listing,
+                                              const char *path)
+{
+    for (size_t i = 0; i < listing->count; i++) {
+        if (strcmp(listing->files[i].path, path) == 0)
+            return &listing->files[i];
+    }
+    return NULL;
+}
+
+void bnt_fetch_listing_swap_files(struct bnt_fetch_listing *a, struct bnt_fetch_listing *b)
+{
+    const struct bnt_fetch_listing before = *a;
+    a->files = b->files;
+    a->count = b->count;
+    a->capacity = b->capacity;
+    b->files = before.files;
+    b->count = before.count;
+    b->capacity = before.capacity;
 }
 
 void bnt_fetch_listing_free(struct bnt_fetch_listing *listing)
@@ -115,9 +139,12 @@ const char *bnt_fetch_name_problem(const char *name)
 
 // --- patterns ---
 
+#define SINGLE "model.safetensors"
+static const char any_weights[] = "*.safetensors";
+
 // What bnt-convert and bnt-pack read, the weights, and what a reader wants to know of the origin.
 static const char *const needed[] = {
-    "config.json",       "generation_config.json", "*.safetensors",      "*.safetensors.index.json",
+    "config.json",       "generation_config.json", any_weights,          BNT_FETCH_INDEX,
     "tokenizer.json",    "tokenizer_config.json",  "tokenizer.model",    "special_tokens_map.json",
     "added_tokens.json", "chat_template.jinja",    "chat_template.json", "LICENSE*",
     "README.md",
@@ -168,15 +195,28 @@ static enum bnt_status refuse_name(const char *name, const char *problem, struct
                     problem);
 }
 
+enum bnt_status bnt_fetch_check_names(const struct bnt_fetch_listing *listing,
+                                      struct bnt_error *err)
+{
+    for (size_t i = 0; i < listing->count; i++) {
+        const char *problem = hostile(listing->files[i].path);
+        if (problem)
+            return refuse_name(listing->files[i].path, problem, err);
+    }
+    return BNT_OK;
+}
+
 enum bnt_status bnt_fetch_select(struct bnt_fetch_listing *listing, const char *const *patterns,
                                  size_t count, struct bnt_error *err)
 {
-    enum bnt_status status = check_patterns(listing, patterns, count, err);
+    enum bnt_status status = bnt_fetch_check_names(listing, err);
+    if (status == BNT_OK)
+        status = check_patterns(listing, patterns, count, err);
     size_t kept = 0;
     for (size_t i = 0; i < listing->count; i++) {
         struct bnt_fetch_file file = listing->files[i];
         bool wanted = bnt_fetch_wanted(file.path, patterns, count);
-        const char *problem = wanted ? bnt_fetch_name_problem(file.path) : hostile(file.path);
+        const char *problem = wanted ? bnt_fetch_name_problem(file.path) : NULL;
         if (status == BNT_OK && problem)
             status = refuse_name(file.path, problem, err);
         if (wanted)
@@ -188,5 +228,127 @@ enum bnt_status bnt_fetch_select(struct bnt_fetch_listing *listing, const char *
     if (status == BNT_OK && kept == 0)
         return bnt_fail(err, BNT_ERR_IO, "no file matches %s",
                         count ? "--include" : "what a conversion needs; use --include");
+    return status;
+}
+
+// --- what a conversion reads ---
+
+// The first file that matches one of the patterns, or NULL.
+static const char *find_like(const struct bnt_fetch_listing *listing, const char *const *patterns,
+                             size_t count)
+{
+    for (size_t p = 0; p < count; p++) {
+        for (size_t i = 0; i < listing->count; i++) {
+            if (fnmatch(patterns[p], listing->files[i].path, FNM_NOESCAPE) == 0)
+                return listing->files[i].path;
+        }
+    }
+    return NULL;
+}
+
+static enum bnt_status no_weights(const struct bnt_fetch_listing *listing, struct bnt_error *err)
+{
+    static const char *const other[] = {any_weights, "*.bin",  "*.gguf", "*.pt",
+                                        "*.pth",     "*.ckpt", "*.h5",   "*.msgpack",
+                                        "*.npz",     "*.onnx", "*.bnt"};
+    const char *found = find_like(listing, other, sizeof other / sizeof other[0]);
+    return bnt_fail(err, BNT_ERR_UNSUPPORTED,
+                    "no weights that bnt reads (" SINGLE ", or shards with " BNT_FETCH_INDEX
+                    ")%s%.100s%s: look for a safetensors revision or copy of it; --include fetches "
+                    "any file",
+                    found ? "; it has " : "", found ? found : "", found ? " instead" : "");
+}
+
+static enum bnt_status no_tokenizer(const struct bnt_fetch_listing *listing, struct bnt_error *err)
+{
+    static const char *const other[] = {"tokenizer.model", "*.model", "vocab.json", "*.tiktoken"};
+    const char *found = find_like(listing, other, sizeof other / sizeof other[0]);
+    return bnt_fail(
+        err, BNT_ERR_UNSUPPORTED,
+        "no tokenizer.json, which bnt-pack needs%s%.100s%s: make one with transformers' "
+        "AutoTokenizer and save_pretrained; --include fetches any file",
+        found ? "; it has " : "", found ? found : "", found ? " instead" : "");
+}
+
+enum bnt_status bnt_fetch_check_model(const struct bnt_fetch_listing *listing,
+                                      struct bnt_error *err)
+{
+    if (!bnt_fetch_listing_find(listing, SINGLE) &&
+        !bnt_fetch_listing_find(listing, BNT_FETCH_INDEX))
+        return no_weights(listing, err);
+    if (!bnt_fetch_listing_find(listing, "config.json"))
+        return bnt_fail(err, BNT_ERR_UNSUPPORTED,
+                        "no config.json, which bnt-convert needs; --include fetches any file");
+    return bnt_fetch_listing_find(listing, "tokenizer.json") ? BNT_OK : no_tokenizer(listing, err);
+}
+
+const struct bnt_fetch_file *bnt_fetch_deciding_index(const struct bnt_fetch_listing *listing)
+{
+    return bnt_fetch_listing_find(listing, SINGLE)
+               ? NULL
+               : bnt_fetch_listing_find(listing, BNT_FETCH_INDEX);
+}
+
+static bool is_weight(const char *path)
+{
+    return matches(any_weights, path) || strcmp(path, BNT_FETCH_INDEX) == 0;
+}
+
+// The shards as the keys of a new object.
+static enum bnt_status read_shards(const struct bnt_fetch_listing *listing, const json_t *map,
+                                   json_t *shards, struct bnt_error *err)
+{
+    const char *tensor;
+    json_t *value;
+    if (json_object_size(map) == 0)
+        return bnt_fail(err, BNT_ERR_FORMAT, BNT_FETCH_INDEX ": has no weight_map");
+    json_object_foreach((json_t *)map, tensor, value)
+    {
+        const char *shard = json_string_value(value);
+        if (shard && json_object_get(shards, shard))
+            continue;
+        if (!shard || !bnt_fetch_listing_find(listing, shard))
+            return bnt_fail(err, BNT_ERR_FORMAT,
+                            BNT_FETCH_INDEX ": tensor %.100s: the file '%.150s' is not there",
+                            tensor, shard ? shard : "");
+        if (json_object_set_new(shards, shard, json_true()) != 0)
+            return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+    }
+    return BNT_OK;
+}
+
+static void drop_weights_but(struct bnt_fetch_listing *listing, const json_t *shards)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < listing->count; i++) {
+        struct bnt_fetch_file file = listing->files[i];
+        if (is_weight(file.path) && !json_object_get(shards, file.path))
+            free(file.path);
+        else
+            listing->files[kept++] = file;
+    }
+    listing->count = kept;
+}
+
+enum bnt_status bnt_fetch_keep_weights(struct bnt_fetch_listing *listing, const char *index,
+                                       size_t size, struct bnt_error *err)
+{
+    json_t *shards = json_object();
+    json_t *json = NULL;
+    enum bnt_status status = shards ? BNT_OK : bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+    if (status == BNT_OK && !index && !bnt_fetch_listing_find(listing, SINGLE))
+        status = bnt_fail(err, BNT_ERR_IO, "no file '" SINGLE "' at this revision");
+    if (status == BNT_OK && index) {
+        status = bnt_json_parse(index, size, BNT_FETCH_INDEX, &json, err);
+        if (status == BNT_OK)
+            status = read_shards(listing, bnt_json_get(json, "weight_map"), shards, err);
+    }
+    if (status == BNT_OK &&
+        json_object_set_new(shards, index ? BNT_FETCH_INDEX : SINGLE, json_true()) != 0)
+        status = bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+    if (status == BNT_OK)
+        drop_weights_but(listing, shards);
+    json_decref(json);
+    json_decref(shards);
     return status;
 }

@@ -9,6 +9,8 @@ void bnt_fetch_ui_init(struct bnt_fetch_ui *ui, bool quiet)
     (void)pthread_mutex_init(&ui->lock, NULL);
     atomic_flag_clear(&ui->said_waiting);
     atomic_flag_clear(&ui->said_limited);
+    atomic_flag_clear(&ui->said_again);
+    atomic_flag_clear(&ui->said_unhashed);
 }
 
 void bnt_fetch_ui_start(struct bnt_fetch_ui *ui, uint64_t bytes, bool no_bar)

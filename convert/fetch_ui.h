@@ -17,6 +17,8 @@ struct bnt_fetch_ui {
     bool quiet;
     atomic_flag said_waiting; // for another process
     atomic_flag said_limited; // the Hub asks to wait
+    atomic_flag said_again;   // after failures
+    atomic_flag said_unhashed;
 };
 
 void bnt_fetch_ui_init(struct bnt_fetch_ui *ui, bool quiet);

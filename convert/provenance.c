@@ -104,6 +104,24 @@ static void *compute_digests(void *argument)
     return NULL;
 }
 
+// A few runs of rows, each with one scale, rather than a scale for each row.
+static bool is_sharded(const struct bnt_checkpoint *c)
+{
+    for (size_t i = 0; i < c->n_sources; i++) {
+        const struct bnt_source *s = &c->sources[i];
+        if (s->place.dtype == BNT_TERNARY && s->shards > (s->place.rows + 3) / 4)
+            return false;
+    }
+    return true;
+}
+
+static const char *rounding(const struct bnt_checkpoint *c)
+{
+    if (c->config.form == BNT_FORM_LEVELS)
+        return c->levels.nearest ? "nearest_level" : "levels";
+    return c->config.form == BNT_FORM_MASTERS ? "half_even" : "stored";
+}
+
 static void describe_form(const struct bnt_checkpoint *c, char *out, size_t size)
 {
     const char *type = "";
@@ -111,7 +129,14 @@ static void describe_form(const struct bnt_checkpoint *c, char *out, size_t size
         if (c->sources[i].place.dtype == BNT_TERNARY)
             type = c->sources[i].tensor->type_name;
     }
-    (void)snprintf(out, size, "%s, %s", bnt_form_name(c->config.form), type);
+    if (c->config.form != BNT_FORM_LEVELS)
+        (void)snprintf(out, size, "%s, %s", bnt_form_name(c->config.form), type);
+    else if (c->levels.groups == BNT_LEVELS_ROW && is_sharded(c))
+        (void)snprintf(out, size, "%s by shard of rows (up to %u), %s",
+                       bnt_form_name(c->config.form), c->levels.shards, type);
+    else
+        (void)snprintf(out, size, "%s by %s, %s", bnt_form_name(c->config.form),
+                       bnt_levels_name(c->levels.groups), type);
 }
 
 enum bnt_status bnt_provenance_start(struct provenance *p, const struct bnt_checkpoint *c,
@@ -120,13 +145,16 @@ enum bnt_status bnt_provenance_start(struct provenance *p, const struct bnt_chec
     char form[80];
     describe_form(c, form, sizeof form);
     *p = (struct provenance){.checkpoint = c};
-    p->json = json_pack(
-        "{s:s, s:s, s:s, s:s, s:n, s:n, s:o, s:[]}", "converter", "bnt-convert " BNT_VERSION,
-        "architecture", c->config.arch->name, "form", form, "rounding",
-        c->config.form == BNT_FORM_MASTERS ? "half_even" : "stored", "repository", "commit",
-        "license", find_license(c->small[BNT_FILE_README].text), "sources");
+    p->json = json_pack("{s:s, s:s, s:s, s:s, s:n, s:n, s:o, s:[]}", "converter",
+                        "bnt-convert " BNT_VERSION, "architecture", c->config.arch->name, "form",
+                        form, "rounding", rounding(c), "repository", "commit", "license",
+                        find_license(c->small[BNT_FILE_README].text), "sources");
     if (!p->json || add_sources(json_object_get(p->json, "sources"), c) != 0)
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+    if (c->levels.nearest)
+        (void)json_object_update_new(p->json,
+                                     json_pack("{s:I, s:f}", "off", (json_int_t)c->levels.off,
+                                               "worst", (double)c->levels.worst));
     find_repository(c->dir, p->json);
     p->size = json_dumpb(p->json, NULL, 0, JSON_COMPACT);
     p->running = pthread_create(&p->thread, NULL, compute_digests, p) == 0;

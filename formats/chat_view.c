@@ -6,10 +6,11 @@
 #include "formats/cursor.h"
 #include "formats/utf8.h"
 
-static const char *record_problem(const struct bnt_chat_record *r, uint32_t vocab_size)
+static const char *record_problem(const struct bnt_chat_record *r, uint32_t known_flags,
+                                  uint32_t vocab_size)
 {
     static const uint8_t zero[sizeof r->reserved];
-    if (r->flags & ~(uint32_t)BNT_CHAT_TRIM)
+    if (r->flags & ~known_flags)
         return "unknown flags";
     if (r->n_stop > BNT_CHAT_MAX_STOP)
         return "n_stop is more than 4";
@@ -32,19 +33,48 @@ static const char *text_problem(const struct bnt_chat_view *v)
     return NULL;
 }
 
-bool bnt_chat_view_open(struct bnt_chat_view *v, const uint8_t *data, uint64_t size,
-                        uint32_t vocab_size, struct bnt_report *report)
+static const char *open_view(struct bnt_chat_view *v, const uint8_t *data, uint64_t size,
+                             uint32_t known_flags, uint32_t vocab_size)
 {
     struct bnt_cursor c = bnt_cursor(data, size);
-    const char *problem = NULL;
     if (!bnt_cursor_copy(&c, &v->record, sizeof v->record) ||
         !bnt_cursor_take(&c, v->record.pool_size, 1, &v->pool) || bnt_cursor_left(&c) != 0)
-        problem = "its length is not what it says";
-    if (!problem)
-        problem = record_problem(&v->record, vocab_size);
-    if (!problem)
-        problem = text_problem(v);
+        return "its length is not what it says";
+    const char *problem = record_problem(&v->record, known_flags, vocab_size);
+    return problem ? problem : text_problem(v);
+}
+
+bool bnt_chat_view_find(struct bnt_chat_view *v, const struct bnt_view *file,
+                        struct bnt_report *report)
+{
+    const struct bnt_section_record *chat = bnt_view_section(file, BNT_SECTION_CHAT);
+    const struct bnt_section_record *conv = bnt_view_section(file, BNT_SECTION_CONV);
+    const struct bnt_section_record *s = conv ? conv : chat;
+    const char *rule = conv ? "R31" : "R29", *name = conv ? "CONV" : "CHAT";
+    if (!s)
+        return false;
+    const char *problem = open_view(v, file->data + s->offset, s->size,
+                                    conv ? BNT_CONV_FLAGS : BNT_CHAT_TRIM, file->hyper.vocab_size);
+    if (!problem && !bnt_view_section(file, BNT_SECTION_TOKN))
+        problem = "it is there without TOKN";
+    if (!problem && conv && chat)
+        problem = "it is there beside CHAT";
     if (problem)
-        bnt_report(report, "R29", "section CHAT: %s", problem);
+        bnt_report(report, rule, "section %s: %s", name, problem);
+    v->flags = conv              ? v->record.flags
+               : v->record.flags ? BNT_CONV_TRIM_SYSTEM | BNT_CONV_TRIM_USER | BNT_CONV_TRIM_ANSWER
+                                 : 0;
     return !problem;
+}
+
+bool bnt_chat_writes(const struct bnt_chat_view *v, const uint8_t *text, size_t size)
+{
+    for (int i = BNT_CHAT_BEGIN; i < BNT_CHAT_DEFAULT_SYSTEM; i++) {
+        struct bnt_range t = v->record.text[i];
+        for (size_t at = 0; size > 0 && at + size <= t.size; at++) {
+            if (memcmp(v->pool + t.offset + at, text, size) == 0)
+                return true;
+        }
+    }
+    return false;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Reading a CHAT section (bnt.md section 8.1). The view points into the bytes; it owns nothing.
+// Reading a CHAT or CONV section (bnt.md sections 8.1 and 8.2). The view points into the bytes; it
+// owns nothing.
 #ifndef BNT_FORMATS_CHAT_VIEW_H
 #define BNT_FORMATS_CHAT_VIEW_H
 
@@ -11,11 +12,16 @@
 
 struct bnt_chat_view {
     struct bnt_chat_record record;
+    uint32_t flags;      // BNT_CONV_…, whichever section it is
     const uint8_t *pool; // (pool_size)
 };
 
-// Checks R29. Returns whether it holds.
-bool bnt_chat_view_open(struct bnt_chat_view *view, const uint8_t *data, uint64_t size,
-                        uint32_t vocab_size, struct bnt_report *report);
+// Opens the file's CHAT or CONV, if it has one, and checks R29 or R30. Returns whether there is one
+// that holds.
+bool bnt_chat_view_find(struct bnt_chat_view *view, const struct bnt_view *file,
+                        struct bnt_report *report);
+
+// Whether a text stands somewhere in what the template writes.
+bool bnt_chat_writes(const struct bnt_chat_view *view, const uint8_t *text, size_t size);
 
 #endif

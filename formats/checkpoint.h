@@ -11,6 +11,7 @@
 #include "formats/config.h"
 #include "formats/file.h"
 #include "formats/layout.h"
+#include "formats/levels.h"
 #include "formats/safetensors.h"
 #include "formats/status.h"
 #include "formats/ternary.h"
@@ -29,7 +30,7 @@ enum bnt_small_file_index {
     BNT_FILE_TOKENIZER_CONFIG,
     BNT_FILE_CHAT_TEMPLATE,
     BNT_FILE_README,
-    BNT_FILE_INDEX,
+    BNT_FILE_INDEX, // last: read only where the weights are shards
     BNT_SMALL_FILES,
 };
 
@@ -47,19 +48,37 @@ struct bnt_source {
     const struct bnt_st_tensor *tensor;
     const uint8_t *data;
     float weight_scale; // of packed matrices, as stored
+    bool unpacked;      // of those: −1, 0, +1 as floats
+    float level;        // of a matrix with one level, or 0
+    uint32_t shards;    // of a matrix with levels: runs of rows with the same
+    float forced_scale; // of a matrix without levels among others with them; 0: none such
+};
+
+// What bnt_checkpoint_find_levels found.
+struct bnt_found_levels {
+    enum bnt_level_groups groups; // what shares a scale
+    uint32_t shards;              // the most runs of rows with the same scale that a matrix has
+    bool nearest;                 // some weights are not on a level, and take the nearest: …
+    uint64_t off;                 // … so many,
+    float worst;                  // so far away, over the level
+    char unlike[200];             // of weights that hold no levels: how far they are from it
 };
 
 struct bnt_checkpoint {
     char *dir;
     struct bnt_small_file small[BNT_SMALL_FILES];
     struct bnt_config config;
-    struct bnt_shard *shards;
+    struct bnt_shard *shards; // one, or in the order of their names
     size_t n_shards;
+    json_t *weight_map;         // of the index, NULL if there is none
     struct bnt_source *sources; // one for each tensor of the model, in tensor table order
     size_t n_sources;
+    struct bnt_found_levels levels;
 };
 
-// Opens the folder and finds every tensor that the config calls for. Missing and unknown tensors,
+// Opens the folder and finds every tensor that the config calls for, as transformers does:
+// model.safetensors comes before an index of shards; the index tells the shards, which tell their
+// tensors; what wrappers put before all of the names is passed over. Missing and unknown tensors,
 // wrong shapes and types are refused by name. The tensors' bytes are mapped, not read. Close with
 // bnt_checkpoint_close, also after a failure.
 enum bnt_status bnt_checkpoint_open(struct bnt_checkpoint *checkpoint, const char *dir,
@@ -68,8 +87,23 @@ enum bnt_status bnt_checkpoint_open(struct bnt_checkpoint *checkpoint, const cha
 enum bnt_status bnt_checkpoint_bind(struct bnt_checkpoint *checkpoint, struct bnt_error *err);
 void bnt_checkpoint_close(struct bnt_checkpoint *checkpoint);
 
-// γ of a ternary matrix. Refuses masters with Inf or NaN and scales that are not finite and
-// positive.
+struct bnt_levels_options {
+    unsigned threads;
+    bool nearest; // weights that are nearly all on levels take the nearest
+    bool force;   // matrices that hold no levels are ternarized beside others that do
+};
+
+// Of float weights: if they hold three levels, the form becomes BNT_FORM_LEVELS, hyper gets its
+// scales and activations, and embeddings that hold them become ternary. All weights are looked at,
+// unless it is clear from the first that they are ordinary. Refused: weights that are near to
+// levels without nearest, some matrices with levels and some without (without force). Does nothing
+// to other forms.
+enum bnt_status bnt_checkpoint_find_levels(struct bnt_checkpoint *checkpoint,
+                                           const struct bnt_levels_options *options,
+                                           struct bnt_error *err);
+
+// γ of a ternary matrix with one scale. Refuses masters with Inf or NaN and scales that are not
+// finite and positive.
 enum bnt_status bnt_source_scale(const struct bnt_checkpoint *checkpoint,
                                  const struct bnt_source *source, unsigned threads, float *scale,
                                  struct bnt_error *err);
@@ -80,6 +114,17 @@ enum bnt_status bnt_source_ternary_rows(const struct bnt_checkpoint *checkpoint,
                                         const struct bnt_source *source, float scale,
                                         uint32_t first, uint32_t count, int8_t *out,
                                         struct bnt_error *err);
+
+// Scales of a row of a matrix with levels, one for each group of hyper's scale_group: as floats.
+void bnt_source_scales(const struct bnt_checkpoint *checkpoint, const struct bnt_source *source,
+                       uint32_t row, float *scales);
+
+// The source as bnt_levels_* take it.
+struct bnt_level_matrix bnt_source_levels(const struct bnt_source *source);
+
+// Names the first element that is not finite.
+enum bnt_status bnt_source_not_finite(const struct bnt_checkpoint *checkpoint,
+                                      const struct bnt_source *source, struct bnt_error *err);
 
 // Number type of a dense tensor or of master weights.
 enum bnt_float_type bnt_source_float_type(const struct bnt_source *source);

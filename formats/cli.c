@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "formats/bus.h"
 #include "formats/file.h"
 
 static const char *program_name = "bnt";
@@ -31,6 +32,7 @@ void bnt_cli_init(const char *program)
     open_standard_streams();
     program_name = program;
     bnt_output_handle_signals();
+    bnt_bus_errors_handle(program);
 }
 
 int bnt_cli_print(const char *text)
@@ -47,8 +49,18 @@ int bnt_cli_version(const char *extra)
 
 int bnt_cli_fail(const struct bnt_error *err)
 {
-    bnt_cli_note("%s", err->message);
+    if (bnt_output_reader_left())
+        bnt_output_end_by_pipe();
+    else
+        bnt_cli_note("%s", err->message);
     return BNT_EXIT_FAILED;
+}
+
+static bool line_is_shared;
+
+void bnt_cli_share_line(void)
+{
+    line_is_shared = isatty(STDERR_FILENO);
 }
 
 // File names and arguments are not ours: what could steer a terminal, or make two lines of one, is
@@ -58,7 +70,8 @@ static void print_message(const char *format, va_list args, const char *end)
     char message[4096];
     (void)vsnprintf(message, sizeof message, format, args);
     bnt_make_printable(message);
-    (void)fprintf(stderr, "%s: %s%s", program_name, message, end);
+    (void)fprintf(stderr, "%s%s: %s%s", line_is_shared ? "\r\033[K" : "", program_name, message,
+                  end);
 }
 
 int bnt_cli_usage(const char *format, ...)
@@ -78,7 +91,9 @@ int bnt_cli_bad_option(int returned, char *const *argv)
         return bnt_cli_usage("option '%s' needs an argument", option);
     if (optopt > 0 && optopt < 128 && strncmp(option, "--", 2) != 0)
         return bnt_cli_usage("unknown option '-%c'", optopt);
-    return bnt_cli_usage("unknown option '%s', or one that takes no argument", option);
+    if (optopt != 0) // getopt_long knows it
+        return bnt_cli_usage("option '%s' takes no argument", option);
+    return bnt_cli_usage("unknown option '%s', or one that is short for several", option);
 }
 
 void bnt_cli_note(const char *format, ...)
@@ -87,6 +102,15 @@ void bnt_cli_note(const char *format, ...)
     va_start(args, format);
     print_message(format, args, "\n");
     va_end(args);
+}
+
+int bnt_cli_check_name(const char *what, const char *name)
+{
+    if (!name || *name)
+        return BNT_EXIT_OK;
+    return bnt_cli_usage("%s is empty: a command or variable that was to give the name, such as "
+                         "\"$(bnt-fetch REPO)\", gave none",
+                         what);
 }
 
 // Why an earlier write to standard output failed: stdio keeps no record, so it is tried once more.
@@ -103,7 +127,7 @@ bool bnt_cli_close_stdout(void)
     if (fclose(stdout) != 0 && !problem)
         problem = errno ? errno : EIO;
     if (problem == EPIPE)
-        bnt_cli_note("standard output: the reader closed the pipe");
+        bnt_output_end_by_pipe();
     else if (problem)
         bnt_cli_note("standard output: cannot write: %s", strerror(problem));
     return problem == 0;

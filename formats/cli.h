@@ -12,7 +12,8 @@
 
 enum { BNT_EXIT_OK = 0, BNT_EXIT_FAILED = 1, BNT_EXIT_USAGE = 2 };
 
-// Signals and the program's name for messages. Once, at the start of main.
+// Signals (mapped files that cannot be read among them) and the program's name for messages. Once,
+// at the start of main.
 void bnt_cli_init(const char *program);
 
 // Prints text to standard output and returns the exit code (failed if it could not be written).
@@ -20,7 +21,8 @@ int bnt_cli_print(const char *text);
 // Prints "bnt-pack 0.1.0" (and extra lines, or NULL).
 int bnt_cli_version(const char *extra);
 
-// "bnt-pack: message" on standard error. Return BNT_EXIT_FAILED and BNT_EXIT_USAGE.
+// "bnt-pack: message" on standard error. Return BNT_EXIT_FAILED and BNT_EXIT_USAGE. A reader that
+// has closed our standard output is no failure of ours to speak of: fail ends as by SIGPIPE then.
 int bnt_cli_fail(const struct bnt_error *err);
 __attribute__((format(printf, 1, 2))) int bnt_cli_usage(const char *format, ...);
 
@@ -28,10 +30,19 @@ __attribute__((format(printf, 1, 2))) int bnt_cli_usage(const char *format, ...)
 // must start with ':') or '?'.
 int bnt_cli_bad_option(int returned, char *const *argv);
 
+// 0 for a name that is not empty (or NULL: not given), else the usage error that it is. what: the
+// option or operand it was given for.
+int bnt_cli_check_name(const char *what, const char *name);
+
 // "bnt-pack: message" on standard error.
 __attribute__((format(printf, 1, 2))) void bnt_cli_note(const char *format, ...);
 
+// From here on another program may be drawing its progress bar on our terminal: messages clear its
+// line first.
+void bnt_cli_share_line(void);
+
 // Flushes and closes standard output; false, after saying so, if anything written there was lost.
+// Where the reader has closed it, ends as by SIGPIPE, in silence.
 bool bnt_cli_close_stdout(void);
 
 // A whole decimal number in low … high; the whole argument, no sign, no spaces.

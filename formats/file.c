@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -13,15 +14,29 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "formats/target.h"
+
 enum { COPY_BYTES = 1 << 20 };
 
-static const char *display_name(const char *path)
+const char *bnt_input_name(const char *path)
 {
     return strcmp(path, "-") == 0 ? "standard input" : path;
 }
 
+enum bnt_status bnt_fail_empty(struct bnt_error *err, const char *path)
+{
+    return bnt_fail(err, BNT_ERR_IO,
+                    "%s: nothing came: the command that was to write it has failed, or wrote "
+                    "nothing",
+                    bnt_input_name(path));
+}
+
+static atomic_bool reader_left;
+
 static enum bnt_status fail_errno(struct bnt_error *err, const char *path, const char *what)
 {
+    if (errno == EPIPE)
+        atomic_store(&reader_left, true);
     return bnt_fail(err, BNT_ERR_IO, "%s: %s: %s", path, what, strerror(errno));
 }
 
@@ -41,11 +56,31 @@ enum bnt_status bnt_read_fully(int fd, void *data, size_t size, size_t *got, str
     return BNT_OK;
 }
 
-// An open file without a name, in $TMPDIR or /tmp.
-static int unnamed_file(void)
+static const char *temporary_folder(void)
 {
     const char *dir = getenv("TMPDIR");
-    char *path = bnt_path_join(dir && *dir ? dir : "/tmp", "bnt-XXXXXX");
+    return dir && *dir ? dir : "/tmp";
+}
+
+// A temporary file of an input or an output could not be made or written.
+static enum bnt_status fail_temporary(struct bnt_error *err, const char *name)
+{
+    return bnt_fail(err, BNT_ERR_IO,
+                    "%s: cannot keep it in a temporary file in %s: %s (set TMPDIR to another "
+                    "folder)",
+                    name, temporary_folder(), strerror(errno));
+}
+
+// The template of a file in $TMPDIR or /tmp, malloc'd, or NULL.
+static char *name_elsewhere(void)
+{
+    return bnt_path_join(temporary_folder(), "bnt-XXXXXX");
+}
+
+// An open file without a name there.
+static int unnamed_file(void)
+{
+    char *path = name_elsewhere();
     if (!path)
         return -1;
     int fd = mkostemp(path, O_CLOEXEC);
@@ -69,8 +104,10 @@ static bool write_fully(int fd, const char *data, size_t size)
     return true;
 }
 
-// Copies all that can be read from one descriptor to another.
-static enum bnt_status copy_all(int from, int to, const char *path, struct bnt_error *err)
+// Copies all that can be read from one descriptor to another. fail: for what cannot be written.
+static enum bnt_status copy_all(int from, int to, const char *name,
+                                enum bnt_status (*fail)(struct bnt_error *err, const char *name),
+                                struct bnt_error *err)
 {
     char *buffer = malloc(COPY_BYTES);
     if (!buffer)
@@ -80,9 +117,9 @@ static enum bnt_status copy_all(int from, int to, const char *path, struct bnt_e
     do {
         status = bnt_read_fully(from, buffer, COPY_BYTES, &got, err);
         if (status != BNT_OK)
-            bnt_fail_prefix(err, path);
+            bnt_fail_prefix(err, name);
         else if (!write_fully(to, buffer, got))
-            status = fail_errno(err, path, "cannot copy");
+            status = fail(err, name);
     } while (status == BNT_OK && got == COPY_BYTES);
     free(buffer);
     return status;
@@ -93,8 +130,10 @@ static enum bnt_status spool_input(int *fd, const char *path, struct bnt_error *
 {
     int copy = unnamed_file();
     if (copy < 0)
-        return fail_errno(err, path, "cannot make a temporary file to copy it to");
-    enum bnt_status status = copy_all(*fd, copy, path, err);
+        return fail_temporary(err, path);
+    enum bnt_status status = copy_all(*fd, copy, path, fail_temporary, err);
+    if (status == BNT_OK && lseek(copy, 0, SEEK_CUR) == 0)
+        status = bnt_fail_empty(err, path);
     if (*fd != STDIN_FILENO)
         (void)close(*fd);
     *fd = copy;
@@ -107,12 +146,12 @@ enum bnt_status bnt_input_map(struct bnt_map *map, const char *path, struct bnt_
     int fd = strcmp(path, "-") == 0 ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
     struct stat st;
     if (fd < 0 || fstat(fd, &st) != 0)
-        return fail_errno(err, display_name(path), "cannot open");
+        return fail_errno(err, bnt_input_name(path), "cannot open");
     enum bnt_status status = BNT_OK;
     if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)) // a directory is refused below
-        status = spool_input(&fd, display_name(path), err);
+        status = spool_input(&fd, bnt_input_name(path), err);
     if (status == BNT_OK)
-        status = bnt_map_descriptor(map, fd, display_name(path), err);
+        status = bnt_map_descriptor(map, fd, bnt_input_name(path), err);
     if (fd > STDIN_FILENO)
         (void)close(fd);
     return status;
@@ -125,7 +164,8 @@ static enum bnt_status read_open_file(int fd, const char *path, size_t limit, ch
     if (fstat(fd, &st) != 0)
         return fail_errno(err, path, "cannot stat");
     if (!S_ISREG(st.st_mode))
-        return bnt_fail(err, BNT_ERR_IO, "%s: not a regular file", path);
+        return bnt_fail(err, BNT_ERR_IO, "%s: is %s", path,
+                        S_ISDIR(st.st_mode) ? "a directory, not a file" : "not a regular file");
     if ((uint64_t)st.st_size > limit)
         return bnt_fail(err, BNT_ERR_FORMAT,
                         "%s: %jd bytes, more than the %zu expected of such a file", path,
@@ -158,18 +198,52 @@ enum bnt_status bnt_read_file(const char *path, size_t limit, char **text, size_
     return status;
 }
 
-static enum bnt_status read_standard_input(size_t limit, char **text, size_t *size,
-                                           struct bnt_error *err)
+// Reads a pipe that was opened by its name, without blocking, until something comes or it is sure
+// that somebody will write: one that nobody opens would keep us for ever. *ended: nothing comes.
+static enum bnt_status read_first(int fd, const char *path, char *data, size_t size, size_t *got,
+                                  bool *ended, struct bnt_error *err)
 {
+    enum { STEP = 20, PATIENCE = 5000 }; // milliseconds
+    *got = 0;
+    *ended = false;
+    for (int waited = 0; waited < PATIENCE; waited += STEP) {
+        ssize_t n = read(fd, data, size);
+        if (n > 0 || (n < 0 && errno == EAGAIN)) { // EAGAIN: there is a writer
+            *got = n > 0 ? (size_t)n : 0;
+            return fcntl(fd, F_SETFL, 0) == 0 ? BNT_OK : fail_errno(err, path, "cannot read");
+        }
+        if (n < 0 && errno != EINTR)
+            return fail_errno(err, path, "cannot read");
+        struct pollfd end = {.fd = fd, .events = POLLIN};
+        *ended = poll(&end, 1, STEP) > 0 && (end.revents & POLLHUP) && !(end.revents & POLLIN);
+        if (*ended) // there was a writer
+            return BNT_OK;
+    }
+    return bnt_fail(err, BNT_ERR_IO, "%s: a pipe that nobody writes to", path);
+}
+
+// Standard input, or a pipe that was opened by its name.
+static enum bnt_status read_stream(int fd, const char *path, size_t limit, char **text,
+                                   size_t *size, struct bnt_error *err)
+{
+    const char *name = bnt_input_name(path);
     *text = malloc(limit + 1); // the system gives what is used of it
     *size = 0;
     if (!*text)
-        return bnt_fail(err, BNT_ERR_MEMORY, "standard input: out of memory");
-    enum bnt_status status = bnt_read_fully(STDIN_FILENO, *text, limit + 1, size, err);
-    if (status != BNT_OK)
-        bnt_fail_prefix(err, "standard input");
-    else if (*size > limit)
-        status = bnt_fail(err, BNT_ERR_ARGUMENT, "standard input: more than %zu bytes", limit);
+        return bnt_fail(err, BNT_ERR_MEMORY, "%s: out of memory", name);
+    size_t first = 0;
+    bool ended = false;
+    enum bnt_status status = BNT_OK;
+    if (fd != STDIN_FILENO)
+        status = read_first(fd, path, *text, limit + 1, &first, &ended, err);
+    if (status == BNT_OK && !ended) {
+        status = bnt_read_fully(fd, *text + first, limit + 1 - first, size, err);
+        *size += first;
+        if (status != BNT_OK)
+            bnt_fail_prefix(err, name);
+    }
+    if (status == BNT_OK && *size > limit)
+        status = bnt_fail(err, BNT_ERR_ARGUMENT, "%s: more than %zu bytes", name, limit);
     if (status == BNT_OK) {
         (*text)[*size] = '\0';
         return BNT_OK;
@@ -183,8 +257,31 @@ enum bnt_status bnt_read_input(const char *path, size_t limit, char **text, size
                                struct bnt_error *err)
 {
     bool missing;
-    return strcmp(path, "-") == 0 ? read_standard_input(limit, text, size, err)
-                                  : bnt_read_file(path, limit, text, size, &missing, err);
+    struct stat st;
+    if (strcmp(path, "-") == 0)
+        return read_stream(STDIN_FILENO, path, limit, text, size, err);
+    if (stat(path, &st) != 0 || !S_ISFIFO(st.st_mode))
+        return bnt_read_file(path, limit, text, size, &missing, err);
+    *text = NULL;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return fail_errno(err, path, "cannot open");
+    enum bnt_status status = read_stream(fd, path, limit, text, size, err);
+    (void)close(fd);
+    return status;
+}
+
+enum bnt_status bnt_read_piped(const char *path, size_t limit, char **text, size_t *size,
+                               struct bnt_error *err)
+{
+    struct stat st;
+    bool known = (strcmp(path, "-") == 0 ? fstat(STDIN_FILENO, &st) : stat(path, &st)) == 0;
+    enum bnt_status status = bnt_read_input(path, limit, text, size, err);
+    if (status != BNT_OK || *size > 0 || !known || S_ISREG(st.st_mode))
+        return status;
+    free(*text);
+    *text = NULL;
+    return bnt_fail_empty(err, path);
 }
 
 char *bnt_path_join(const char *dir, const char *name)
@@ -201,11 +298,16 @@ char *bnt_path_join(const char *dir, const char *name)
 // The temporary file that a signal has to remove; tools write one at a time.
 static const char *_Atomic doomed_file;
 
-static void remove_and_die(int signal_number)
+void bnt_output_remove_unfinished(void)
 {
     const char *path = atomic_load(&doomed_file);
     if (path)
         (void)unlink(path);
+}
+
+static void remove_and_die(int signal_number)
+{
+    bnt_output_remove_unfinished();
     // SA_RESETHAND restored the default action: the parent sees that a signal ended us.
     (void)raise(signal_number);
 }
@@ -222,13 +324,31 @@ void bnt_catch_deadly_signals(void (*handler)(int signal_number))
     }
 }
 
+static struct sigaction pipe_before; // what the caller had for SIGPIPE
+
 void bnt_output_handle_signals(void)
 {
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     (void)sigemptyset(&ignore.sa_mask);
     bnt_catch_deadly_signals(remove_and_die);
-    (void)sigaction(SIGPIPE, &ignore, NULL);
+    (void)sigaction(SIGPIPE, &ignore, &pipe_before);
     (void)sigaction(SIGXFSZ, &ignore, NULL);
+}
+
+void bnt_output_restore_pipe_signal(void)
+{
+    (void)sigaction(SIGPIPE, &pipe_before, NULL);
+}
+
+bool bnt_output_reader_left(void)
+{
+    return atomic_load(&reader_left);
+}
+
+void bnt_output_end_by_pipe(void)
+{
+    bnt_output_restore_pipe_signal();
+    (void)raise(SIGPIPE);
 }
 
 // A hidden name in the directory of the final one, so that rename stays within a file system.
@@ -243,14 +363,9 @@ static char *temporary_name(const char *path)
     return name;
 }
 
-static enum bnt_status open_temporary(struct bnt_output *out, struct bnt_error *err)
+// Makes the file that out->temporary is the template of.
+static bool make_temporary(struct bnt_output *out)
 {
-    struct stat st;
-    if (stat(out->path, &st) == 0 && !S_ISREG(st.st_mode))
-        return bnt_fail(err, BNT_ERR_IO, "%s: exists and is not a regular file", out->path);
-    out->temporary = temporary_name(out->path);
-    if (!out->temporary)
-        return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     // A signal must not come between the file's beginning and our knowing its name.
     sigset_t all, before;
     (void)sigfillset(&all);
@@ -260,56 +375,110 @@ static enum bnt_status open_temporary(struct bnt_output *out, struct bnt_error *
     if (out->fd >= 0)
         atomic_store(&doomed_file, out->temporary);
     (void)sigprocmask(SIG_SETMASK, &before, NULL);
-    if (out->fd < 0) {
-        errno = problem;
-        enum bnt_status status = fail_errno(err, out->path, "cannot create");
-        free(out->temporary);
-        out->temporary = NULL;
-        return status;
-    }
-    // mkostemp gives mode 0600; a finished file has what the umask leaves.
+    if (out->fd >= 0)
+        return true;
+    free(out->temporary);
+    out->temporary = NULL;
+    errno = problem;
+    return false;
+}
+
+// mkostemp gives mode 0600. A finished file has that of the one it replaces, and as far as may be
+// its owner; a new one has what the umask leaves.
+static void set_mode(int fd, const struct bnt_target *t)
+{
     mode_t mask = umask(0);
     (void)umask(mask);
-    (void)fchmod(out->fd, 0666 & ~mask);
+    mode_t mode = t->exists ? t->st.st_mode & 0777 : 0666 & ~mask;
+    if (t->exists && fchown(fd, t->st.st_uid, t->st.st_gid) != 0)
+        mode &= 0777; // only root can give files away; the mode is kept all the same
+    (void)fchmod(fd, mode);
+}
+
+static enum bnt_status open_temporary(struct bnt_output *out, const struct bnt_target *t,
+                                      struct bnt_error *err)
+{
+    out->target = t->path;
+    out->temporary = temporary_name(t->path);
+    if (!out->temporary)
+        return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
+    if (!make_temporary(out))
+        return fail_errno(err, out->path, "cannot create");
+    set_mode(out->fd, t);
+    return BNT_OK;
+}
+
+static const char *output_name(const struct bnt_output *out)
+{
+    return strcmp(out->path, "-") == 0 ? "standard output" : out->path;
+}
+
+static enum bnt_status open_output(struct bnt_output *out, const char *path, struct bnt_error *err)
+{
+    struct bnt_target t;
+    *out = (struct bnt_output){.path = path, .fd = -1, .stream = -1};
+    enum bnt_status status = bnt_target_find(&t, path, err);
+    if (status != BNT_OK)
+        return status;
+    if (t.fd < 0)
+        return open_temporary(out, &t, err);
+#ifdef F_SETPIPE_SZ
+    (void)fcntl(t.fd, F_SETPIPE_SZ,
+                COPY_BYTES); // fewer switches between the tools of a pipeline; harmless elsewhere
+#endif
+    out->stream = t.fd;
     return BNT_OK;
 }
 
 enum bnt_status bnt_output_open(struct bnt_output *out, const char *path, struct bnt_error *err)
 {
-    *out = (struct bnt_output){.path = path, .fd = -1};
-    if (strcmp(path, "-") != 0)
-        return open_temporary(out, err);
-    if (isatty(STDOUT_FILENO))
-        return bnt_fail(
-            err, BNT_ERR_IO,
-            "standard output is a terminal: redirect it, or name a file instead of '-'");
-#ifdef F_SETPIPE_SZ
-    (void)fcntl(STDOUT_FILENO, F_SETPIPE_SZ,
-                COPY_BYTES); // fewer switches between the tools of a pipeline; harmless elsewhere
-#endif
-    out->fd = STDOUT_FILENO;
-    return BNT_OK;
+    enum bnt_status status = open_output(out, path, err);
+    if (status != BNT_OK)
+        bnt_output_abort(out);
+    else if (!out->temporary)
+        out->fd = out->stream;
+    return status;
 }
 
 enum bnt_status bnt_output_open_random(struct bnt_output *out, const char *path,
                                        struct bnt_error *err)
 {
-    enum bnt_status status = bnt_output_open(out, path, err);
-    if (status != BNT_OK || out->temporary)
-        return status;
-    out->spooled = true;
-    out->fd = unnamed_file();
-    if (out->fd < 0)
-        return fail_errno(err, "standard output", "cannot make a temporary file for it");
-    return BNT_OK;
+    enum bnt_status status = open_output(out, path, err);
+    if (status == BNT_OK && !out->temporary) {
+        out->fd = unnamed_file();
+        if (out->fd < 0)
+            status = fail_temporary(err, output_name(out));
+    }
+    if (status != BNT_OK)
+        bnt_output_abort(out);
+    return status;
+}
+
+enum bnt_status bnt_output_open_named(struct bnt_output *out, const char *path,
+                                      struct bnt_error *err)
+{
+    enum bnt_status status = open_output(out, path, err);
+    if (status == BNT_OK && !out->temporary) {
+        out->temporary = name_elsewhere();
+        if (!out->temporary || !make_temporary(out))
+            status = fail_temporary(err, output_name(out));
+    }
+    if (status != BNT_OK)
+        bnt_output_abort(out);
+    out->named = true;
+    return status;
 }
 
 static enum bnt_status write_failed(const struct bnt_output *out, struct bnt_error *err)
 {
-    if (errno == EPIPE)
-        return bnt_fail(err, BNT_ERR_IO, "standard output: the reader closed the pipe");
-    return fail_errno(err, strcmp(out->path, "-") == 0 ? "standard output" : out->path,
-                      "cannot write");
+    if (errno == EFAULT) // the system met what would have been a SIGBUS (formats/bus.h)
+        return bnt_fail(err, BNT_ERR_IO,
+                        "%s: cannot write: the mapped file that the bytes are from was made "
+                        "shorter while it was read, or its disk fails",
+                        output_name(out));
+    if (out->stream >= 0 && out->fd != out->stream)
+        return fail_temporary(err, output_name(out));
+    return fail_errno(err, output_name(out), "cannot write");
 }
 
 enum bnt_status bnt_output_write(struct bnt_output *out, const void *data, size_t size,
@@ -338,14 +507,28 @@ enum bnt_status bnt_output_write_at(struct bnt_output *out, const void *data, si
     return BNT_OK;
 }
 
-static enum bnt_status commit_spooled(struct bnt_output *out, struct bnt_error *err)
+static enum bnt_status fail_copy(struct bnt_error *err, const char *name)
+{
+    return fail_errno(err, name, "cannot write");
+}
+
+// What was spooled goes where it was meant for.
+static enum bnt_status copy_spooled(struct bnt_output *out, struct bnt_error *err)
 {
     if (lseek(out->fd, 0, SEEK_SET) != 0)
-        return fail_errno(err, "standard output", "cannot rewind its temporary file");
-    enum bnt_status status = copy_all(out->fd, STDOUT_FILENO, "standard output", err);
-    (void)close(out->fd);
+        return fail_errno(err, output_name(out), "cannot rewind its temporary file");
+    return copy_all(out->fd, out->stream, output_name(out), fail_copy, err);
+}
+
+static enum bnt_status commit_stream(struct bnt_output *out, struct bnt_error *err)
+{
+    enum bnt_status status = out->fd == out->stream ? BNT_OK : copy_spooled(out, err);
+    if (out->fd != out->stream)
+        (void)close(out->fd);
     out->fd = -1;
-    if (status == BNT_OK && close(STDOUT_FILENO) != 0) // some file systems report a full disk here
+    int stream = out->stream;
+    out->stream = -1;
+    if (close(stream) != 0 && status == BNT_OK) // some file systems report a full disk here
         status = write_failed(out, err);
     return status;
 }
@@ -357,7 +540,7 @@ static enum bnt_status commit_temporary(struct bnt_output *out, struct bnt_error
     out->fd = -1;
     if (failed)
         return write_failed(out, err);
-    if (rename(out->temporary, out->path) != 0)
+    if (rename(out->temporary, out->target) != 0)
         return fail_errno(err, out->path, "cannot rename the finished file to this name");
     atomic_store(&doomed_file, NULL);
     free(out->temporary);
@@ -365,29 +548,36 @@ static enum bnt_status commit_temporary(struct bnt_output *out, struct bnt_error
     return BNT_OK;
 }
 
+// The file that now has the temporary name: another program may have made it anew.
+static enum bnt_status reopen(struct bnt_output *out, struct bnt_error *err)
+{
+    (void)close(out->fd);
+    out->fd = open(out->temporary, O_RDWR | O_CLOEXEC);
+    return out->fd < 0 ? fail_errno(err, out->temporary, "cannot open") : BNT_OK;
+}
+
 enum bnt_status bnt_output_commit(struct bnt_output *out, struct bnt_error *err)
 {
-    enum bnt_status status = BNT_OK;
-    if (out->spooled)
-        status = commit_spooled(out, err);
-    else if (out->temporary)
-        status = commit_temporary(out, err);
-    else if (close(STDOUT_FILENO) != 0)
-        status = write_failed(out, err);
-    if (status != BNT_OK)
-        bnt_output_abort(out);
+    enum bnt_status status = out->named ? reopen(out, err) : BNT_OK;
+    if (status == BNT_OK)
+        status = out->target ? commit_temporary(out, err) : commit_stream(out, err);
+    bnt_output_abort(out); // what is left of it
     return status;
 }
 
 void bnt_output_abort(struct bnt_output *out)
 {
-    if (out->fd >= 0 && out->fd != STDOUT_FILENO)
+    if (out->fd >= 0 && out->fd != out->stream)
         (void)close(out->fd);
-    out->fd = -1;
+    if (out->stream > STDERR_FILENO)
+        (void)close(out->stream);
+    out->fd = out->stream = -1;
     if (out->temporary) {
         (void)unlink(out->temporary);
         atomic_store(&doomed_file, NULL);
         free(out->temporary);
         out->temporary = NULL;
     }
+    free(out->target);
+    out->target = NULL;
 }

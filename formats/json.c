@@ -1,56 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "formats/json.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "formats/utf8.h"
-
-enum { MAX_DEPTH = 100 };
-
-// Whether arrays and objects are nested at most so deep. The recursion ends there.
-static bool is_shallow(json_t *value, int depth)
-{
-    size_t i;
-    const char *key;
-    json_t *inner;
-    if (depth == 0 && (json_is_array(value) || json_is_object(value)))
-        return false;
-    json_array_foreach(value, i, inner)
-    {
-        if (!is_shallow(inner, depth - 1))
-            return false;
-    }
-    json_object_foreach(value, key, inner)
-    {
-        if (!is_shallow(inner, depth - 1))
-            return false;
-    }
-    return true;
-}
-
-enum bnt_status bnt_json_parse(const char *text, size_t size, const char *name, json_t **out,
-                               struct bnt_error *err)
-{
-    json_error_t problem;
-    *out = NULL;
-    if (memchr(text, 0, size)) // jansson would take some of them for the end
-        return bnt_fail(err, BNT_ERR_FORMAT, "%s: not valid JSON: it holds a zero byte", name);
-    // Texts end up as C strings, so one with U+0000 in it is refused too (jansson does unless
-    // asked).
-    *out = json_loadb(text, size, JSON_REJECT_DUPLICATES, &problem);
-    if (!*out)
-        return bnt_fail(err, BNT_ERR_FORMAT, "%s: not valid JSON: line %d, column %d: %s", name,
-                        problem.line, problem.column, problem.text);
-    bool object = json_is_object(*out);
-    if (object && is_shallow(*out, MAX_DEPTH))
-        return BNT_OK;
-    json_decref(*out);
-    *out = NULL;
-    return bnt_fail(err, BNT_ERR_FORMAT,
-                    object ? "%s: JSON nested more than 100 deep" : "%s: must be a JSON object",
-                    name);
-}
 
 json_t *bnt_json_get(const json_t *object, const char *key)
 {
@@ -62,6 +18,48 @@ const char *bnt_json_text(const json_t *object, const char *key, const char *fal
 {
     const json_t *value = bnt_json_get(object, key);
     return json_is_string(value) ? json_string_value(value) : fallback;
+}
+
+static bool is_valid(const char *text, size_t size)
+{
+    return bnt_utf8_valid((const uint8_t *)text, size) == size;
+}
+
+bool bnt_json_is_text(const json_t *value)
+{
+    return json_is_string(value) && is_valid(json_string_value(value), json_string_length(value));
+}
+
+static void put_before(char path[BNT_JSON_PATH], const char *key)
+{
+    char old[BNT_JSON_PATH];
+    memcpy(old, path, sizeof old);
+    (void)snprintf(path, BNT_JSON_PATH, "%.60s%s%.120s", key, old[0] ? "." : "", old);
+}
+
+bool bnt_json_find_strange(const json_t *value, char path[BNT_JSON_PATH])
+{
+    size_t i;
+    const char *key;
+    json_t *inner;
+    path[0] = '\0';
+    if (json_is_string(value))
+        return !bnt_json_is_text(value);
+    json_array_foreach((json_t *)value, i, inner)
+    {
+        if (bnt_json_find_strange(inner, path))
+            return true;
+    }
+    json_object_foreach((json_t *)value, key, inner)
+    {
+        if (!is_valid(key, strlen(key)))
+            return true;
+        if (bnt_json_find_strange(inner, path)) {
+            put_before(path, key);
+            return true;
+        }
+    }
+    return json_is_real(value) && fabs(json_real_value(value)) >= 0x1p63;
 }
 
 bool bnt_json_true(const json_t *object, const char *key)

@@ -364,6 +364,28 @@ static const char *token_problem(const struct bnt_hyper *h)
     return NULL;
 }
 
+const char *bnt_sampling_problem(const struct bnt_sampling_record *s)
+{
+    static const uint8_t zero[sizeof s->reserved];
+    if (!(s->repetition_penalty > 0 && s->repetition_penalty <= BNT_MAX_REPETITION_PENALTY))
+        return "repetition_penalty";
+    if (!(fabsf(s->presence_penalty) <= BNT_MAX_PENALTY))
+        return "presence_penalty";
+    if (!(fabsf(s->frequency_penalty) <= BNT_MAX_PENALTY))
+        return "frequency_penalty";
+    if (!(s->min_p >= 0 && s->min_p <= 1))
+        return "min_p";
+    return memcmp(s->reserved, zero, sizeof zero) ? "reserved" : NULL;
+}
+
+bool bnt_sampling_equal(const struct bnt_sampling_record *a, const struct bnt_sampling_record *b)
+{
+    return a->repetition_penalty == b->repetition_penalty &&
+           a->presence_penalty == b->presence_penalty &&
+           a->frequency_penalty == b->frequency_penalty && a->min_p == b->min_p &&
+           a->max_new_tokens == b->max_new_tokens;
+}
+
 const char *bnt_hyper_problem(const struct bnt_hyper *h)
 {
     if (!in_range(h->n_layers, 1, BNT_MAX_LAYERS))

@@ -26,8 +26,8 @@ enum {
     BNT_MAX_GROUP = 4096,    // columns that share a scale, unless a whole row does …
     BNT_GROUP_ROW = 1 << 20, // … that is scale_group then
     BNT_VERSION_1 = 1,
-    BNT_VERSION_2 = 2, // has what is marked v2 in bnt.md
-    BNT_VERSION_MINOR = 0,
+    BNT_VERSION_2 = 2,       // has what is marked v2 in bnt.md
+    BNT_VERSION_1_MINOR = 1, // of files of version 1 with SAMP or CONV; others have 0
 };
 
 // Unsigned codes up to 3 times activations of magnitude up to 128, BNT_MAX_COLS of them, must fit
@@ -48,6 +48,8 @@ enum bnt_section_type {
     BNT_SECTION_HYPR = BNT_FOURCC('H', 'Y', 'P', 'R'),
     BNT_SECTION_TOKN = BNT_FOURCC('T', 'O', 'K', 'N'),
     BNT_SECTION_CHAT = BNT_FOURCC('C', 'H', 'A', 'T'),
+    BNT_SECTION_CONV = BNT_FOURCC('C', 'O', 'N', 'V'), // since 1.1
+    BNT_SECTION_SAMP = BNT_FOURCC('S', 'A', 'M', 'P'),
     BNT_SECTION_NORM = BNT_FOURCC('N', 'O', 'R', 'M'),
     BNT_SECTION_EMBD = BNT_FOURCC('E', 'M', 'B', 'D'),
     BNT_SECTION_EMB8 = BNT_FOURCC('E', 'M', 'B', '8'),
@@ -164,6 +166,24 @@ _Static_assert(offsetof(struct bnt_hyper, temperature) == 112, "HYPR");
 
 enum bnt_dtype { BNT_TERNARY = 1, BNT_BF16 = 2, BNT_F32 = 3, BNT_I8 = 4, BNT_F16 = 5 };
 
+struct bnt_sampling_record {
+    float repetition_penalty;
+    float presence_penalty;
+    float frequency_penalty;
+    float min_p;
+    uint32_t max_new_tokens;
+    uint8_t reserved[44];
+};
+_Static_assert(sizeof(struct bnt_sampling_record) == 64, "SAMP");
+_Static_assert(offsetof(struct bnt_sampling_record, max_new_tokens) == 16, "SAMP");
+
+// What stands for a file without the section.
+#define BNT_SAMPLING_OFF ((struct bnt_sampling_record){.repetition_penalty = 1})
+
+// The ranges of bnt.md section 4.1; bnt.h has the same.
+#define BNT_MAX_REPETITION_PENALTY 100.0f
+#define BNT_MAX_PENALTY            2.0f // of presence and frequency, either way
+
 enum bnt_role {
     BNT_ATTN_NORM = 1,
     BNT_ATTN_SUB_NORM = 2,
@@ -278,7 +298,15 @@ enum bnt_step_type {
     BNT_STEP_PREPEND = 3,
     BNT_STEP_REPLACE = 4,
     BNT_STEP_NFC = 5,
+    BNT_STEP_BYTE_LEVEL = 6, // bytes become characters of formats/byte_level.h
+    BNT_STEP_NFD = 7,
+    BNT_STEP_NFKC = 8,
+    BNT_STEP_NFKD = 9,
+    BNT_STEP_LOWERCASE = 10,
+    BNT_STEP_REPLACE_PATTERN = 11,
+    BNT_STEP_END_OF_WORD = 12, // the last one: its text ends the last symbol of every piece
 };
+enum { BNT_TOKENIZER_MAX_SUFFIX = 64 }; // of the text of BNT_STEP_END_OF_WORD
 enum bnt_split_behavior {
     BNT_SPLIT_REMOVED = 0,
     BNT_SPLIT_ISOLATED = 1,
@@ -306,6 +334,17 @@ enum {
 }; // of attr
 
 enum { BNT_CHAT_TRIM = 1, BNT_CHAT_MAX_STOP = 4 }; // bit of bnt_chat_record.flags; its stop ids
+
+// Bits of bnt_chat_record.flags in CONV.
+enum {
+    BNT_CONV_TRIM_SYSTEM = 1,
+    BNT_CONV_TRIM_USER = 2,
+    BNT_CONV_TRIM_ANSWER = 4,
+    BNT_CONV_NO_SYSTEM = 8, // there can be no system text
+    BNT_CONV_DROP_THINKING = 16,
+    BNT_CONV_DROP_NEWLINES = 32, // behind it
+    BNT_CONV_FLAGS = 63,
+};
 
 struct bnt_range {
     uint32_t offset;
@@ -391,6 +430,10 @@ static inline size_t bnt_hyper_size(unsigned version)
 
 // Names the first field out of its range (R12), or returns NULL.
 const char *bnt_hyper_problem(const struct bnt_hyper *hyper);
+
+// The same for SAMP (R30).
+const char *bnt_sampling_problem(const struct bnt_sampling_record *sampling);
+bool bnt_sampling_equal(const struct bnt_sampling_record *a, const struct bnt_sampling_record *b);
 
 static inline uint32_t bnt_q_size(const struct bnt_hyper *h)
 {

@@ -24,7 +24,9 @@ enum bnt_status bnt_map_descriptor(struct bnt_map *map, int fd, const char *name
         map->data = (const uint8_t *)"";
         return BNT_OK;
     }
-    void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    // Nothing is written through the map, and some file systems (FUSE with direct_io) know no
+    // shared ones.
+    void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (data == MAP_FAILED)
         return bnt_fail(err, BNT_ERR_IO, "%s: cannot map: %s", name, strerror(errno));
     *map = (struct bnt_map){.data = data, .size = (uint64_t)st.st_size};

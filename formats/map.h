@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A file's bytes, mapped read-only and shared between all processes that map it.
+// A file's bytes, mapped read-only; the pages are the same for all processes that map it.
 #ifndef BNT_FORMATS_MAP_H
 #define BNT_FORMATS_MAP_H
 

@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: MIT
-#define _GNU_SOURCE // sched_getaffinity
 #include "formats/parallel.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
-#include <unistd.h>
 
 enum { MAX_THREADS = 256 };
 
@@ -41,13 +38,4 @@ void bnt_parallel_for(unsigned threads, uint64_t count, void (*body)(void *conte
     (void)work(&loop);
     for (unsigned i = 0; i < started; i++)
         (void)pthread_join(thread[i], NULL);
-}
-
-unsigned bnt_parallel_processors(void)
-{
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
-        return (unsigned)CPU_COUNT(&set);
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n > 0 ? (unsigned)n : 1;
 }

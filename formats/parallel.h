@@ -10,7 +10,4 @@
 void bnt_parallel_for(unsigned threads, uint64_t count, void (*body)(void *context, uint64_t i),
                       void *context);
 
-// Processors this process may run on, at least 1.
-unsigned bnt_parallel_processors(void);
-
 #endif

@@ -7,6 +7,7 @@
 
 #include "formats/bytes.h"
 #include "formats/cursor.h"
+#include "formats/foreign.h"
 #include "formats/json.h"
 
 static const struct type_row {
@@ -152,9 +153,10 @@ enum bnt_status bnt_st_open(struct bnt_st_header *header, const uint8_t *file, u
     const uint8_t *text;
     if (!bnt_cursor_copy(&c, &length, sizeof length) || length > BNT_ST_MAX_HEADER ||
         !bnt_cursor_take(&c, length, 1, &text))
-        return bnt_fail(err, BNT_ERR_FORMAT,
-                        "%s: not a safetensors file, or truncated: no header of the length it says",
-                        name);
+        return bnt_fail(
+            err, BNT_ERR_FORMAT,
+            "%s: not a safetensors file, or truncated: no header of the length it says%s", name,
+            bnt_foreign_file(file, size));
     enum bnt_status status = bnt_st_parse(header, (const char *)text, (size_t)length, name, err);
     if (status != BNT_OK)
         return status;
@@ -217,9 +219,9 @@ enum bnt_status bnt_st_builder_add(struct bnt_st_builder *builder, const char *n
 enum bnt_status bnt_st_builder_metadata(struct bnt_st_builder *builder, const char *key,
                                         const char *text, size_t size, struct bnt_error *err)
 {
-    json_t *value = json_stringn(text, size);
+    json_t *value = memchr(text, 0, size) ? NULL : json_stringn(text, size);
     if (!value)
-        return bnt_fail(err, BNT_ERR_FORMAT, "%s: not valid UTF-8", key);
+        return bnt_fail(err, BNT_ERR_FORMAT, "%s: not valid UTF-8, or holds a zero byte", key);
     if (json_object_set_new(json_object_get(builder->json, "__metadata__"), key, value) != 0)
         return out_of_memory(err);
     return BNT_OK;

@@ -190,8 +190,10 @@ static bool is_text(const struct bnt_tokenizer_view *v, uint32_t offset, uint32_
 }
 
 // What bnt.md's table of step types allows.
-static bool step_is_known(const struct bnt_step_record *s, bool normalizer)
+static bool step_is_known(const struct bnt_tokenizer_view *v, uint32_t i)
 {
+    const struct bnt_step_record *s = &v->steps[i];
+    const bool normalizer = i < v->record.n_normalizers;
     switch (s->type) {
     case BNT_STEP_SPLIT:
         return !normalizer && s->behavior <= BNT_SPLIT_CONTIGUOUS && s->invert <= 1 && !s->extra;
@@ -202,18 +204,38 @@ static bool step_is_known(const struct bnt_step_record *s, bool normalizer)
     case BNT_STEP_REPLACE:
         return !s->behavior && !s->invert;
     case BNT_STEP_NFC:
+    case BNT_STEP_NFD:
+    case BNT_STEP_NFKC:
+    case BNT_STEP_NFKD:
+    case BNT_STEP_LOWERCASE:
         return normalizer && !s->behavior && !s->invert && !s->extra && !s->offset && !s->size;
+    case BNT_STEP_REPLACE_PATTERN:
+        return normalizer && !s->behavior && !s->invert;
+    case BNT_STEP_BYTE_LEVEL:
+        return !normalizer && v->record.kind == BNT_TOKENIZER_BYTE_BPE && !s->behavior &&
+               !s->invert && !s->extra && !s->offset && !s->size;
+    case BNT_STEP_END_OF_WORD:
+        return !normalizer && i + 1 == v->record.n_steps && !s->behavior && !s->invert &&
+               !s->extra && s->size <= BNT_TOKENIZER_MAX_SUFFIX;
     default:
         return false;
     }
 }
 
+// The types whose size must be 0, which step_is_known looks at.
+static bool has_no_text(const struct bnt_step_record *s)
+{
+    return s->type == BNT_STEP_BYTE_LEVEL || s->type == BNT_STEP_LOWERCASE ||
+           s->type == BNT_STEP_NFC || s->type == BNT_STEP_NFD || s->type == BNT_STEP_NFKC ||
+           s->type == BNT_STEP_NFKD;
+}
+
 static const char *step_problem(const struct bnt_tokenizer_view *v, uint32_t i)
 {
     const struct bnt_step_record *s = &v->steps[i];
-    if (!step_is_known(s, i < v->record.n_normalizers))
+    if (!step_is_known(v, i))
         return "a step has an unknown type, behavior or invert, or one that is not allowed there";
-    if (s->type != BNT_STEP_NFC &&
+    if (!has_no_text(s) &&
         (s->size == 0 || s->size > BNT_TOKENIZER_MAX_TEXT || s->extra > BNT_TOKENIZER_MAX_TEXT))
         return "the text of a step is empty or too long";
     return is_text(v, s->offset, s->size) && is_text(v, s->offset + s->size, s->extra)

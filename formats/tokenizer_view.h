@@ -28,6 +28,18 @@ struct bnt_tokenizer_view {
 bool bnt_tokenizer_view_open(struct bnt_tokenizer_view *view, const uint8_t *data, uint64_t size,
                              uint32_t vocab_size, struct bnt_report *report);
 
+static inline bool bnt_step_has_pattern(const struct bnt_step_record *step)
+{
+    return step->type == BNT_STEP_SPLIT || step->type == BNT_STEP_REPLACE_PATTERN;
+}
+
+// The last step if it is BNT_STEP_END_OF_WORD, or NULL.
+static inline const struct bnt_step_record *bnt_end_of_word(const struct bnt_tokenizer_view *view)
+{
+    const uint32_t n = view->record.n_steps;
+    return n > 0 && view->steps[n - 1].type == BNT_STEP_END_OF_WORD ? &view->steps[n - 1] : NULL;
+}
+
 // The bytes that a token decodes to. id < n_tokens.
 static inline const uint8_t *bnt_token_bytes(const struct bnt_tokenizer_view *view, uint32_t id,
                                              size_t *size)

@@ -9,6 +9,7 @@
 #include "formats/bytes.h"
 #include "formats/crc.h"
 #include "formats/cursor.h"
+#include "formats/foreign.h"
 
 void bnt_report(struct bnt_report *report, const char *rule, const char *format, ...)
 {
@@ -90,7 +91,8 @@ static bool check_magic_and_version(struct bnt_view *view, struct bnt_report *re
 {
     const struct bnt_header *h = &view->header;
     if (view->size < 8 || memcmp(view->data, BNT_MAGIC, 8) != 0) {
-        bnt_report(report, "R1", "offset 0: not a .bnt file (no magic)");
+        bnt_report(report, "R1", "offset 0: not a .bnt file (no magic)%s",
+                   bnt_foreign_file(view->data, view->size));
         return false;
     }
     if (view->size <= BNT_PAGE) {
@@ -182,7 +184,8 @@ static const struct known_section {
     bool depends;  // on HYPR, whether it is: check_dependent_sections
 } known_sections[] = {
     {BNT_SECTION_HYPR, true, false},  {BNT_SECTION_TOKN, false, false},
-    {BNT_SECTION_CHAT, false, false}, {BNT_SECTION_NORM, true, false},
+    {BNT_SECTION_CHAT, false, false}, {BNT_SECTION_CONV, false, false},
+    {BNT_SECTION_SAMP, false, false}, {BNT_SECTION_NORM, true, false},
     {BNT_SECTION_EMBD, true, true},   {BNT_SECTION_EMB8, false, false},
     {BNT_SECTION_TERN, true, false},  {BNT_SECTION_SCAL, true, true},
     {BNT_SECTION_TENS, true, false},  {BNT_SECTION_PROV, false, false},
@@ -283,6 +286,27 @@ static bool check_dependent_sections(const struct bnt_view *view, struct bnt_rep
                        there ? "is there, and the model has no use for it" : "is missing");
     }
     return report->count == before;
+}
+
+// R30. What is wrong here is no danger: the view stays usable, with the defaults.
+static void check_sampling(struct bnt_view *view, struct bnt_report *report)
+{
+    const struct bnt_section_record *s = bnt_view_section(view, BNT_SECTION_SAMP);
+    struct bnt_sampling_record record;
+    view->sampling = BNT_SAMPLING_OFF;
+    if (!s)
+        return;
+    if (s->size != sizeof record) {
+        bnt_report(report, "R30", "section SAMP has %" PRIu64 " bytes, must have %zu", s->size,
+                   sizeof record);
+        return;
+    }
+    memcpy(&record, view->data + s->offset, sizeof record);
+    const char *problem = bnt_sampling_problem(&record);
+    if (problem)
+        bnt_report(report, "R30", "section SAMP: %s is out of its range", problem);
+    else
+        view->sampling = record;
 }
 
 static bool ascending(const struct bnt_tensor_record *a, const struct bnt_tensor_record *b)
@@ -405,6 +429,7 @@ bool bnt_view_open(struct bnt_view *view, const uint8_t *data, uint64_t size,
     if (!check_extents(view, report) || !check_section_types(view, report))
         return false;
     view->has_int8 = bnt_view_section(view, BNT_SECTION_EMB8) != NULL;
+    check_sampling(view, report);
     return check_hyper(view, report) && check_dependent_sections(view, report) &&
            check_records(view, report) && check_tensors(view, report);
 }

@@ -25,15 +25,16 @@ struct bnt_view {
     uint64_t size;
     struct bnt_header header;
     struct bnt_hyper hyper;
+    struct bnt_sampling_record sampling;     // of SAMP, or BNT_SAMPLING_OFF
     const struct bnt_tensor_record *tensors; // in the file, 4096-aligned when the file's bytes are
     uint64_t n_tensors;
     bool has_int8;
 };
 
-// Checks everything that memory safety depends on: R1 – R7 and R11 – R17 (TOKN's own, R24 and R25,
-// are bnt_tokenizer_view's). data must be aligned to 8 bytes. Returns whether the view may be used;
-// what is wrong goes to the report. true is possible although something was reported (a wrong
-// header CRC, say): a caller that does not want that looks at the count.
+// Checks everything that memory safety depends on: R1 – R7 and R11 – R17, and R30 (TOKN's own, R24
+// and R25, are bnt_tokenizer_view's). data must be aligned to 8 bytes. Returns whether the view may
+// be used; what is wrong goes to the report. true is possible although something was reported (a
+// wrong header CRC, say): a caller that does not want that looks at the count.
 bool bnt_view_open(struct bnt_view *view, const uint8_t *data, uint64_t size,
                    struct bnt_report *report);
 

@@ -63,7 +63,9 @@ static void add_sections(struct bnt_writer *w, bool has_int8)
     if (w->tokenizer.data)
         add_section(w, BNT_SECTION_TOKN, 0, w->tokenizer.size);
     if (w->chat.data)
-        add_section(w, BNT_SECTION_CHAT, 0, w->chat.size);
+        add_section(w, w->chat_type, 0, w->chat.size);
+    if (w->has_sampling)
+        add_section(w, BNT_SECTION_SAMP, 0, sizeof w->sampling);
     add_section(w, BNT_SECTION_NORM, BNT_SECTION_REQUIRED,
                 bnt_layout_section_size(&walk, BNT_SECTION_NORM));
     if (bnt_layout_section_size(&walk, BNT_SECTION_EMBD))
@@ -82,12 +84,18 @@ static void add_sections(struct bnt_writer *w, bool has_int8)
 enum bnt_status bnt_writer_open(struct bnt_writer *w, struct bnt_output *out,
                                 const struct bnt_hyper *hyper, bool has_int8,
                                 struct bnt_writer_section tokenizer, struct bnt_writer_section chat,
+                                uint32_t chat_type, const struct bnt_sampling_record *sampling,
                                 struct bnt_error *err)
 {
-    *w = (struct bnt_writer){.out = out, .hyper = *hyper, .tokenizer = tokenizer, .chat = chat};
+    *w = (struct bnt_writer){
+        .out = out, .hyper = *hyper, .tokenizer = tokenizer, .chat = chat, .chat_type = chat_type};
+    w->sampling = sampling ? *sampling : BNT_SAMPLING_OFF;
+    w->has_sampling = !bnt_sampling_equal(&w->sampling, &BNT_SAMPLING_OFF);
     memcpy(w->header.magic, BNT_MAGIC, sizeof w->header.magic);
     w->header.version_major = (uint16_t)bnt_hyper_version(hyper);
-    w->header.version_minor = BNT_VERSION_MINOR;
+    const bool newer = w->has_sampling || (chat.data && chat_type == BNT_SECTION_CONV);
+    if (newer && w->header.version_major == BNT_VERSION_1)
+        w->header.version_minor = BNT_VERSION_1_MINOR;
     w->n_tensors = bnt_layout_count(hyper, has_int8);
     w->tensors = calloc((size_t)w->n_tensors, sizeof w->tensors[0]);
     if (!w->tensors)
@@ -120,7 +128,9 @@ static enum bnt_status write_small_sections(struct bnt_writer *w, const char *pr
     if (status == BNT_OK && w->tokenizer.data)
         status = write_section(w, BNT_SECTION_TOKN, w->tokenizer.data, err);
     if (status == BNT_OK && w->chat.data)
-        status = write_section(w, BNT_SECTION_CHAT, w->chat.data, err);
+        status = write_section(w, w->chat_type, w->chat.data, err);
+    if (status == BNT_OK && w->has_sampling)
+        status = write_section(w, BNT_SECTION_SAMP, &w->sampling, err);
     if (status == BNT_OK)
         status = write_section(w, BNT_SECTION_TENS, w->tensors, err);
     if (status == BNT_OK)
@@ -155,7 +165,7 @@ static void fill_crcs(struct bnt_writer *w, const uint8_t *file)
 // the file.
 static enum bnt_status fill_checksums(struct bnt_writer *w, struct bnt_error *err)
 {
-    uint8_t *file = mmap(NULL, (size_t)w->header.file_size, PROT_READ, MAP_SHARED, w->out->fd, 0);
+    uint8_t *file = mmap(NULL, (size_t)w->header.file_size, PROT_READ, MAP_PRIVATE, w->out->fd, 0);
     if (file == MAP_FAILED)
         return bnt_fail(err, BNT_ERR_IO, "%s: cannot map what was written: %s", w->out->path,
                         strerror(errno));

@@ -22,17 +22,21 @@ struct bnt_writer {
     struct bnt_header header;
     struct bnt_hyper hyper;
     struct bnt_writer_section tokenizer; // TOKN
-    struct bnt_writer_section chat;      // CHAT
+    struct bnt_writer_section chat;
+    uint32_t chat_type;                  // CHAT or CONV
+    struct bnt_sampling_record sampling; // SAMP, if it says something
+    bool has_sampling;
     // The table as it will be written; scales are the caller's to fill in.
     struct bnt_tensor_record *tensors;
     uint64_t n_tensors;
 };
 
 // Lays the file out. out: opened with bnt_output_open_random. The bytes of tokenizer and chat must
-// stay until finish.
+// stay until finish. sampling: NULL for none.
 enum bnt_status bnt_writer_open(struct bnt_writer *writer, struct bnt_output *out,
                                 const struct bnt_hyper *hyper, bool has_int8,
                                 struct bnt_writer_section tokenizer, struct bnt_writer_section chat,
+                                uint32_t chat_type, const struct bnt_sampling_record *sampling,
                                 struct bnt_error *err);
 
 // The record of a tensor, to learn its place and set its scale. NULL if the model has none such.

@@ -10,7 +10,8 @@
 
 #include "formats/cli.h"
 #include "formats/file.h"
-#include "formats/parallel.h"
+#include "formats/processors.h"
+#include "formats/target.h"
 #include "pack/pack.h"
 
 static const char help[] =
@@ -22,12 +23,18 @@ static const char help[] =
     "      --embedding=TYPE   int8: add an int8 copy of the output matrix for a faster\n"
     "                         output layer; bf16: round embeddings to bf16. By default they\n"
     "                         stay as they are, bf16 or f32. May be given for each\n"
-    "  -j, --jobs=N           use N threads (default: the processors of this machine)\n"
+    "      --activations=BITS 8 or 16: how the inputs of ternary matrices are quantized. By\n"
+    "                         default 8 for models trained so, 16 for those whose weights\n"
+    "                         alone were trained to three levels: closer, prompts half as fast\n"
+    "  -j, --jobs=N           use N threads (default: the processors it may use)\n"
     "      --matrix=NAME      pack the one I8 matrix NAME of a safetensors file into bare\n"
     "                         16x32 blocks, and nothing else\n"
     "  -q, --quiet            no progress bar\n"
-    "      --help             print this help\n"
+    "  -h, --help             print this help\n"
     "      --version          print the version\n"
+    "\n"
+    "Until OUT is complete it is a hidden file beside it, .OUT.XXXXXX; what goes to standard\n"
+    "output is first collected in $TMPDIR, or /tmp, and takes as much room there.\n"
     "\n"
     "Example: bnt-convert DIR | bnt-pack -o model.bnt\n"
     "Exit status: 0 done, 1 failed, 2 usage.\n";
@@ -64,6 +71,8 @@ static enum bnt_status pack_stream(const struct arguments *a, struct bnt_output 
     int fd;
     enum bnt_status status = open_input(a->input, &fd, err);
     if (status == BNT_OK)
+        status = bnt_target_is_not(a->output, a->input, err);
+    if (status == BNT_OK)
         status = bnt_output_open_random(out, a->output, err);
     if (status == BNT_OK)
         status = bnt_pack(fd, fd == STDIN_FILENO ? "standard input" : a->input, out, &a->pack, err);
@@ -75,7 +84,9 @@ static enum bnt_status pack_stream(const struct arguments *a, struct bnt_output 
 static enum bnt_status pack_matrix(const struct arguments *a, struct bnt_output *out,
                                    struct bnt_error *err)
 {
-    enum bnt_status status = bnt_output_open(out, a->output, err);
+    enum bnt_status status = bnt_target_is_not(a->output, a->input, err);
+    if (status == BNT_OK)
+        status = bnt_output_open(out, a->output, err);
     return status == BNT_OK ? bnt_pack_matrix(a->input, a->matrix, out, err) : status;
 }
 
@@ -92,26 +103,26 @@ static int run(const struct arguments *a)
     return bnt_cli_fail(&err);
 }
 
-enum { OPTION_EMBEDDING = 256, OPTION_MATRIX, OPTION_HELP, OPTION_VERSION };
+enum { OPTION_EMBEDDING = 256, OPTION_ACTIVATIONS, OPTION_MATRIX, OPTION_VERSION };
 
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
         {"output", required_argument, NULL, 'o'},
         {"embedding", required_argument, NULL, OPTION_EMBEDDING},
+        {"activations", required_argument, NULL, OPTION_ACTIVATIONS},
         {"jobs", required_argument, NULL, 'j'},
         {"matrix", required_argument, NULL, OPTION_MATRIX},
         {"quiet", no_argument, NULL, 'q'},
-        {"help", no_argument, NULL, OPTION_HELP},
+        {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, OPTION_VERSION},
         {NULL, 0, NULL, 0},
     };
-    struct arguments a = {
-        .input = "-", .output = "-", .pack = {.threads = bnt_parallel_processors()}};
+    struct arguments a = {.input = "-", .output = "-", .pack = {.threads = bnt_processors()}};
     uint64_t n;
     int c;
     bnt_cli_init("bnt-pack");
-    while ((c = getopt_long(argc, argv, ":o:j:q", options, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, ":o:j:qh", options, NULL)) != -1) {
         switch (c) {
         case 'o':
             a.output = optarg;
@@ -124,6 +135,11 @@ int main(int argc, char **argv)
         case 'q':
             a.pack.quiet = true;
             break;
+        case OPTION_ACTIVATIONS:
+            if (!bnt_cli_u64(optarg, 8, 16, &n) || n % 8 != 0)
+                return bnt_cli_usage("--activations must be 8 or 16, not '%s'", optarg);
+            a.pack.activation_bits = (uint32_t)n;
+            break;
         case OPTION_EMBEDDING:
             if (strcmp(optarg, "int8") == 0)
                 a.pack.int8 = true;
@@ -135,7 +151,7 @@ int main(int argc, char **argv)
         case OPTION_MATRIX:
             a.matrix = optarg;
             break;
-        case OPTION_HELP:
+        case 'h':
             return bnt_cli_print(help);
         case OPTION_VERSION:
             return bnt_cli_version(NULL);
@@ -147,5 +163,8 @@ int main(int argc, char **argv)
         return bnt_cli_usage("more than one input");
     if (optind < argc)
         a.input = argv[optind];
-    return run(&a);
+    int code = bnt_cli_check_name("IN", a.input);
+    if (code == BNT_EXIT_OK)
+        code = bnt_cli_check_name("--output", a.output);
+    return code == BNT_EXIT_OK ? run(&a) : code;
 }

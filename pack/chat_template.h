@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// From a chat template (Jinja) to the CHAT section (bnt.md section 8.1). Templates are programs;
-// the few that are known are recognised by their text.
+// From a chat template (Jinja) to the CHAT or CONV section (bnt.md sections 8.1 and 8.2). Templates
+// are programs: they are run (pack/jinja.h) over conversations with marks in place of what is said,
+// and accepted only if fixed texts around what is said give the same in all of them.
 #ifndef BNT_PACK_CHAT_TEMPLATE_H
 #define BNT_PACK_CHAT_TEMPLATE_H
 
@@ -11,12 +12,23 @@
 #include "formats/tokenizer_view.h"
 #include "pack/buffer.h"
 
-// The names of the templates that are known, for messages.
-#define BNT_CHAT_KNOWN "bitnet, llama3, chatml, falcon"
+enum { BNT_CHAT_WHY = 200 };
 
-// Appends the section if the template is known; false if not. bos, eos: the texts of these tokens,
-// "" if there are none. tokenizer: in which the ids of stop tokens are found.
-bool bnt_chat_build(const char *template_text, size_t size, const char *bos, const char *eos,
-                    const struct bnt_tokenizer_view *tokenizer, struct bnt_buffer *out);
+struct bnt_chat_source {
+    const char *text; // of the template
+    size_t size;
+    const char *bos, *eos; // the texts of these tokens, NULL if there are none
+    const struct bnt_tokenizer_view *tokenizer;
+};
+
+struct bnt_chat_built {
+    uint32_t section; // BNT_SECTION_CHAT, or BNT_SECTION_CONV where CHAT cannot say it
+    struct bnt_buffer bytes;
+    char why[BNT_CHAT_WHY];           // the template was refused: the reason
+    char why_no_system[BNT_CHAT_WHY]; // a system text cannot be given: the reason; "": it can
+};
+
+// Returns whether the template was accepted; the caller frees bytes in either case.
+bool bnt_chat_build(const struct bnt_chat_source *source, struct bnt_chat_built *built);
 
 #endif

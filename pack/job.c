@@ -122,13 +122,44 @@ static enum bnt_status write_embedding(struct pack_queue *q, struct pack_job *jo
     return status == BNT_OK && job->tensor->int8 ? write_int8(q, job, err) : status;
 }
 
+// A scale is a half or a float; as bits without the sign they are ordered alike.
+static bool is_scale(const uint8_t *p, unsigned size)
+{
+    return size == 2 ? bnt_load_u16(p) < 0x7c00 : bnt_load_u32(p) < 0x7f800000;
+}
+
+// (rows, groups) to [block rows][groups][16 rows], padding rows zero.
+static enum bnt_status pack_scales(struct pack_queue *q, struct pack_job *job,
+                                   struct bnt_error *err)
+{
+    const struct pack_tensor *t = job->tensor;
+    const size_t groups = t->groups, size = t->scale_size;
+    const uint32_t block_rows = bnt_pad_rows(job->rows) / BNT_BLOCK_ROWS;
+    const size_t bytes = block_rows * groups * BNT_BLOCK_ROWS * size;
+    memset(job->out, 0, bytes);
+    for (uint32_t r = 0; r < job->rows; r++) {
+        for (size_t g = 0; g < groups; g++) {
+            const uint8_t *from = job->in + (r * groups + g) * size;
+            size_t to = (r / BNT_BLOCK_ROWS * groups + g) * BNT_BLOCK_ROWS + r % BNT_BLOCK_ROWS;
+            if (!is_scale(from, t->scale_size))
+                return bnt_fail(err, BNT_ERR_FORMAT,
+                                "tensor %s: the scale of row %" PRIu32
+                                ", group %zu is negative or not finite",
+                                t->name, job->first + r, g);
+            memcpy(job->out + to * size, from, size);
+        }
+    }
+    return write_at(q, job->out, bytes,
+                    t->record->scale_offset + (uint64_t)job->first * groups * size, err);
+}
+
 static void do_job(struct pack_queue *q, struct pack_job *job)
 {
     struct bnt_error err;
     enum bnt_status status;
     switch (bnt_record_section(job->tensor->record)) {
     case BNT_SECTION_TERN:
-        status = pack_ternary(q, job, &err);
+        status = job->scales ? pack_scales(q, job, &err) : pack_ternary(q, job, &err);
         break;
     case BNT_SECTION_NORM:
         status = copy_norm(q, job, &err);

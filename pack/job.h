@@ -16,6 +16,8 @@
 // A tensor being packed. Several stripes of one may be at work at once.
 struct pack_tensor {
     struct bnt_tensor_record *record; // where it goes
+    uint32_t groups;                  // scales of a row, if rows and groups have them,
+    unsigned scale_size;              // and bytes of each
     enum bnt_st_dtype dtype;          // of the stream
     const char *name;                 // in the stream
     struct bnt_tensor_record
@@ -27,6 +29,7 @@ struct pack_tensor {
 // Rows first … first + rows − 1 of a tensor, as the stream has them.
 struct pack_job {
     struct pack_tensor *tensor;
+    bool scales; // its scales by row and group, not its weights
     uint32_t first;
     uint32_t rows;
     uint8_t *in;

@@ -10,9 +10,10 @@
 
 struct pack_options {
     unsigned threads;
-    bool int8;  // add the int8 copy of the output matrix
-    bool bf16;  // round embeddings to bf16 whatever they are
-    bool quiet; // no progress bar
+    bool int8;                // add the int8 copy of the output matrix
+    bool bf16;                // round embeddings to bf16 whatever they are
+    bool quiet;               // no progress bar
+    uint32_t activation_bits; // 8 or 16, whatever bnt-convert says; 0: what it says
 };
 
 // Reads the stream from fd to its end and writes the file. out: opened with bnt_output_open_random;

@@ -29,8 +29,42 @@ enum bnt_status bnt_builder_no_memory(struct tokenizer_builder *b)
 
 // --- the pool behind the tokens ---
 
+// Applies a normalizer's step to *text, which is malloc'd.
+static enum bnt_status apply_step(struct tokenizer_builder *b, const struct bnt_step_record *step,
+                                  uint8_t **text, size_t *size)
+{
+    struct bnt_regex regex = {0};
+    struct bnt_regex_search search = {.regex = &regex};
+    uint8_t *next;
+    if (bnt_step_has_pattern(step)) { // it compiled when the step was made
+        enum bnt_status status =
+            bnt_regex_open(&regex, b->step_texts.data + step->offset, step->size, b->err);
+        if (status != BNT_OK)
+            return status;
+        search.match = pcre2_match_data_create(1, NULL);
+    }
+    enum bnt_normalize_result result = bnt_normalize(step, b->step_texts.data, search, true, *text,
+                                                     *size, BNT_TOKENIZER_MAX_TEXT, &next, size);
+    pcre2_match_data_free(search.match);
+    bnt_regex_close(&regex);
+    switch (result) {
+    case BNT_NORMALIZED:
+        free(*text);
+        *text = next;
+        return BNT_OK;
+    case BNT_NORMALIZE_TOO_LARGE:
+        return bnt_builder_bad(b, "an added token becomes too long by the normalizer");
+    case BNT_NORMALIZE_PATTERN_FAILS:
+        return bnt_builder_bad(b, "a Replace fails on an added token");
+    case BNT_NORMALIZE_NO_MEMORY:
+        break;
+    }
+    return bnt_builder_no_memory(b);
+}
+
 // The text of an added token as the normalizer would leave it.
-static enum bnt_status put_normalized(struct tokenizer_builder *b, const char *text, size_t size)
+enum bnt_status bnt_builder_put_normalized(struct tokenizer_builder *b, const char *text,
+                                           size_t size, struct bnt_buffer *out)
 {
     const struct bnt_step_record *steps = (const void *)b->steps.data;
     uint8_t *now = malloc(size + 1);
@@ -38,17 +72,13 @@ static enum bnt_status put_normalized(struct tokenizer_builder *b, const char *t
         return bnt_builder_no_memory(b);
     memcpy(now, text, size);
     for (uint32_t i = 0; i < b->record.n_normalizers; i++) {
-        uint8_t *next;
-        enum bnt_normalize_result result = bnt_normalize(
-            &steps[i], b->step_texts.data, true, now, size, BNT_TOKENIZER_MAX_TEXT, &next, &size);
-        free(now);
-        if (result == BNT_NORMALIZE_TOO_LARGE)
-            return bnt_builder_bad(b, "an added token becomes too long by the normalizer");
-        if (result == BNT_NORMALIZE_NO_MEMORY)
-            return bnt_builder_no_memory(b);
-        now = next;
+        enum bnt_status status = apply_step(b, &steps[i], &now, &size);
+        if (status != BNT_OK) {
+            free(now);
+            return status;
+        }
     }
-    bnt_buffer_put(&b->pool, now, size);
+    bnt_buffer_put(out, now, size);
     free(now);
     return BNT_OK;
 }
@@ -79,7 +109,7 @@ static enum bnt_status put_added_texts(struct tokenizer_builder *b)
         size_t size = b->token_size[added[i].id];
         added[i].offset = (uint32_t)b->pool.size;
         if (added[i].flags & BNT_ADDED_NORMALIZED)
-            status = put_normalized(b, text, size);
+            status = bnt_builder_put_normalized(b, text, size, &b->pool);
         else
             bnt_buffer_put(&b->pool, text, size);
         added[i].size = (uint32_t)b->pool.size - added[i].offset;
@@ -156,6 +186,7 @@ static void free_builder(struct tokenizer_builder *b)
     free(b->token_size);
     free(b->attr);
     free(b->mergeable);
+    free(b->normalized);
     free(b->token_offset);
     free(b->lookup);
     free(b->merges);
@@ -167,6 +198,20 @@ static void free_builder(struct tokenizer_builder *b)
     bnt_buffer_free(&b->step_texts);
 }
 
+// What is read of the file must be what it says.
+static enum bnt_status check_values(struct tokenizer_builder *b)
+{
+    static const char *const used[] = {"model",         "added_tokens", "normalizer",
+                                       "pre_tokenizer", "decoder",      "post_processor"};
+    char path[BNT_JSON_PATH];
+    for (size_t i = 0; i < sizeof used / sizeof used[0]; i++) {
+        if (bnt_json_find_strange(json_object_get(b->json, used[i]), path))
+            return bnt_fail(b->err, BNT_ERR_FORMAT, "%s: %s%s%s " BNT_JSON_STRANGE, file_name,
+                            used[i], path[0] ? "." : "", path);
+    }
+    return BNT_OK;
+}
+
 enum bnt_status bnt_tokenizer_build(const char *json, size_t size, const char *chat,
                                     size_t chat_size, uint32_t vocab_size, struct bnt_buffer *out,
                                     struct bnt_error *err)
@@ -176,7 +221,9 @@ enum bnt_status bnt_tokenizer_build(const char *json, size_t size, const char *c
     if (status != BNT_OK)
         return status;
     struct tokenizer_builder b = {.json = root, .vocab_size = vocab_size, .err = err};
-    status = bnt_builder_add_vocabulary(&b);
+    status = check_values(&b);
+    if (status == BNT_OK)
+        status = bnt_builder_add_vocabulary(&b);
     if (status == BNT_OK)
         status = bnt_builder_add_steps(&b);
     if (status == BNT_OK)

@@ -5,32 +5,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/byte_level.h"
 #include "formats/json.h"
 #include "formats/utf8.h"
 
-// GPT-2's map from bytes to printable characters: printable Latin-1 stays, the others follow from
-// U+0100 on.
-static void make_alphabet(struct tokenizer_builder *b)
-{
-    memset(b->byte_of, -1, sizeof b->byte_of);
-    int next = 256;
-    for (int byte = 0; byte < 256; byte++) {
-        bool printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
-        b->byte_of[printable ? byte : next++] = (int16_t)byte;
-    }
-}
-
 // Appends the bytes of a token's text in the byte-level alphabet; false, with some of them
 // appended, if any character is none of it.
-static bool put_bytes(const struct tokenizer_builder *b, const char *text, size_t size,
-                      struct bnt_buffer *out)
+static bool put_bytes(const char *text, size_t size, struct bnt_buffer *out)
 {
     for (size_t at = 0; at < size;) {
         uint32_t code;
         int n = bnt_utf8_next((const uint8_t *)text + at, size - at, &code);
-        if (n <= 0 || code >= ALPHABET_END || b->byte_of[code] < 0)
+        const int value = n > 0 ? bnt_character_to_byte(code) : -1;
+        if (value < 0)
             return false;
-        const uint8_t byte = (uint8_t)b->byte_of[code];
+        const uint8_t byte = (uint8_t)value;
         bnt_buffer_put(out, &byte, 1);
         at += (size_t)n;
     }
@@ -53,13 +42,11 @@ void bnt_builder_put_text(const struct tokenizer_builder *b, const char *text, s
     }
 }
 
-// Appends the bytes that a token's text stands for in the input. false, perhaps with some appended:
-// no input leads to it.
-static bool put_matched(const struct tokenizer_builder *b, const char *text, size_t size,
-                        struct bnt_buffer *out)
+bool bnt_builder_put_matched(const struct tokenizer_builder *b, const char *text, size_t size,
+                             struct bnt_buffer *out)
 {
     if (b->record.kind == BNT_TOKENIZER_BYTE_BPE)
-        return put_bytes(b, text, size, out);
+        return put_bytes(text, size, out);
     if (b->mark && memchr(text, ' ', size))
         return false; // every space of the input has become a mark
     bnt_builder_put_text(b, text, size, out);
@@ -107,8 +94,7 @@ static enum bnt_status check_model(struct tokenizer_builder *b)
     }
     if (json_number_value(bnt_json_get(b->model, "dropout")) != 0)
         return bnt_builder_refuse(b, "dropout", "other than 0"); // tokens would be random
-    enum bnt_status status = check_empty(b, "continuing_subword_prefix");
-    return status == BNT_OK ? check_empty(b, "end_of_word_suffix") : status;
+    return check_empty(b, "continuing_subword_prefix");
 }
 
 // The id of the unknown token, if it has one.
@@ -163,11 +149,12 @@ static bool allocate(struct tokenizer_builder *b)
     b->token_size = calloc(n, sizeof b->token_size[0]);
     b->attr = calloc(n, 1);
     b->mergeable = calloc(n, sizeof b->mergeable[0]);
+    b->normalized = calloc(n, sizeof b->normalized[0]);
     b->token_offset = calloc(n, sizeof b->token_offset[0]);
     b->lookup = calloc(n, sizeof b->lookup[0]);
     b->merges = calloc(merges, sizeof b->merges[0]);
-    return b->token && b->token_size && b->attr && b->mergeable && b->token_offset && b->lookup &&
-           b->merges;
+    return b->token && b->token_size && b->attr && b->mergeable && b->normalized &&
+           b->token_offset && b->lookup && b->merges;
 }
 
 static enum bnt_status add_vocabulary(struct tokenizer_builder *b)
@@ -210,8 +197,10 @@ static enum bnt_status add_added_token(struct tokenizer_builder *b, const json_t
     b->token[i] = text;
     b->token_size[i] = size;
     bool special = bnt_json_true(entry, "special");
-    b->attr[i] = (uint8_t)(BNT_ATTR_ADDED | (special ? BNT_ATTR_SPECIAL : 0));
+    b->attr[i] =
+        (uint8_t)((b->attr[i] & BNT_ATTR_BYTE) | BNT_ATTR_ADDED | (special ? BNT_ATTR_SPECIAL : 0));
     bool normalized = bnt_json_true(entry, "normalized"); // also without a normalizer: two passes
+    b->normalized[i] = normalized;
     struct bnt_added_record record = {
         .id = (uint32_t)i,
         .flags = (special ? BNT_ADDED_SPECIAL : 0u) | (normalized ? BNT_ADDED_NORMALIZED : 0u) |
@@ -240,22 +229,48 @@ static enum bnt_status add_added(struct tokenizer_builder *b)
 
 // --- the tokens' bytes ---
 
-// The bytes of one token. A text that no input leads to stands for itself.
-static void put_token(struct tokenizer_builder *b, uint32_t i)
+// The bytes of one token with this text. A text that no input leads to stands for itself.
+static void put_text(struct tokenizer_builder *b, uint32_t i, const char *text, size_t size)
 {
-    const char *text = b->token[i];
-    size_t size = b->token_size[i], start = b->pool.size;
+    const size_t start = b->pool.size;
     int byte = byte_token(b, text, size);
-    if (b->attr[i] & BNT_ATTR_BYTE && byte >= 0) {
+    if (b->attr[i] & (BNT_ATTR_BYTE | BNT_ATTR_ADDED) && byte >= 0) {
         const uint8_t one = (uint8_t)byte;
         bnt_buffer_put(&b->pool, &one, 1);
     } else if (b->attr[i] & BNT_ATTR_ADDED && b->record.kind == BNT_TOKENIZER_CHARACTER_BPE) {
         bnt_builder_put_text(b, text, size, &b->pool);
-    } else if (!put_matched(b, text, size, &b->pool)) {
+    } else if (!bnt_builder_put_matched(b, text, size, &b->pool)) {
         b->pool.size = start;
         b->mergeable[i] = false;
         bnt_builder_put_text(b, text, size, &b->pool);
     }
+}
+
+static enum bnt_status put_token(struct tokenizer_builder *b, uint32_t i)
+{
+    struct bnt_buffer text = {0};
+    enum bnt_status status = BNT_OK;
+    // The decoder drops marks at the start of the first token, but not spaces, which are the same
+    // in the section.
+    if (b->record.flags & BNT_TOKENIZER_STRIP_FIRST && b->attr[i] & BNT_ATTR_ADDED &&
+        memchr(b->token[i], ' ', b->token_size[i]))
+        return bnt_builder_refuse(b, "decoder Metaspace with a space in added token", b->token[i]);
+    if (!b->normalized[i]) {
+        // It decodes to its byte, as the decoder makes it, but does not stand for the byte of an
+        // unknown character; a flag could say only both.
+        bool alone = b->attr[i] & BNT_ATTR_ADDED && !(b->attr[i] & BNT_ATTR_BYTE);
+        if (alone && byte_token(b, b->token[i], b->token_size[i]) >= 0x80)
+            return bnt_builder_refuse(b, "byte outside of the vocabulary, added token",
+                                      b->token[i]);
+        put_text(b, i, b->token[i], b->token_size[i]);
+    } else {
+        status = bnt_builder_put_normalized(b, b->token[i], b->token_size[i], &text);
+        if (status == BNT_OK && !text.failed)
+            put_text(b, i, (const char *)text.data, text.size);
+    }
+    b->pool.failed |= text.failed;
+    bnt_buffer_free(&text);
+    return status;
 }
 
 // What ids decode to, in their order.
@@ -263,10 +278,13 @@ static enum bnt_status put_tokens(struct tokenizer_builder *b)
 {
     for (uint32_t i = 0; i < b->record.n_tokens; i++) {
         b->token_offset[i] = (uint32_t)b->pool.size;
+        enum bnt_status status = BNT_OK;
         if (b->token[i])
-            put_token(b, i);
+            status = put_token(b, i);
         else
             b->attr[i] = BNT_ATTR_ABSENT;
+        if (status != BNT_OK)
+            return status;
     }
     b->token_offset[b->record.n_tokens] = (uint32_t)b->pool.size;
     return b->pool.failed ? bnt_builder_no_memory(b) : BNT_OK;
@@ -350,10 +368,10 @@ static bool resolve_merge(const struct tokenizer_builder *b, const char *const p
     struct bnt_buffer bytes = {0};
     int64_t id[3] = {-1, -1, -1};
     size_t left = 0;
-    bool ok = put_matched(b, part[0], size[0], &bytes);
+    bool ok = bnt_builder_put_matched(b, part[0], size[0], &bytes);
     if (ok) {
         left = bytes.size;
-        ok = put_matched(b, part[1], size[1], &bytes) && bytes.size > left && left > 0;
+        ok = bnt_builder_put_matched(b, part[1], size[1], &bytes) && bytes.size > left && left > 0;
     }
     if (ok) {
         id[0] = find_bytes(b, bytes.data, left);
@@ -400,10 +418,11 @@ static enum bnt_status add_merges(struct tokenizer_builder *b)
 
 enum bnt_status bnt_builder_add_vocabulary(struct tokenizer_builder *b)
 {
-    make_alphabet(b);
     enum bnt_status status = check_model(b);
     if (status == BNT_OK)
         status = bnt_builder_find_kind(b);
+    if (status == BNT_OK)
+        status = bnt_builder_add_normalizers(b);
     if (status == BNT_OK)
         status = count_tokens(b);
     if (status == BNT_OK)

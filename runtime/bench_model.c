@@ -59,6 +59,17 @@ static uint64_t section_size(const struct bnt_model *m, uint32_t type)
     return s ? s->size : 0;
 }
 
+// Of an embedding that is ternary and not the output matrix, a token reads one row.
+static uint64_t embedding_only(const struct bnt_model *m)
+{
+    const struct bnt_matrix *e = &m->embedding_ternary;
+    if (!e->blocks || e->blocks == m->output_ternary.blocks)
+        return 0;
+    const uint64_t rows = bnt_pad_rows(e->rows);
+    return rows * bnt_pad_cols(e->cols) / 4 +
+           rows * e->scales.n_groups * (e->scales.halves ? 2 : 4);
+}
+
 static uint64_t ternary_weights(const struct bnt_model *m)
 {
     uint64_t sum = 0;
@@ -75,12 +86,17 @@ static void plan(struct bench *b)
 {
     const struct bnt_model *m = b->model;
     const uint64_t output = (uint64_t)m->hyper.vocab_size * m->hyper.hidden_size;
-    const uint64_t ternary = section_size(m, BNT_SECTION_TERN);
+    const uint64_t ternary =
+        section_size(m, BNT_SECTION_TERN) + section_size(m, BNT_SECTION_SCAL) - embedding_only(m);
     struct bench_decode *full = &b->decode[0], *int8 = &b->decode[1];
-    b->operations = 2 * ternary_weights(m);
+    b->operations = 2 * ternary_weights(m) * (m->hyper.activation_bits / 8); // of 8 bits
     full->name = m->wide ? "f32 output" : "bf16 output";
     full->full_output = true;
     full->bytes = ternary + output * (m->wide ? 4 : 2);
+    if (m->output_ternary.blocks) { // among the ternary ones
+        full->name = "ternary output";
+        full->bytes = ternary;
+    }
     int8->name = "int8 output, exact";
     int8->bytes = ternary + output + 4 * m->hyper.vocab_size;
     b->n_decode = m->output_int8 ? 2 : 1;

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "formats/cli.h"
-#include "formats/parallel.h"
+#include "formats/processors.h"
 #include "runtime/bench.h"
 #include "runtime/options.h"
 
@@ -24,12 +24,12 @@ static const char help[] =
     "                      and single steps after 1, 512 and 2000 tokens (on a GPU: always)\n"
     "  -r, --repeat=R      rounds; each measures everything once (default 5)\n"
     "      --cache=TYPE    keep keys and values as f16 (default) or f32\n"
-    "  -t, --threads=N     use N threads (default: the processors of this machine)\n"
+    "  -t, --threads=N     use N threads (default: the processors it may use)\n"
     "      --device=DEVICE cpu (default), cuda, or auto: the GPU if there is one\n"
     "      --kernel=NAME   use these kernels instead of the best ones (bnt-run --version)\n"
     "      --json          print the result as JSON; otherwise it is a Markdown table\n"
     "  -q, --quiet         no progress bar\n"
-    "      --help          print this help\n"
+    "  -h, --help          print this help\n"
     "      --version       print the version\n"
     "\n"
     "BNT_KERNEL in the environment is used where --kernel is not given. Kernels are the CPU's: "
@@ -44,7 +44,6 @@ enum {
     OPTION_GEMV,
     OPTION_END_TO_END,
     OPTION_JSON,
-    OPTION_HELP,
     OPTION_VERSION,
 };
 
@@ -60,7 +59,7 @@ static const struct option options[] = {
     {"gemv", no_argument, NULL, OPTION_GEMV},
     {"json", no_argument, NULL, OPTION_JSON},
     {"quiet", no_argument, NULL, 'q'},
-    {"help", no_argument, NULL, OPTION_HELP},
+    {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, OPTION_VERSION},
     {NULL, 0, NULL, 0},
 };
@@ -110,7 +109,7 @@ static int parse_option(struct bench_options *o, bool *gemv, int c, char **argv)
     case 'q':
         o->quiet = true;
         return 0;
-    case OPTION_HELP:
+    case 'h':
         return 1 + bnt_cli_print(help);
     case OPTION_VERSION:
         return 1 + bnt_cli_version(NULL);
@@ -161,7 +160,7 @@ int main(int argc, char **argv)
 {
     struct bench_options o = {.prompt = 512,
                               .tokens = 128,
-                              .threads = bnt_parallel_processors(),
+                              .threads = bnt_processors(),
                               .rounds = 5,
                               .device = BNT_DEVICE_CPU,
                               .kernel = environment("BNT_KERNEL"),
@@ -169,7 +168,7 @@ int main(int argc, char **argv)
     bool gemv = false;
     int c;
     bnt_cli_init("bnt-bench");
-    while ((c = getopt_long(argc, argv, ":p:n:r:t:q", options, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, ":p:n:r:t:qh", options, NULL)) != -1) {
         int end = parse_option(&o, &gemv, c, argv);
         if (end)
             return end - 1;
@@ -181,5 +180,6 @@ int main(int argc, char **argv)
     if (!gemv && !o.prompt && !o.tokens && !o.end_to_end)
         return bnt_cli_usage("-p 0 and -n 0 leave nothing to measure");
     o.model = argv[optind];
-    return run(&o, gemv);
+    int code = bnt_cli_check_name("FILE.bnt", gemv ? NULL : o.model);
+    return code == BNT_EXIT_OK ? run(&o, gemv) : code;
 }

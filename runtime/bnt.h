@@ -95,6 +95,11 @@ struct bnt_model_info {
     float temperature; /* the checkpoint's advice for sampling; temperature 0: greedy */
     float top_p;
     uint32_t top_k;
+    float min_p;              /* 0: off */
+    float repetition_penalty; /* 1: off */
+    float presence_penalty;
+    float frequency_penalty;
+    uint32_t max_new_tokens; /* tokens of an answer; 0: it does not say */
     bool has_tokenizer;
     const char *kernel; /* the name of the kernels in use */
 };
@@ -106,16 +111,28 @@ const struct bnt_model_info *bnt_model_info(const struct bnt_model *model);
  */
 const char *bnt_kernel_name(size_t i);
 
+/* What the library's GPU support was built with, such as "CUDA 12.4"; NULL: it has none. */
+const char *bnt_gpu_support(void);
+
 /* ---- Text and tokens ---- */
+
+enum bnt_tokenize_flags {
+    BNT_TOKENIZE_SPECIAL = 1, /* put the tokenizer's own tokens (a BOS) around the text; a text that
+                                 begins with them itself does not get them twice */
+    BNT_TOKENIZE_PLAIN = 2    /* what spells a control token ("<|eot_id|>") stays text */
+};
 
 /*
  * Encodes text. *tokens is an array of *count ids that the caller frees with free(); NULL for none.
- * special: put the tokenizer's own tokens (a BOS) around it. Texts of control tokens ("<|eot_id|>")
- * in the text become those tokens. BNT_ERR_TEXT names the offset of the first byte that is no
- * UTF-8. A tokenizer whose patterns take too long on a text, or blow it up, ends in BNT_ERR_FORMAT.
+ * flags: BNT_TOKENIZE_…, or 0. Without BNT_TOKENIZE_PLAIN texts of control tokens in the text
+ * become those tokens; give it for text that comes from somebody else. Control tokens are the
+ * tokenizer's special ones and those that the chat template writes. BNT_ERR_TEXT names the offset
+ * of the first byte that is no UTF-8. A tokenizer whose patterns take too long on a text, or blow
+ * it up, ends in BNT_ERR_FORMAT.
  */
 enum bnt_status bnt_tokenize(const struct bnt_model *model, const char *text, size_t size,
-                             bool special, uint32_t **tokens, size_t *count, struct bnt_error *err);
+                             unsigned flags, uint32_t **tokens, size_t *count,
+                             struct bnt_error *err);
 
 /*
  * The bytes that a token decodes to; a token may hold a part of a character. *size = 0 for ids
@@ -131,18 +148,45 @@ const char *bnt_token_text(const struct bnt_model *model, uint32_t token, size_t
 enum bnt_status bnt_detokenize(const struct bnt_model *model, const uint32_t *tokens, size_t count,
                                char *text, size_t capacity, size_t *size, struct bnt_error *err);
 
+/*
+ * Whether a token steers the model (the end of a turn, say) and is no part of what it writes. False
+ * for ids without a token.
+ */
+bool bnt_token_is_control(const struct bnt_model *model, uint32_t token);
+
 /* ---- Conversations ---- */
 
 /*
  * Writes one turn of a conversation as the model was trained to see it, up to where its answer
  * begins, into at most capacity bytes, and sets *size to what it needs. first: the beginning of the
- * conversation (system may be NULL for the model's own, or ""); otherwise what ends the answer
- * before comes first. Encode it with special = false. BNT_ERR_UNSUPPORTED if the file has no chat
- * template that is known.
+ * conversation, with a BOS where the tokenizer or the template has one (system may be NULL for the
+ * model's own, or "" for none); otherwise what ends the answer before comes first. Encode it with
+ * flags = 0. BNT_ERR_UNSUPPORTED if the file has no chat template that is known, or one without a
+ * place for a system text and there is one.
  */
 enum bnt_status bnt_chat_turn(const struct bnt_model *model, bool first, const char *system,
                               const char *user, size_t user_size, char *text, size_t capacity,
                               size_t *size, struct bnt_error *err);
+
+/*
+ * The same turn as tokens. plain: what the system and the user say stays text even where it spells
+ * a control token, as it should. before: what comes before the turn's text and is encoded with it
+ * (see bnt_chat_answer), before_size bytes; NULL for nothing. *tokens is an array of *count ids
+ * that the caller frees with free().
+ */
+enum bnt_status bnt_chat_tokenize(const struct bnt_model *model, bool first, const char *system,
+                                  const char *user, size_t user_size, const char *before,
+                                  size_t before_size, bool plain, uint32_t **tokens, size_t *count,
+                                  struct bnt_error *err);
+
+/*
+ * An answer as the template repeats it when another turn follows: some drop white space around it,
+ * or the thinking in it. Returns where that begins in the answer, and *kept its size. Where it is
+ * not the whole answer, rewind the session to where the answer began (bnt_session_rewind) and give
+ * what is kept as `before` of the next turn.
+ */
+const char *bnt_chat_answer(const struct bnt_model *model, const char *answer, size_t size,
+                            size_t *kept);
 
 /* The tokens that end an answer besides the eos ids: *count of them. Valid as long as the model. */
 const uint32_t *bnt_chat_stop_ids(const struct bnt_model *model, size_t *count);
@@ -175,7 +219,8 @@ bool bnt_cache_from_name(const char *name, enum bnt_cache *cache);
 struct bnt_session_options {
     uint32_t context;     /* tokens to have room for; 0: the model's max_context. More than that is
                              refused */
-    uint32_t threads;     /* 1 … 256; 0: one for each processor that this process may use */
+    uint32_t threads;     /* 1 … 256; 0: one for each processor that this process may use,
+                             within the CPU quota of its cgroups */
     enum bnt_cache cache; /* of the CPU; the GPU keeps floats */
     enum bnt_device device;
     bool full_output; /* do not use the int8 copy of the output matrix, if the file has one: the
@@ -186,8 +231,8 @@ struct bnt_session_options {
  * A place in a text: the keys and values of the tokens seen so far, and room to work. All memory is
  * allocated here: context * n_layers * 2 * n_kv_heads * head_dim * (2 or 4) bytes for keys and
  * values, used as positions are reached, and room to work: about 0.5 KB for each unit of
- * hidden_size and of twice ffn_size, 12 bytes for each token of the vocabulary. options may be
- * NULL.
+ * hidden_size and of twice ffn_size, 16 bytes for each token of the vocabulary, 12 bytes for each
+ * position. options may be NULL.
  */
 enum bnt_status bnt_session_open(const struct bnt_model *model,
                                  const struct bnt_session_options *options,
@@ -220,17 +265,41 @@ enum bnt_status bnt_evaluate(struct bnt_session *session, const uint32_t *tokens
 
 /* ---- Sampling and generation ---- */
 
+/* All zero: the most likely token. */
 struct bnt_sampling {
     float temperature; /* 0: the most likely token; otherwise logits are divided by it */
     uint32_t top_k;    /* keep the k most likely; 0: all */
     float top_p;   /* then keep the fewest most likely whose probabilities reach p; 0 or 1: all */
     uint64_t seed; /* the same seed gives the same text */
+    float min_p;   /* then keep those at least min_p times as probable as the likeliest; 0 … 1 */
+    /* Of tokens that the session has seen, prompt or not: a negative logit is multiplied by it,
+       others are divided. Above 0, up to 100; 0 or 1: off */
+    float repetition_penalty;
+    /* Of tokens that were generated (see bnt_session_end_prompt), each -2 … 2; 0: off. A logit is
+       lowered by frequency_penalty for each time, and by presence_penalty once. */
+    float presence_penalty;
+    float frequency_penalty;
 };
 
 /*
+ * BNT_ERR_ARGUMENT if min_p or a penalty is out of its range. bnt_generate does this itself;
+ * bnt_sample, which cannot fail, takes such values for what they are.
+ */
+enum bnt_status bnt_sampling_check(const struct bnt_sampling *sampling, struct bnt_error *err);
+
+/*
+ * For callers of bnt_sample: what the session has seen is the prompt, and tokens that it is fed
+ * from here on count as generated, until this is called again or the prompt is cut by
+ * bnt_session_rewind. Before that all count as prompt. bnt_generate does this itself: there the
+ * prompt is all that the session has seen when the first token is chosen.
+ */
+void bnt_session_end_prompt(struct bnt_session *session);
+
+/*
  * Chooses a token from float32 (vocab_size) logits. *state is the generator's: set it to the seed
- * before the first call. Order: temperature, top_k, softmax, top_p, choice. Of equal logits the
- * lower id counts as more likely. NaN counts as -infinity.
+ * before the first call. Order: repetition_penalty, frequency_penalty, presence_penalty (these for
+ * temperature 0 too), temperature, top_k, softmax, top_p, min_p, choice. Of equal logits the lower
+ * id counts as more likely. NaN counts as -infinity.
  */
 uint32_t bnt_sample(struct bnt_session *session, const float *logits,
                     const struct bnt_sampling *sampling, uint64_t *state);
@@ -252,6 +321,8 @@ struct bnt_generation {
     const uint32_t *stop_ids; /* n_stop_ids tokens that end the text as an EOS does */
     size_t n_stop_ids;
     bool ignore_eos;
+    bool show_control; /* control tokens have a text too; otherwise it is empty (a stop text that is
+                          one's text ends the output all the same) */
     /*
      * Called once for each token generated, in order, with the text that has become certain: whole
      * characters that cannot be the start of a stop text. size may be 0. A last call with token =

@@ -10,18 +10,14 @@
 #include "runtime/model.h"
 
 struct bnt_bpe_symbol {
-    uint32_t id;
+    uint32_t id;       // BNT_BPE_NONE: merged into its left neighbour
     uint32_t previous; // index of the neighbours, BNT_BPE_NONE at the ends
     uint32_t next;
-    bool merged; // into its left neighbour
 };
 
 struct bnt_bpe_pair {
-    uint32_t rank;
+    uint32_t rank; // when the pair was found; another since: the pair is stale
     uint32_t at;   // index of the left symbol
-    uint32_t left; // ids when the pair was found; others since: the pair is stale
-    uint32_t right;
-    uint32_t result;
 };
 
 #define BNT_BPE_NONE UINT32_MAX
@@ -47,6 +43,9 @@ bool bnt_encoder_put(struct bnt_encoder *encoder, uint32_t id);
 
 // Appends the tokens of one piece. size < 2^32. false: out of memory.
 bool bnt_bpe_encode(struct bnt_encoder *encoder, const uint8_t *piece, size_t size);
+
+// Notes which bytes merges join, so that long pieces are merged in parts.
+void bnt_bpe_bind(struct bnt_model *model);
 
 // The lookup token with these bytes, or −1.
 int64_t bnt_bpe_lookup(const struct bnt_model *model, const uint8_t *bytes, size_t size);

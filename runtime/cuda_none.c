@@ -8,6 +8,11 @@ static enum bnt_status none(struct bnt_error *err)
                     "this build has no GPU support (nvcc was not found when it was made)");
 }
 
+const char *bnt_gpu_support(void)
+{
+    return NULL;
+}
+
 bool bnt_cuda_present(void)
 {
     return false;
@@ -83,23 +88,25 @@ enum bnt_status bnt_cuda_evaluate(struct bnt_cuda_session *session, const uint32
 }
 
 enum bnt_status bnt_cuda_sample(struct bnt_cuda_session *session,
-                                const struct bnt_sampling *sampling, uint64_t *state,
-                                uint32_t *token, struct bnt_error *err)
+                                const struct bnt_sampling *sampling, struct bnt_seen_list seen,
+                                uint64_t *state, uint32_t *token, struct bnt_error *err)
 {
     (void)session;
     (void)sampling;
+    (void)seen;
     (void)state;
     (void)token;
     return none(err);
 }
 
 enum bnt_status bnt_cuda_next(struct bnt_cuda_session *session, uint32_t token,
-                              const struct bnt_sampling *sampling, uint64_t *state, uint32_t *next,
-                              struct bnt_error *err)
+                              const struct bnt_sampling *sampling, struct bnt_seen_list seen,
+                              uint64_t *state, uint32_t *next, struct bnt_error *err)
 {
     (void)session;
     (void)token;
     (void)sampling;
+    (void)seen;
     (void)state;
     (void)next;
     return none(err);

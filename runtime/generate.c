@@ -107,12 +107,23 @@ static bool release(struct outlet *out, uint32_t token, size_t size)
     return go_on;
 }
 
+static bool is_stop_text(const struct bnt_generation *o, const char *text, size_t size)
+{
+    for (size_t i = 0; i < o->n_stop_texts; i++) {
+        if (strlen(o->stop_texts[i]) == size && memcmp(o->stop_texts[i], text, size) == 0)
+            return true;
+    }
+    return false;
+}
+
 // Returns false when generation must end, with the reason.
 static bool put_token(struct outlet *out, uint32_t token, enum bnt_stop_reason *reason)
 {
     size_t size = 0;
     const char *text = bnt_token_text(out->model, token, &size);
-    if (size > 0)
+    bool shown = out->options->show_control || !bnt_token_is_control(out->model, token) ||
+                 is_stop_text(out->options, text, size);
+    if (size > 0 && shown)
         add_bytes(out, (const uint8_t *)text, size);
     size_t stop = find_stop(out);
     if (stop < out->n_held) {
@@ -194,7 +205,7 @@ static enum bnt_status check_options(const struct bnt_generation *o, struct bnt_
         if (o->stop_texts[i][0] == '\0')
             return bnt_fail(err, BNT_ERR_ARGUMENT, "a stop text is empty");
     }
-    return BNT_OK;
+    return bnt_sampling_check(&o->sampling, err);
 }
 
 enum bnt_status bnt_generate(struct bnt_session *s, const uint32_t *prompt, size_t count,

@@ -21,6 +21,7 @@ KERNEL_INLINE __m256i add_pairs(__m256i sum, __m256i codes, __m256i x)
     return sum;
 }
 
+#define HALF_SUMS 1
 #include "runtime/kernel_rows8.h"
 
 const struct bnt_kernels bnt_kernels_avx2 = {

@@ -21,6 +21,7 @@
 enum { BLOCKS_AT_ONCE = 32768 }; // all that there can be: K' <= 2^20
 _Static_assert((int64_t)BLOCKS_AT_ONCE * 32 * 3 * 128 <= INT32_MAX, "32-bit sums cannot overflow");
 #define widen(sum) (sum)
+#define HALF_SUMS  2
 #include "runtime/kernel_rows8.h"
 
 const struct bnt_kernels TABLE = {

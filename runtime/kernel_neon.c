@@ -158,9 +158,103 @@ KERNEL void ternary(int32_t *out, size_t out_stride, const uint32_t *blocks, siz
         one_token(out + t * out_stride, blocks, n_block_rows, n_blocks, x + t * x_stride, x_sum[t]);
 }
 
+// --- groups with scales ---
+
+// Eight rows of a block row, from `row` on, for `count` rows of activations, which must be a
+// constant; those beyond `rows` repeat the last and go nowhere.
+KERNEL_INLINE void group_tile(float *out, size_t out_stride, const uint32_t *block, size_t n_blocks,
+                              const struct bnt_scales *scales, size_t row,
+                              const int8_t *const x[TOKENS], const int32_t *const x_sum[TOKENS],
+                              int count, size_t rows, bool wide)
+{
+    const size_t step = scales->group_blocks, groups = scales->n_groups, parts = wide ? 2 : 1;
+    for (size_t t = 0; t < rows / parts; t++)
+        memset(out + t * out_stride, 0, 8 * sizeof *out);
+    for (size_t group = 0, b = 0; group < groups; group++) {
+        size_t stop = n_blocks - b < step ? n_blocks : b + step;
+        int32_t total[TOKENS][8];
+        struct sums sum[TOKENS][TILE_GROUPS] = {0};
+        for (size_t t = 0; t < TOKENS; t++) {
+            for (size_t i = 0; i < 8; i++)
+                total[t][i] = -2 * x_sum[t][group];
+        }
+        while (b < stop) {
+            size_t end = stop - b < BLOCKS_AT_ONCE ? stop : b + BLOCKS_AT_ONCE;
+            for (; b < end; b++, block += 32) {
+                prefetch_block(block);
+                for (size_t half = 0; half < 2; half++) {
+                    const size_t at = 32 * b + 16 * half;
+                    int8x16_t codes[TILE_GROUPS][4];
+                    decode(load_group(block + 8 * half, 0), codes[0]);
+                    decode(load_group(block + 8 * half, 1), codes[1]);
+                    add_token(sum[0], codes, x[0] + at);
+                    if (count > 1)
+                        add_token(sum[1], codes, x[1] + at);
+                    if (count > 2) {
+                        add_token(sum[2], codes, x[2] + at);
+                        add_token(sum[3], codes, x[3] + at);
+                    }
+                }
+            }
+            for (int t = 0; t < count; t++) {
+                widen(total[t], &sum[t][0]);
+                widen(total[t] + 4, &sum[t][1]);
+            }
+        }
+        for (size_t t = 0; t < rows / parts; t++) {
+            for (size_t i = 0; i < 8; i += 4) {
+                int32x4_t products = vld1q_s32(total[t * parts] + i);
+                if (wide)
+                    products = join(products, vld1q_s32(total[2 * t + 1] + i));
+                add_scaled(out + t * out_stride + i, products, scales,
+                           (row / 16 * groups + group) * 16 + row % 16 + i);
+            }
+        }
+    }
+}
+
+KERNEL_INLINE void group_rows(float *out, size_t out_stride, const uint32_t *block, size_t n_blocks,
+                              const struct bnt_scales *scales, size_t row,
+                              const int8_t *const x[TOKENS], const int32_t *const x_sum[TOKENS],
+                              size_t rows, bool wide)
+{
+    if (rows > 2)
+        group_tile(out, out_stride, block, n_blocks, scales, row, x, x_sum, TOKENS, rows, wide);
+    else if (rows == 2)
+        group_tile(out, out_stride, block, n_blocks, scales, row, x, x_sum, 2, rows, wide);
+    else
+        group_tile(out, out_stride, block, n_blocks, scales, row, x, x_sum, 1, rows, wide);
+}
+
+KERNEL void ternary_groups(float *out, size_t out_stride, const uint32_t *blocks,
+                           size_t n_block_rows, size_t n_blocks, const struct bnt_scales *scales,
+                           const int8_t *x, size_t x_stride, const int32_t *x_sum, size_t n_tokens,
+                           bool wide)
+{
+    const size_t parts = wide ? 2 : 1, all = n_tokens * parts;
+    for (size_t first = 0; first < all; first += TOKENS) {
+        size_t rows = all - first < TOKENS ? all - first : (size_t)TOKENS;
+        const int8_t *row_x[TOKENS];
+        const int32_t *row_sum[TOKENS];
+        for (size_t i = 0; i < TOKENS; i++) {
+            size_t row = first + (i < rows ? i : rows - 1);
+            row_x[i] = x + row * x_stride;
+            row_sum[i] = x_sum + row * scales->n_groups;
+        }
+        for (size_t r = 0; r < n_block_rows; r++) {
+            float *o = out + first / parts * out_stride + 16 * r;
+            const uint32_t *block = blocks + r * n_blocks * 32;
+            group_rows(o, out_stride, block, n_blocks, scales, 16 * r, row_x, row_sum, rows, wide);
+            group_rows(o + 8, out_stride, block + 16, n_blocks, scales, 16 * r + 8, row_x, row_sum,
+                       rows, wide);
+        }
+    }
+}
+
 const struct bnt_kernels bnt_kernels_neon = {
     .name = "neon",
     .ternary = ternary,
+    .ternary_groups = ternary_groups,
     .int8_rows = int8_rows,
     KERNEL_FLOATS,
 };

@@ -50,6 +50,23 @@ KERNEL_INLINE void prefetch_block(const uint32_t *block)
     __builtin_prefetch((const char *)block + NEON_PREFETCH + 64);
 }
 
+// --- groups with scales ---
+
+// Adds the products of four rows' sums and scales to out; at: of the first scale.
+KERNEL_INLINE void add_scaled(float *out, int32x4_t products, const struct bnt_scales *s, size_t at)
+{
+    float32x4_t scale =
+        s->halves ? vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16((const uint16_t *)s->values + at)))
+                  : vld1q_f32((const float *)s->values + at);
+    vst1q_f32(out, vaddq_f32(vld1q_f32(out), vmulq_f32(scale, vcvtq_f32_s32(products))));
+}
+
+// Both bytes of 16-bit activations.
+KERNEL_INLINE int32x4_t join(int32x4_t high, int32x4_t low)
+{
+    return vaddq_s32(vshlq_n_s32(high, 8), low);
+}
+
 // --- int8 rows ---
 
 // Columns whose products one 32-bit lane can take: a lane gets one of 16.

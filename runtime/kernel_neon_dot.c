@@ -118,9 +118,100 @@ KERNEL_INLINE void some_tokens(int32_t *out, size_t out_stride, const uint32_t *
 
 #include "runtime/kernel_tokens.h"
 
+// --- groups with scales ---
+
+// Sixteen columns of all rows for one token's one or two rows of activations.
+KERNEL_INLINE void part_columns(int32x4_t sum[2][GROUPS], const uint32_t *words, const int8_t *x,
+                                size_t x_stride, int parts)
+{
+    for (int g = 0; g < GROUPS; g++) {
+        int8x16_t codes[4];
+        decode(load_group(words, g), codes);
+        for (int p = 0; p < parts; p++) {
+            int8x16_t y = vld1q_s8(x + (size_t)p * x_stride);
+            sum[p][g] = vdotq_laneq_s32(sum[p][g], codes[0], y, 0);
+            sum[p][g] = vdotq_laneq_s32(sum[p][g], codes[1], y, 1);
+            sum[p][g] = vdotq_laneq_s32(sum[p][g], codes[2], y, 2);
+            sum[p][g] = vdotq_laneq_s32(sum[p][g], codes[3], y, 3);
+        }
+    }
+}
+
+KERNEL_INLINE void groups_of_token(float *out, const uint32_t *block, size_t n_block_rows,
+                                   size_t n_blocks, const struct bnt_scales *scales,
+                                   const int8_t *x, size_t x_stride, const int32_t *x_sum,
+                                   int parts)
+{
+    const size_t step = scales->group_blocks, groups = scales->n_groups;
+    for (size_t r = 0; r < n_block_rows; r++, out += 16) {
+        memset(out, 0, 16 * sizeof *out);
+        for (size_t group = 0, b = 0; group < groups; group++) {
+            size_t end = n_blocks - b < step ? n_blocks : b + step;
+            int32x4_t sum[2][GROUPS];
+            for (int p = 0; p < parts; p++) {
+                for (int g = 0; g < GROUPS; g++)
+                    sum[p][g] = vdupq_n_s32(-2 * x_sum[(size_t)p * groups + group]);
+            }
+            for (; b < end; b++, block += 32) {
+                prefetch_block(block);
+                part_columns(sum, block, x + 32 * b, x_stride, parts);
+                part_columns(sum, block + 8, x + 32 * b + 16, x_stride, parts);
+            }
+            for (int g = 0; g < GROUPS; g++)
+                add_scaled(out + 4 * g, parts == 2 ? join(sum[0][g], sum[1][g]) : sum[0][g], scales,
+                           (r * groups + group) * 16 + 4 * (size_t)g);
+        }
+    }
+}
+
+// Eight rows, from `row` on, for some rows of activations.
+KERNEL_INLINE void group_tile(float *out, size_t out_stride, const uint32_t *block, size_t n_blocks,
+                              const struct bnt_scales *scales, size_t row, const int8_t *x,
+                              size_t x_stride, const int32_t *x_sum, int tokens, bool wide)
+{
+    const size_t step = scales->group_blocks, groups = scales->n_groups;
+    const int parts = wide ? 2 : 1;
+    for (int t = 0; t < tokens / parts; t++)
+        memset(out + (size_t)t * out_stride, 0, 8 * sizeof *out);
+    for (size_t group = 0, b = 0; group < groups; group++) {
+        size_t end = n_blocks - b < step ? n_blocks : b + step;
+        int32x4_t sum[TOKENS][TILE_GROUPS];
+        for (int t = 0; t < tokens; t++) {
+            for (int g = 0; g < TILE_GROUPS; g++)
+                sum[t][g] = vdupq_n_s32(-2 * x_sum[(size_t)t * groups + group]);
+        }
+        for (; b < end; b++, block += 32, x += 32) {
+            tile_columns(sum, block, x, x_stride, tokens);
+            tile_columns(sum, block + 8, x + 16, x_stride, tokens);
+        }
+        for (int t = 0; t < tokens / parts; t++) {
+            for (int g = 0; g < TILE_GROUPS; g++)
+                add_scaled(out + (size_t)t * out_stride + 4 * g,
+                           wide ? join(sum[2 * t][g], sum[2 * t + 1][g]) : sum[t][g], scales,
+                           (row / 16 * groups + group) * 16 + row % 16 + 4 * (size_t)g);
+        }
+    }
+}
+
+KERNEL_INLINE void groups_of_tokens(float *out, size_t out_stride, const uint32_t *blocks,
+                                    size_t n_block_rows, size_t n_blocks,
+                                    const struct bnt_scales *scales, const int8_t *x,
+                                    size_t x_stride, const int32_t *x_sum, int tokens, bool wide)
+{
+    for (size_t r = 0; r < n_block_rows; r++, out += 16, blocks += 32 * n_blocks) {
+        group_tile(out, out_stride, blocks, n_blocks, scales, 16 * r, x, x_stride, x_sum, tokens,
+                   wide);
+        group_tile(out + 8, out_stride, blocks + 16, n_blocks, scales, 16 * r + 8, x, x_stride,
+                   x_sum, tokens, wide);
+    }
+}
+
+#include "runtime/kernel_groups.h"
+
 const struct bnt_kernels bnt_kernels_neon_dot = {
     .name = "neon-dot",
     .ternary = ternary,
+    .ternary_groups = ternary_groups,
     .int8_rows = int8_rows,
     KERNEL_FLOATS,
 };

@@ -7,6 +7,9 @@
 //   add_products(sum, codes, x) adds the products of four unsigned codes and four activations in
 //                               each 32-bit lane
 //   widen(sum)                  the 32-bit totals of such a sum
+//   HALF_SUMS                   1, or 2: the columns 0–15 and 16–31 of few tokens have sums of
+//   their
+//                               own, where a sum would have to wait for the one before
 
 enum { TOKENS = 4 };
 
@@ -37,6 +40,29 @@ KERNEL_INLINE void add_columns(__m256i sum[TOKENS][2], const uint32_t *words, co
     }
 }
 
+// The 32-bit sums of a run of blocks, BLOCKS_AT_ONCE at most, for some tokens.
+KERNEL_INLINE void sum_blocks(__m256i total[TOKENS][2], const uint32_t *block, size_t n_blocks,
+                              const int8_t *x, size_t x_stride, int tokens)
+{
+    const int halves = tokens <= 2 ? HALF_SUMS : 1;
+    __m256i sum[2][TOKENS][2];
+    for (int h = 0; h < halves; h++) {
+        for (int t = 0; t < tokens; t++)
+            sum[h][t][0] = sum[h][t][1] = _mm256_setzero_si256();
+    }
+    for (size_t b = 0; b < n_blocks; b++, block += 32, x += 32) {
+        add_columns(sum[0], block, x, x_stride, tokens);
+        add_columns(sum[halves - 1], block + 8, x + 16, x_stride, tokens);
+    }
+    for (int t = 0; t < tokens; t++) {
+        for (int i = 0; i < 2; i++) {
+            total[t][i] = widen(sum[0][t][i]);
+            if (halves == 2)
+                total[t][i] = _mm256_add_epi32(total[t][i], widen(sum[1][t][i]));
+        }
+    }
+}
+
 KERNEL_INLINE void add_to(int32_t *out, __m256i v)
 {
     __m256i before = _mm256_loadu_si256((const void *)out);
@@ -55,15 +81,13 @@ KERNEL_INLINE void block_row(int32_t *out, size_t out_stride, const uint32_t *bl
     for (size_t b = 0; b < n_blocks;) {
         size_t end = n_blocks - b < BLOCKS_AT_ONCE ? n_blocks : b + BLOCKS_AT_ONCE;
         __m256i sum[TOKENS][2];
-        for (int t = 0; t < tokens; t++)
-            sum[t][0] = sum[t][1] = _mm256_setzero_si256();
-        for (; b < end; b++, block += 32, x += 32) {
-            add_columns(sum, block, x, x_stride, tokens);
-            add_columns(sum, block + 8, x + 16, x_stride, tokens);
-        }
+        sum_blocks(sum, block, end - b, x, x_stride, tokens);
+        block += 32 * (end - b);
+        x += 32 * (end - b);
+        b = end;
         for (int t = 0; t < tokens; t++) {
-            add_to(out + (size_t)t * out_stride, widen(sum[t][0]));
-            add_to(out + (size_t)t * out_stride + 8, widen(sum[t][1]));
+            add_to(out + (size_t)t * out_stride, sum[t][0]);
+            add_to(out + (size_t)t * out_stride + 8, sum[t][1]);
         }
     }
 }
@@ -87,6 +111,9 @@ KERNEL void ternary(int32_t *out, size_t out_stride, const uint32_t *blocks, siz
     for (; t + TOKENS <= n_tokens; t += TOKENS)
         some_tokens(out + t * out_stride, out_stride, blocks, n_block_rows, n_blocks,
                     x + t * x_stride, x_stride, x_sum + t, TOKENS);
+    for (; t + 2 <= n_tokens; t += 2)
+        some_tokens(out + t * out_stride, out_stride, blocks, n_block_rows, n_blocks,
+                    x + t * x_stride, x_stride, x_sum + t, 2);
     for (; t < n_tokens; t++)
         some_tokens(out + t * out_stride, out_stride, blocks, n_block_rows, n_blocks,
                     x + t * x_stride, x_stride, x_sum + t, 1);
@@ -111,15 +138,13 @@ KERNEL_INLINE void group_products(__m256i total[TOKENS][2], const uint32_t *bloc
     for (size_t b = 0; b < n_blocks;) {
         size_t end = n_blocks - b < BLOCKS_AT_ONCE ? n_blocks : b + BLOCKS_AT_ONCE;
         __m256i sum[TOKENS][2];
-        for (int t = 0; t < tokens; t++)
-            sum[t][0] = sum[t][1] = _mm256_setzero_si256();
-        for (; b < end; b++, block += 32, x += 32) {
-            add_columns(sum, block, x, x_stride, tokens);
-            add_columns(sum, block + 8, x + 16, x_stride, tokens);
-        }
+        sum_blocks(sum, block, end - b, x, x_stride, tokens);
+        block += 32 * (end - b);
+        x += 32 * (end - b);
+        b = end;
         for (int t = 0; t < tokens; t++) {
             for (int i = 0; i < 2; i++)
-                total[t][i] = _mm256_add_epi32(total[t][i], widen(sum[t][i]));
+                total[t][i] = _mm256_add_epi32(total[t][i], sum[t][i]);
         }
     }
 }

@@ -66,7 +66,7 @@ static void bind_layer(const struct bnt_model *m, int32_t i, struct bnt_layer *l
 static void check_small_sections(const struct bnt_model *m, struct bnt_report *report)
 {
     static const uint32_t small[] = {BNT_SECTION_HYPR, BNT_SECTION_TENS, BNT_SECTION_TOKN,
-                                     BNT_SECTION_CHAT};
+                                     BNT_SECTION_CHAT, BNT_SECTION_CONV, BNT_SECTION_SAMP};
     for (size_t i = 0; i < sizeof small / sizeof small[0]; i++) {
         const struct bnt_section_record *s = bnt_view_section(&m->view, small[i]);
         if (s)
@@ -85,12 +85,7 @@ static enum bnt_status open_view(struct bnt_model *m, struct bnt_error *err)
     if (s)
         m->has_tokenizer = bnt_tokenizer_view_open(&m->tokenizer, m->map.data + s->offset, s->size,
                                                    m->view.hyper.vocab_size, &report);
-    s = report.count ? NULL : bnt_view_section(&m->view, BNT_SECTION_CHAT);
-    if (s && !m->has_tokenizer)
-        bnt_report(&report, "R29", "section CHAT without TOKN");
-    else if (s)
-        m->has_chat = bnt_chat_view_open(&m->chat, m->map.data + s->offset, s->size,
-                                         m->view.hyper.vocab_size, &report);
+    m->has_chat = report.count == 0 && bnt_chat_view_find(&m->chat, &m->view, &report);
     if (report.count && err)
         *err = first;
     return report.count ? BNT_ERR_FORMAT : BNT_OK;
@@ -138,6 +133,11 @@ static void describe(struct bnt_model *m)
         .temperature = h->temperature,
         .top_p = h->top_p,
         .top_k = h->top_k,
+        .min_p = m->view.sampling.min_p,
+        .repetition_penalty = m->view.sampling.repetition_penalty,
+        .presence_penalty = m->view.sampling.presence_penalty,
+        .frequency_penalty = m->view.sampling.frequency_penalty,
+        .max_new_tokens = m->view.sampling.max_new_tokens,
         .has_tokenizer = m->has_tokenizer,
         .kernel = m->kernels->name,
     };

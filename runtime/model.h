@@ -61,9 +61,12 @@ struct bnt_model {
     bool has_chat;
     struct bnt_chat_view chat;
     struct bnt_tokenizer_view tokenizer;
-    pcre2_code **patterns;   // (n_steps), NULL for steps without one
+    struct bnt_regex *patterns; // (n_steps), empty for steps without one
     int32_t byte_token[256]; // of each byte: its lookup token (byte-level) or byte token, or −1
+    bool maps_bytes;         // some step is BNT_STEP_BYTE_LEVEL
     bool added_start[256];   // bytes with which some added token begins
+    uint8_t meets[256]
+                 [32]; // bit b of row a: a merge joins what ends with byte a to what begins with b
     const struct bnt_kernels *kernels;
     struct bnt_upload *upload; // the copy on the GPU, made when it is first asked for
     struct bnt_model_info info;
@@ -80,5 +83,10 @@ enum bnt_status bnt_upload_get(const struct bnt_model *model, const struct bnt_c
 // bnt_tokenizer_unbind, also after a failure.
 enum bnt_status bnt_tokenizer_bind(struct bnt_model *model, struct bnt_error *err);
 void bnt_tokenizer_unbind(struct bnt_model *model);
+
+// bnt_tokenize, with parts of the text (ascending) in which the texts of control tokens stay text.
+enum bnt_status bnt_tokenize_parts(const struct bnt_model *model, const char *text, size_t size,
+                                   bool special, const struct bnt_range *plain, size_t n_plain,
+                                   uint32_t **tokens, size_t *count, struct bnt_error *err);
 
 #endif

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "runtime/options.h"
 
+#include <string.h>
+
 #include "formats/cli.h"
 
 int bnt_option_threads(const char *text, uint64_t *threads)
@@ -22,6 +24,14 @@ int bnt_option_device(const char *text, enum bnt_device *device)
     return bnt_device_from_name(text, device)
                ? 0
                : bnt_cli_usage("--device must be auto, cpu or cuda, not '%s'", text);
+}
+
+int bnt_option_control(const char *text, bool *plain)
+{
+    *plain = strcmp(text, "text") == 0;
+    return *plain || strcmp(text, "token") == 0
+               ? 0
+               : bnt_cli_usage("--control must be token or text, not '%s'", text);
 }
 
 void bnt_option_note(const char *why, bool quiet)

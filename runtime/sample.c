@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "runtime/exp.h"
+#include "runtime/penalty.h"
 #include "runtime/random.h"
 #include "runtime/session.h"
 
@@ -103,6 +104,17 @@ static size_t cut_top_p(struct bnt_candidate *c, size_t n, float p, float max)
     return likely ? likely : 1;
 }
 
+// Keeps those that are likely enough beside the likeliest, in their order; returns how many.
+static size_t cut_min_p(struct bnt_candidate *c, size_t n, float floor, float max)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (c[i].logit - max >= floor)
+            c[kept++] = c[i];
+    }
+    return kept;
+}
+
 static int compare_ids(const struct bnt_candidate *x, const struct bnt_candidate *y)
 {
     return (x->id > y->id) - (x->id < y->id);
@@ -143,6 +155,7 @@ static uint32_t choose_from(struct bnt_candidate *c, size_t n, size_t best,
         n = cut_top_p(c, n, sampling->top_p, max);
         sort(c, n, compare_ids);
     }
+    n = cut_min_p(c, n, bnt_min_p_floor(sampling), max);
     return choose(c, n, max, state);
 }
 
@@ -166,6 +179,21 @@ static uint32_t most_likely(const float *logits, uint32_t vocab)
     return best;
 }
 
+// Candidates that the session has seen get the logits that sampling gives them.
+static void penalize(struct bnt_session *s, struct bnt_candidate *c, size_t n,
+                     const struct bnt_sampling *sampling)
+{
+    const struct bnt_penalties penalties = bnt_penalties_of(sampling);
+    if (!bnt_penalties_any(penalties))
+        return;
+    const struct bnt_seen_list list = bnt_history_list(&s->history, s->position);
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t place = s->history.places[c[i].id];
+        if (place > 0)
+            c[i].logit = bnt_penalize(c[i].logit, list.seen[place - 1].count, penalties);
+    }
+}
+
 static uint32_t sample_candidates(struct bnt_candidate *c, size_t n,
                                   const struct bnt_sampling *sampling, uint64_t *state)
 {
@@ -179,19 +207,44 @@ uint32_t bnt_sample(struct bnt_session *s, const float *logits, const struct bnt
                     uint64_t *state)
 {
     const uint32_t vocab = s->model->hyper.vocab_size;
-    if (!(sampling->temperature > 0))
+    if (!(sampling->temperature > 0) && !bnt_penalties_any(bnt_penalties_of(sampling)))
         return most_likely(logits, vocab); // no list for every token
     for (uint32_t i = 0; i < vocab; i++)
         s->candidates[i] = (struct bnt_candidate){.logit = logits[i], .id = i};
+    penalize(s, s->candidates, vocab, sampling);
     return sample_candidates(s->candidates, vocab, sampling, state);
+}
+
+// How many of the likeliest tokens must be known; 0: all.
+static size_t find_shortlist(struct bnt_session *s, const struct bnt_sampling *sampling)
+{
+    const struct bnt_penalties penalties = bnt_penalties_of(sampling);
+    const size_t k = sampling->temperature > 0 ? sampling->top_k : 1;
+    if (k == 0 || !bnt_penalties_any(penalties))
+        return k;
+    return bnt_penalties_lower(penalties) ? k + bnt_history_list(&s->history, s->position).n : 0;
 }
 
 uint32_t bnt_next_token(struct bnt_session *s, const struct bnt_sampling *sampling, uint64_t *state)
 {
-    size_t k = sampling->temperature > 0 ? sampling->top_k : 1;
+    size_t k = find_shortlist(s, sampling);
     size_t n = k > 0 && k <= BNT_SHORTLIST_MAX ? bnt_shortlist(s, k) : 0;
+    penalize(s, s->candidates, n, sampling);
     if (n > 0)
         return sample_candidates(s->candidates, n, sampling, state);
     bnt_last_logits(s, s->logits);
     return bnt_sample(s, s->logits, sampling, state);
+}
+
+enum bnt_status bnt_sampling_check(const struct bnt_sampling *s, struct bnt_error *err)
+{
+    const struct bnt_sampling_record record = {
+        .repetition_penalty = bnt_penalties_of(s).repetition,
+        .presence_penalty = s->presence_penalty,
+        .frequency_penalty = s->frequency_penalty,
+        .min_p = s->min_p,
+    };
+    const char *problem = bnt_sampling_problem(&record);
+    return problem ? bnt_fail(err, BNT_ERR_ARGUMENT, "sampling: %s is out of its range", problem)
+                   : BNT_OK;
 }

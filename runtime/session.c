@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT
-#define _GNU_SOURCE // sched_getaffinity
 #include "runtime/session.h"
 
 #include <inttypes.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/processors.h"
 #include "runtime/cuda/cuda.h"
 #include "runtime/rope.h"
 
@@ -14,9 +13,8 @@ enum { ALIGNMENT = 64 };
 
 static unsigned processors(void)
 {
-    cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    return n < 1 ? 1 : n > BNT_MAX_PARTS ? BNT_MAX_PARTS : (unsigned)n;
+    unsigned n = bnt_processors();
+    return n > BNT_MAX_PARTS ? BNT_MAX_PARTS : n;
 }
 
 // Not touched here: the system gives the pages as they are used. NULL on overflow too.
@@ -188,7 +186,9 @@ enum bnt_status bnt_session_open(const struct bnt_model *model,
     s->context = o->context ? o->context : model->hyper.max_context;
     s->cache = o->cache;
     s->full_output = o->full_output;
-    status = open_somewhere(s, o, err);
+    status = bnt_history_open(&s->history, s->context, model->hyper.vocab_size)
+                 ? open_somewhere(s, o, err)
+                 : out_of_memory(s, err);
     if (status != BNT_OK) {
         bnt_session_close(s);
         return status;
@@ -203,6 +203,7 @@ void bnt_session_close(struct bnt_session *s)
         return;
     bnt_cuda_session_close(s->cuda);
     bnt_pool_close(s->pool);
+    bnt_history_close(&s->history);
     void *const buffers[] = {s->keys,   s->values, s->x,          s->h,      s->q,
                              s->k,      s->v,      s->att,        s->gate,   s->up,
                              s->scores, s->x_q,    s->frequency,  s->cosine, s->sine,
@@ -241,7 +242,14 @@ enum bnt_status bnt_session_rewind(struct bnt_session *session, uint32_t positio
                         session->position, position);
     enum bnt_status status =
         session->cuda ? bnt_cuda_session_rewind(session->cuda, position, err) : BNT_OK;
-    if (status == BNT_OK)
+    if (status == BNT_OK) {
         session->position = position;
+        bnt_history_rewind(&session->history, position);
+    }
     return status;
+}
+
+void bnt_session_end_prompt(struct bnt_session *session)
+{
+    bnt_history_end_prompt(&session->history, session->position);
 }

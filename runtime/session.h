@@ -4,6 +4,7 @@
 #ifndef BNT_RUNTIME_SESSION_H
 #define BNT_RUNTIME_SESSION_H
 
+#include "runtime/history.h"
 #include "runtime/model.h"
 #include "runtime/pool.h"
 
@@ -18,13 +19,14 @@ enum { BNT_ATTENTION_TOKENS = 4, BNT_SHORTLIST_MAX = 1024 };
 
 struct bnt_session {
     const struct bnt_model *model;
-    struct bnt_cuda_session *cuda; // or NULL: then nothing below but position, context, note and
-                                   // candidates is used
+    struct bnt_cuda_session *cuda; // or NULL: then nothing below but position, context, note,
+                                   // history and candidates is used
     struct bnt_pool *pool;
     struct bnt_error note; // why AUTO is not CUDA
     uint32_t context;
     uint32_t position;
     bool full_output;
+    struct bnt_history history;
     uint32_t groups; // of BNT_KEY_GROUP positions, context rounded up
 
     enum bnt_cache cache; // halves (uint16_t) or floats

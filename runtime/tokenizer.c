@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/byte_level.h"
 #include "formats/normalize.h"
+#include "formats/unicode.h"
 #include "formats/utf8.h"
 #include "runtime/bpe.h"
 #include "runtime/model.h"
@@ -45,15 +47,20 @@ enum bnt_status bnt_tokenizer_bind(struct bnt_model *m, struct bnt_error *err)
     if (!m->patterns)
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     for (uint32_t i = 0; i < v->record.n_steps; i++) {
-        if (v->steps[i].type != BNT_STEP_SPLIT)
+        const struct bnt_step_record *step = &v->steps[i];
+        if (!bnt_step_has_pattern(step))
             continue;
-        m->patterns[i] = bnt_regex_compile(v->pool + v->steps[i].offset, v->steps[i].size, err);
-        if (!m->patterns[i]) {
+        enum bnt_status status =
+            bnt_regex_open(&m->patterns[i], v->pool + step->offset, step->size, err);
+        if (status != BNT_OK) {
             bnt_fail_prefix(err, "R26: section TOKN");
-            return BNT_ERR_FORMAT;
+            return status;
         }
     }
     fill_byte_tokens(m);
+    for (uint32_t i = 0; i < v->record.n_steps; i++)
+        m->maps_bytes |= v->steps[i].type == BNT_STEP_BYTE_LEVEL;
+    bnt_bpe_bind(m);
     for (uint32_t i = 0; i < v->record.n_added; i++)
         m->added_start[v->pool[v->added[i].offset]] = true; // R26: it is not empty
     return BNT_OK;
@@ -62,7 +69,7 @@ enum bnt_status bnt_tokenizer_bind(struct bnt_model *m, struct bnt_error *err)
 void bnt_tokenizer_unbind(struct bnt_model *m)
 {
     for (uint32_t i = 0; m->patterns && i < m->tokenizer.record.n_steps; i++)
-        pcre2_code_free(m->patterns[i]);
+        bnt_regex_close(&m->patterns[i]);
     free(m->patterns);
     m->patterns = NULL;
 }
@@ -71,9 +78,15 @@ void bnt_tokenizer_unbind(struct bnt_model *m)
 
 struct text_encoder {
     struct bnt_encoder bpe;
+    const uint8_t *text; // the whole
+    size_t size;
+    const struct bnt_range *plain; // parts of it in which control tokens stay text
+    size_t n_plain;
     pcre2_match_data *match; // one pair of offsets is all that is asked for
     pcre2_match_context *limits;
     uint64_t budget; // bytes that normalizing steps may still write
+    uint8_t *bytes;  // of one piece, where there are byte_level steps
+    size_t bytes_capacity;
     struct bnt_error *err;
 };
 
@@ -142,24 +155,36 @@ static enum bnt_status add_segment(struct splitter *s, unsigned behavior, bool s
     return status;
 }
 
-// The next match at or after from; *start = size when there is none.
-static enum bnt_status next_match(struct text_encoder *e, uint32_t step, const uint8_t *text,
-                                  size_t size, size_t from, size_t *start, size_t *end)
+static struct bnt_regex_search begin_search(struct text_encoder *e, uint32_t step,
+                                            const uint8_t *text, size_t size)
 {
-    *start = *end = size;
+    return (struct bnt_regex_search){.regex = &e->bpe.model->patterns[step],
+                                     .match = e->match,
+                                     .limits = e->limits,
+                                     .text = text,
+                                     .size = size};
+}
+
+static void limit_matching(struct text_encoder *e, size_t size)
+{
     uint64_t limit = (uint64_t)MATCH_LIMIT * size + MATCH_FREE;
     (void)pcre2_set_match_limit(e->limits, limit < UINT32_MAX ? (uint32_t)limit : UINT32_MAX);
-    int n = pcre2_match(e->bpe.model->patterns[step], text, size, from, PCRE2_NO_UTF_CHECK,
-                        e->match, e->limits);
+}
+
+// The next match at or after from; *start = size when there is none.
+static enum bnt_status next_match(struct text_encoder *e, uint32_t step,
+                                  struct bnt_regex_search *search, size_t from, size_t *start,
+                                  size_t *end)
+{
+    *start = *end = search->size;
+    limit_matching(e, search->size);
+    int n = bnt_regex_next(search, from, start, end);
     if (n == PCRE2_ERROR_NOMATCH)
         return BNT_OK;
     if (n < 0)
         return bnt_fail(e->err, BNT_ERR_FORMAT,
                         "the tokenizer's pattern %" PRIu32 " fails on this text (PCRE2 error %d)",
                         step, n);
-    const PCRE2_SIZE *offsets = pcre2_get_ovector_pointer(e->match);
-    *start = offsets[0];
-    *end = offsets[1];
     // With \K or a lookbehind trick a match may be reported to start after it ends, or before the
     // search.
     if (*start < from || *end < *start)
@@ -173,11 +198,12 @@ static enum bnt_status split(struct text_encoder *e, uint32_t step, bool at_star
 {
     const struct bnt_step_record *record = &e->bpe.model->tokenizer.steps[step];
     struct splitter s = {.encoder = e, .step = step, .text = text, .at_start = at_start};
+    struct bnt_regex_search search = begin_search(e, step, text, size);
     const bool invert = record->invert;
     size_t done = 0, from = 0, start, end;
     bool after_match = false;
     while (done < size) {
-        enum bnt_status status = next_match(e, step, text, size, from, &start, &end);
+        enum bnt_status status = next_match(e, step, &search, from, &start, &end);
         if (status != BNT_OK)
             return status;
         from = end;
@@ -203,8 +229,9 @@ static enum bnt_status apply(struct text_encoder *e, uint32_t step, bool at_star
                              const uint8_t *text, size_t size, uint8_t **out, size_t *out_size)
 {
     const struct bnt_tokenizer_view *v = &e->bpe.model->tokenizer;
-    switch (
-        bnt_normalize(&v->steps[step], v->pool, at_start, text, size, e->budget, out, out_size)) {
+    limit_matching(e, size);
+    switch (bnt_normalize(&v->steps[step], v->pool, begin_search(e, step, text, size), at_start,
+                          text, size, e->budget, out, out_size)) {
     case BNT_NORMALIZED:
         e->budget -= *out_size;
         return BNT_OK;
@@ -212,10 +239,30 @@ static enum bnt_status apply(struct text_encoder *e, uint32_t step, bool at_star
         return bnt_fail(e->err, BNT_ERR_FORMAT,
                         "the tokenizer's step %" PRIu32 " blows the text up beyond all measure",
                         step);
+    case BNT_NORMALIZE_PATTERN_FAILS:
+        return bnt_fail(e->err, BNT_ERR_FORMAT,
+                        "the tokenizer's pattern %" PRIu32 " fails on this text", step);
     case BNT_NORMALIZE_NO_MEMORY:
         break;
     }
     return no_memory(e);
+}
+
+// A character that stands for no byte keeps its own.
+static size_t unmap_bytes(const uint8_t *text, size_t size, uint8_t *out)
+{
+    size_t n = 0;
+    for (size_t at = 0; at < size;) {
+        uint32_t code;
+        size_t length = (size_t)bnt_utf8_next(text + at, size - at, &code);
+        int byte = bnt_character_to_byte(code);
+        if (byte >= 0)
+            out[n++] = (uint8_t)byte;
+        else
+            memcpy(out + n, text + at, length), n += length;
+        at += length;
+    }
+    return n;
 }
 
 static enum bnt_status change(struct text_encoder *e, uint32_t step, bool at_start,
@@ -230,6 +277,18 @@ static enum bnt_status change(struct text_encoder *e, uint32_t step, bool at_sta
     return status;
 }
 
+// A piece that went through byte_level steps is bytes again before it is merged.
+static enum bnt_status merge_piece(struct text_encoder *e, const uint8_t *text, size_t size)
+{
+    if (e->bpe.model->maps_bytes) {
+        if (!bnt_encoder_reserve((void **)&e->bytes, &e->bytes_capacity, size, 1))
+            return no_memory(e);
+        size = unmap_bytes(text, size, e->bytes);
+        text = e->bytes;
+    }
+    return bnt_bpe_encode(&e->bpe, text, size) ? BNT_OK : no_memory(e);
+}
+
 // Applies the steps from `step` on, then merges. Recursion is as deep as there are steps, at most
 // BNT_TOKENIZER_MAX_STEPS.
 static enum bnt_status encode_piece(struct text_encoder *e, uint32_t step, bool at_start,
@@ -238,8 +297,8 @@ static enum bnt_status encode_piece(struct text_encoder *e, uint32_t step, bool 
     const struct bnt_tokenizer_view *v = &e->bpe.model->tokenizer;
     if (size == 0)
         return BNT_OK;
-    if (step == v->record.n_steps)
-        return bnt_bpe_encode(&e->bpe, text, size) ? BNT_OK : no_memory(e);
+    if (step == v->record.n_steps || v->steps[step].type == BNT_STEP_END_OF_WORD)
+        return merge_piece(e, text, size);
     return v->steps[step].type == BNT_STEP_SPLIT ? split(e, step, at_start, text, size)
                                                  : change(e, step, at_start, text, size);
 }
@@ -255,17 +314,12 @@ static size_t previous_character(const uint8_t *text, size_t at)
     return at;
 }
 
-// Whether the character at text (size > 0) can be part of a word: letters, marks, decimal digits,
-// connectors.
+// Whether the character at text (size > 0) can be part of a word.
 static bool is_word_character(const uint8_t *text, size_t size)
 {
-    static const char pattern[] = "\\A[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}]";
-    pcre2_code *code = bnt_regex_compile((const uint8_t *)pattern, sizeof pattern - 1, NULL);
-    pcre2_match_data *match = code ? pcre2_match_data_create(1, NULL) : NULL;
-    bool found = match && pcre2_match(code, text, size, 0, PCRE2_NO_UTF_CHECK, match, NULL) >= 0;
-    pcre2_match_data_free(match);
-    pcre2_code_free(code);
-    return found;
+    uint32_t code;
+    (void)bnt_utf8_next(text, size, &code);
+    return bnt_unicode_is_word(code);
 }
 
 static bool stands_alone(const uint8_t *text, size_t size, size_t start, size_t end)
@@ -329,69 +383,102 @@ static bool marks_are_spaces(const struct bnt_model *m)
     return false;
 }
 
+// A text in which added tokens are looked for.
+struct added_search {
+    const struct text_encoder *encoder;
+    bool normalized; // for the tokens matched after the normalizer, or before
+    const uint8_t *text;
+    size_t size;
+    const struct bnt_range *plain; // parts in which control tokens are not looked for
+    size_t n_plain;
+};
+
 struct added_match {
     const struct bnt_added_record *added;
     size_t start, end; // with the white space that it takes
-    size_t resume;     // where the search goes on
+    size_t resume;     // where the search goes on: white space that it takes may hold further ones
 };
 
-// The next added token at or after from; .added = NULL when there is none. It takes no white space
-// before from.
-static struct added_match find_added(const struct bnt_model *m, bool normalized,
-                                     const uint8_t *text, size_t size, size_t from)
+// A control token: special, or one that the chat template writes.
+static bool is_control(const struct bnt_model *m, const struct bnt_added_record *a)
 {
-    for (size_t at = from; at < size; at++) {
-        const struct bnt_added_record *a = longest_added(m, normalized, text, size, at);
+    return a->flags & BNT_ADDED_SPECIAL ||
+           (m->has_chat && bnt_chat_writes(&m->chat, m->tokenizer.pool + a->offset, a->size));
+}
+
+static bool stays_text(const struct added_search *s, const struct bnt_added_record *a, size_t at)
+{
+    for (size_t i = 0; i < s->n_plain; i++) {
+        size_t start = s->plain[i].offset, end = start + s->plain[i].size;
+        if (at < end && at + a->size > start && is_control(s->encoder->bpe.model, a))
+            return true;
+    }
+    return false;
+}
+
+// Takes white space on the sides where the token does, to the left not beyond done.
+static struct added_match extend_match(const struct added_search *s,
+                                       const struct bnt_added_record *a, size_t at, size_t done)
+{
+    struct added_match match = {
+        .added = a, .start = at, .end = at + a->size, .resume = at + a->size};
+    const bool spaces = !(s->normalized && marks_are_spaces(s->encoder->bpe.model));
+    uint32_t c;
+    while (a->flags & BNT_ADDED_LSTRIP && match.start > done) {
+        size_t before = previous_character(s->text, match.start);
+        (void)bnt_utf8_next(s->text + before, s->size - before, &c);
+        if (!bnt_is_white_space(c) || (c == ' ' && !spaces))
+            break;
+        match.start = before;
+    }
+    while (a->flags & BNT_ADDED_RSTRIP && match.end < s->size) {
+        int n = bnt_utf8_next(s->text + match.end, s->size - match.end, &c);
+        if (!bnt_is_white_space(c) || (c == ' ' && !spaces))
+            break;
+        match.end += (size_t)n;
+    }
+    return match;
+}
+
+// The next added token at or after from; .added = NULL when there is none. It takes no white space
+// before done.
+static struct added_match find_added(const struct added_search *s, size_t done, size_t from)
+{
+    for (size_t at = from; at < s->size; at++) {
+        const struct bnt_added_record *a =
+            longest_added(s->encoder->bpe.model, s->normalized, s->text, s->size, at);
         if (!a)
             continue;
-        struct added_match match = {
-            .added = a, .start = at, .end = at + a->size, .resume = at + a->size};
-        if (a->flags & BNT_ADDED_SINGLE_WORD && !stands_alone(text, size, match.start, match.end)) {
-            at = match.end - 1; // passed over as a whole
-            continue;
-        }
-        uint32_t c;
-        const bool spaces = !(normalized && marks_are_spaces(m));
-        while (a->flags & BNT_ADDED_LSTRIP && match.start > from) {
-            size_t before = previous_character(text, match.start);
-            (void)bnt_utf8_next(text + before, size - before, &c);
-            if (!bnt_is_white_space(c) || (c == ' ' && !spaces))
-                break;
-            match.start = before;
-        }
-        while (a->flags & BNT_ADDED_RSTRIP && match.end < size) {
-            int n = bnt_utf8_next(text + match.end, size - match.end, &c);
-            if (!bnt_is_white_space(c) || (c == ' ' && !spaces))
-                break;
-            match.end += (size_t)n;
-        }
-        match.resume = match.end;
-        return match;
+        bool rejected =
+            a->flags & BNT_ADDED_SINGLE_WORD && !stands_alone(s->text, s->size, at, at + a->size);
+        if (!rejected && !stays_text(s, a, at))
+            return extend_match(s, a, at, done);
+        at += a->size - 1; // passed over as a whole
     }
-    return (struct added_match){.start = size, .end = size, .resume = size};
+    return (struct added_match){.start = s->size, .end = s->size, .resume = s->size};
 }
 
 // What lies between added tokens, and where it begins.
 typedef enum bnt_status encode_between(struct text_encoder *e, bool at_start, const uint8_t *text,
                                        size_t size);
 
-static enum bnt_status encode_around_added(struct text_encoder *e, bool normalized, bool at_start,
-                                           const uint8_t *text, size_t size,
-                                           encode_between *between)
+static enum bnt_status encode_around_added(struct text_encoder *e, const struct added_search *s,
+                                           bool at_start, encode_between *between)
 {
+    struct added_match match = {0};
     size_t done = 0;
-    while (done < size) {
-        struct added_match match = find_added(e->bpe.model, normalized, text, size, done);
+    do {
+        match = find_added(s, done, match.resume);
         if (match.start > done) {
             enum bnt_status status =
-                between(e, at_start && done == 0, text + done, match.start - done);
+                between(e, at_start && done == 0, s->text + done, match.start - done);
             if (status != BNT_OK)
                 return status;
         }
         if (match.added && !bnt_encoder_put(&e->bpe, match.added->id))
             return no_memory(e);
-        done = match.resume;
-    }
+        done = match.end;
+    } while (match.added);
     return BNT_OK;
 }
 
@@ -401,27 +488,91 @@ static enum bnt_status encode_normalized(struct text_encoder *e, bool at_start, 
     return encode_piece(e, e->bpe.model->tokenizer.record.n_normalizers, at_start, text, size);
 }
 
-static enum bnt_status normalize_and_encode(struct text_encoder *e, bool at_start,
-                                            const uint8_t *text, size_t size)
+// *out is malloc'd.
+static enum bnt_status normalize(struct text_encoder *e, bool at_start, const uint8_t *text,
+                                 size_t size, uint8_t **out, size_t *out_size)
 {
     const struct bnt_tokenizer_view *v = &e->bpe.model->tokenizer;
-    uint8_t *owned = NULL;
+    *out = NULL;
+    *out_size = size;
     for (uint32_t i = 0; i < v->record.n_normalizers; i++) {
         uint8_t *next;
         enum bnt_status status = apply(e, i, at_start, text, size, &next, &size);
-        free(owned);
+        free(*out);
+        *out = NULL;
         if (status != BNT_OK)
             return status;
-        text = owned = next;
+        text = *out = next;
+        *out_size = size;
     }
-    enum bnt_status status = encode_around_added(e, true, at_start, text, size, encode_normalized);
-    free(owned);
+    return BNT_OK;
+}
+
+// Where the normalizer takes a place of the text: behind what it makes of the text before.
+static enum bnt_status map_place(struct text_encoder *e, bool at_start, const uint8_t *text,
+                                 size_t place, uint32_t *mapped)
+{
+    uint8_t *before;
+    size_t size;
+    enum bnt_status status = normalize(e, at_start, text, place, &before, &size);
+    free(before);
+    *mapped = (uint32_t)size; // below 2^32 as all texts are
     return status;
 }
 
-static enum bnt_status encode_text(struct text_encoder *e, const uint8_t *text, size_t size)
+// The parts of a piece (of the whole text, whose control tokens stay text) after the normalizer.
+// *out is malloc'd.
+static enum bnt_status map_plain(struct text_encoder *e, bool at_start, const uint8_t *text,
+                                 size_t size, struct bnt_range **out, size_t *n)
 {
-    return encode_around_added(e, false, true, text, size, normalize_and_encode);
+    enum bnt_status status = BNT_OK;
+    const size_t base = (size_t)(text - e->text);
+    *n = 0;
+    *out = e->n_plain ? malloc(e->n_plain * sizeof **out) : NULL;
+    if (e->n_plain && !*out)
+        return no_memory(e);
+    for (size_t i = 0; i < e->n_plain && status == BNT_OK; i++) {
+        size_t start = e->plain[i].offset, end = start + e->plain[i].size;
+        start = start > base ? start - base : 0;
+        end = end > base ? end - base : 0;
+        end = end < size ? end : size;
+        if (start >= end)
+            continue;
+        uint32_t mapped_end;
+        status = map_place(e, at_start, text, start, &(*out)[*n].offset);
+        if (status == BNT_OK)
+            status = map_place(e, at_start, text, end, &mapped_end);
+        if (status == BNT_OK) {
+            (*out)[*n].size = mapped_end - (*out)[*n].offset;
+            *n += 1;
+        }
+    }
+    return status;
+}
+
+static enum bnt_status normalize_and_encode(struct text_encoder *e, bool at_start,
+                                            const uint8_t *text, size_t size)
+{
+    struct added_search s = {.encoder = e, .normalized = true, .text = text, .size = size};
+    struct bnt_range *plain = NULL;
+    uint8_t *owned = NULL;
+    enum bnt_status status = map_plain(e, at_start, text, size, &plain, &s.n_plain);
+    s.plain = plain;
+    if (status == BNT_OK)
+        status = normalize(e, at_start, text, size, &owned, &s.size);
+    s.text = owned ? owned : text;
+    if (status == BNT_OK)
+        status = encode_around_added(e, &s, at_start, encode_normalized);
+    free(owned);
+    free(plain);
+    return status;
+}
+
+static enum bnt_status encode_text(struct text_encoder *e)
+{
+    const struct added_search s = {
+        .encoder = e, .text = e->text, .size = e->size, .plain = e->plain, .n_plain = e->n_plain};
+    return encode_around_added(e, &s, true, normalize_and_encode);
 }
 
 // --- the public functions ---
@@ -443,34 +594,45 @@ static enum bnt_status put_ids(struct text_encoder *e, const uint32_t *ids, uint
     return BNT_OK;
 }
 
-static enum bnt_status encode_whole(struct text_encoder *e, const uint8_t *text, size_t size,
-                                    bool special)
+// Takes the prefix away again where the text begins with it itself: one BOS is enough.
+static void drop_second_prefix(struct bnt_encoder *bpe, const struct bnt_tokenizer_view *v)
+{
+    const size_t n = v->record.n_prefix;
+    if (n == 0 || bpe->n_ids < 2 * n || memcmp(bpe->ids + n, v->prefix, n * sizeof *v->prefix) != 0)
+        return;
+    bpe->n_ids -= n;
+    memmove(bpe->ids, bpe->ids + n, bpe->n_ids * sizeof *bpe->ids);
+}
+
+static enum bnt_status encode_whole(struct text_encoder *e, bool special)
 {
     const struct bnt_tokenizer_view *v = &e->bpe.model->tokenizer;
     enum bnt_status status = special ? put_ids(e, v->prefix, v->record.n_prefix) : BNT_OK;
     if (status == BNT_OK)
-        status = encode_text(e, text, size);
-    if (status == BNT_OK && special)
+        status = encode_text(e);
+    if (status == BNT_OK && special) {
+        drop_second_prefix(&e->bpe, v);
         status = put_ids(e, v->suffix, v->record.n_suffix);
+    }
     return status;
 }
 
-static enum bnt_status encode_checked(struct text_encoder *e, const char *text, size_t size,
-                                      bool special)
+static enum bnt_status encode_checked(struct text_encoder *e, bool special)
 {
     e->match = pcre2_match_data_create(1, NULL);
     e->limits = pcre2_match_context_create(NULL);
-    e->budget = (uint64_t)GROWTH_LIMIT * size + GROWTH_FREE;
+    e->budget = (uint64_t)GROWTH_LIMIT * e->size + GROWTH_FREE;
     e->budget =
         e->budget < UINT32_MAX ? e->budget : UINT32_MAX - 1; // pieces are counted in 32 bits
     if (!e->match || !e->limits)
         return no_memory(e);
     (void)pcre2_set_heap_limit(e->limits, HEAP_LIMIT_KIB);
-    return encode_whole(e, (const uint8_t *)text, size, special);
+    return encode_whole(e, special);
 }
 
-enum bnt_status bnt_tokenize(const struct bnt_model *model, const char *text, size_t size,
-                             bool special, uint32_t **tokens, size_t *count, struct bnt_error *err)
+enum bnt_status bnt_tokenize_parts(const struct bnt_model *model, const char *text, size_t size,
+                                   bool special, const struct bnt_range *plain, size_t n_plain,
+                                   uint32_t **tokens, size_t *count, struct bnt_error *err)
 {
     *tokens = NULL;
     *count = 0;
@@ -482,8 +644,13 @@ enum bnt_status bnt_tokenize(const struct bnt_model *model, const char *text, si
         return bnt_fail(err, BNT_ERR_TEXT, "the text is not valid UTF-8 at byte %zu", valid);
     if (size >= UINT32_MAX)
         return bnt_fail(err, BNT_ERR_ARGUMENT, "a text must be shorter than 4 GB");
-    struct text_encoder e = {.bpe = {.model = model}, .err = err};
-    status = encode_checked(&e, text, size, special);
+    struct text_encoder e = {.bpe = {.model = model},
+                             .text = (const uint8_t *)text,
+                             .size = size,
+                             .plain = plain,
+                             .n_plain = n_plain,
+                             .err = err};
+    status = encode_checked(&e, special);
     if (status == BNT_OK) {
         *tokens = e.bpe.ids;
         *count = e.bpe.n_ids;
@@ -492,9 +659,23 @@ enum bnt_status bnt_tokenize(const struct bnt_model *model, const char *text, si
     }
     pcre2_match_data_free(e.match);
     pcre2_match_context_free(e.limits);
+    free(e.bytes);
     free(e.bpe.symbols);
     free(e.bpe.heap);
     return status;
+}
+
+enum bnt_status bnt_tokenize(const struct bnt_model *model, const char *text, size_t size,
+                             unsigned flags, uint32_t **tokens, size_t *count,
+                             struct bnt_error *err)
+{
+    *tokens = NULL;
+    *count = 0;
+    if (flags & ~(unsigned)(BNT_TOKENIZE_SPECIAL | BNT_TOKENIZE_PLAIN))
+        return bnt_fail(err, BNT_ERR_ARGUMENT, "unknown flags of bnt_tokenize: %#x", flags);
+    const struct bnt_range all = {.size = (uint32_t)size}; // larger texts are refused
+    return bnt_tokenize_parts(model, text, size, flags & BNT_TOKENIZE_SPECIAL, &all,
+                              !!(flags & BNT_TOKENIZE_PLAIN), tokens, count, err);
 }
 
 const char *bnt_token_text(const struct bnt_model *model, uint32_t token, size_t *size)
@@ -505,6 +686,12 @@ const char *bnt_token_text(const struct bnt_model *model, uint32_t token, size_t
     if (token >= model->tokenizer.record.n_tokens)
         return ""; // the embedding has more rows than the tokenizer has tokens
     return (const char *)bnt_token_bytes(&model->tokenizer, token, size);
+}
+
+bool bnt_token_is_control(const struct bnt_model *model, uint32_t token)
+{
+    return model->has_tokenizer && token < model->tokenizer.record.n_tokens &&
+           model->tokenizer.attr[token] & BNT_ATTR_SPECIAL;
 }
 
 // Writes where there is room, counts always.

@@ -14,6 +14,7 @@
 #include "formats/cli.h"
 #include "formats/file.h"
 #include "formats/ids.h"
+#include "formats/target.h"
 #include "runtime/bnt.h"
 #include "runtime/options.h"
 
@@ -24,28 +25,31 @@ static const char help[] =
     "       bnt-eval [OPTION]... FILE.bnt --detokenize 1,2,3\n"
     "Measure a model.\n"
     "\n"
-    "      --perplexity=FILE   of the text in FILE ('-': standard input): its tokens in windows\n"
-    "                          of W, each fed as BOS + W tokens, loss over the W; a last\n"
-    "                          short window is dropped\n"
+    "      --perplexity=FILE   of the text in FILE ('-': standard input; it may be a pipe): its\n"
+    "                          tokens in windows of W, each fed as BOS + W tokens, loss over\n"
+    "                          the W; a last short window is dropped\n"
     "      --window=W          tokens of a window (default 256)\n"
     "      --logits=OUT        write the logits of all positions to OUT ('-': standard output) as\n"
     "                          raw little-endian float32 [tokens, vocabulary]\n"
     "      --token-ids=IDS     the tokens, comma-separated, used as they are\n"
     "      --tokenize=TEXT     print the ids of TEXT, without BOS, comma-separated;\n"
     "                          '-' reads the text from standard input\n"
+    "      --control=KIND      with --tokenize: what spells a control token becomes that 'token'\n"
+    "                          (default) or stays 'text'\n"
     "      --detokenize=IDS    print the text of the ids, nothing added; '-' reads the ids from\n"
     "                          standard input\n"
     "      --json              print the result as JSON (not for --logits)\n"
     "      --cache=TYPE        keep keys and values as f32 (default, unlike bnt-run) or f16\n"
-    "  -t, --threads=N         use N threads (default: the processors of this machine)\n"
+    "  -t, --threads=N         use N threads (default: the processors it may use)\n"
     "      --device=DEVICE     cpu, cuda, or auto: the GPU if there is one (default)\n"
     "      --kernel=NAME       use these kernels instead of the best ones (bnt-run --version)\n"
     "  -q, --quiet             no progress bar\n"
-    "      --help              print this help\n"
+    "  -h, --help              print this help\n"
     "      --version           print the version\n"
     "\n"
     "BNT_KERNEL in the environment is used where --kernel is not given. Kernels are the CPU's:\n"
     "with one of them, --device is cpu unless it says otherwise.\n"
+    "Until OUT is complete it is a hidden file beside it, .OUT.XXXXXX.\n"
     "Exit status: 0 done, 1 failed, 2 usage.\n";
 
 enum { MAX_INPUT = 256 << 20, TOKENS_AT_ONCE = 32 };
@@ -58,7 +62,7 @@ struct arguments {
     uint64_t window, threads;
     enum bnt_cache cache;
     enum bnt_device device;
-    bool json, quiet;
+    bool json, quiet, has_control, plain;
 };
 
 struct evaluation {
@@ -178,15 +182,16 @@ static enum bnt_status perplexity(struct evaluation *e)
     if (bnt_model_info(e->model)->bos_id < 0)
         return bnt_fail(e->err, BNT_ERR_UNSUPPORTED,
                         "the model has no BOS token to begin a window with");
-    enum bnt_status status = bnt_read_input(a->perplexity, MAX_INPUT, &text, &size, e->err);
+    enum bnt_status status = bnt_read_piped(a->perplexity, MAX_INPUT, &text, &size, e->err);
     if (status == BNT_OK)
-        status = bnt_tokenize(e->model, text, size, false, &tokens, &count, e->err);
+        status = bnt_tokenize(e->model, text, size, 0, &tokens, &count, e->err);
     if (status == BNT_ERR_TEXT)
-        bnt_fail_prefix(e->err, a->perplexity);
+        bnt_fail_prefix(e->err, bnt_input_name(a->perplexity));
     if (status == BNT_OK && count < a->window)
         status = bnt_fail(e->err, BNT_ERR_ARGUMENT,
-                          "%s: has %zu tokens, fewer than one window of %" PRIu64, a->perplexity,
-                          count, a->window);
+                          "%s: has %zu tokens, fewer than one window of %" PRIu64
+                          " (--window takes smaller ones)",
+                          bnt_input_name(a->perplexity), count, a->window);
     if (status == BNT_OK)
         status = all_windows(e, tokens, count / (size_t)a->window, &loss); // NOLINT: window >= 1
     if (status == BNT_OK)
@@ -223,8 +228,10 @@ static enum bnt_status logits(struct evaluation *e)
     enum bnt_status status = bnt_ids_parse(e->arguments->ids, &tokens, &count, e->err);
     if (status != BNT_OK)
         return status;
-    status = count ? bnt_output_open(&out, e->arguments->logits, e->err)
+    status = count ? bnt_target_is_not(e->arguments->logits, e->arguments->model, e->err)
                    : bnt_fail(e->err, BNT_ERR_ARGUMENT, "--token-ids is empty");
+    if (status == BNT_OK)
+        status = bnt_output_open(&out, e->arguments->logits, e->err);
     if (status == BNT_OK) {
         status = write_logits(e, tokens, count, &out);
         if (status == BNT_OK)
@@ -253,7 +260,8 @@ static enum bnt_status tokenize(struct evaluation *e)
     size_t size = 0, count = 0;
     enum bnt_status status = read_argument(e->arguments->tokenize, &text, &size, e->err);
     if (status == BNT_OK)
-        status = bnt_tokenize(e->model, text, size, false, &tokens, &count, e->err);
+        status = bnt_tokenize(e->model, text, size, e->arguments->plain ? BNT_TOKENIZE_PLAIN : 0,
+                              &tokens, &count, e->err);
     if (status == BNT_OK)
         print_ids(tokens, count, e->arguments->json);
     free(text);
@@ -326,11 +334,11 @@ enum {
     OPTION_IDS,
     OPTION_TOKENIZE,
     OPTION_DETOKENIZE,
+    OPTION_CONTROL,
     OPTION_JSON,
     OPTION_CACHE,
     OPTION_DEVICE,
     OPTION_KERNEL,
-    OPTION_HELP,
     OPTION_VERSION,
 };
 
@@ -341,13 +349,14 @@ static const struct option options[] = {
     {"token-ids", required_argument, NULL, OPTION_IDS},
     {"tokenize", required_argument, NULL, OPTION_TOKENIZE},
     {"detokenize", required_argument, NULL, OPTION_DETOKENIZE},
+    {"control", required_argument, NULL, OPTION_CONTROL},
     {"json", no_argument, NULL, OPTION_JSON},
     {"threads", required_argument, NULL, 't'},
     {"cache", required_argument, NULL, OPTION_CACHE},
     {"device", required_argument, NULL, OPTION_DEVICE},
     {"kernel", required_argument, NULL, OPTION_KERNEL},
     {"quiet", no_argument, NULL, 'q'},
-    {"help", no_argument, NULL, OPTION_HELP},
+    {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, OPTION_VERSION},
     {NULL, 0, NULL, 0},
 };
@@ -372,6 +381,10 @@ static int parse_option(struct arguments *a, int c, char **argv)
     case OPTION_DETOKENIZE:
         a->detokenize = optarg;
         return 0;
+    case OPTION_CONTROL:
+        a->has_control = true;
+        code = bnt_option_control(optarg, &a->plain);
+        break;
     case OPTION_WINDOW:
         return bnt_cli_u64(optarg, 1, 1 << 24, &a->window)
                    ? 0
@@ -394,7 +407,7 @@ static int parse_option(struct arguments *a, int c, char **argv)
     case OPTION_DEVICE:
         code = bnt_option_device(optarg, &a->device);
         break;
-    case OPTION_HELP:
+    case 'h':
         return 1 + bnt_cli_print(help);
     case OPTION_VERSION:
         return 1 + bnt_cli_version(NULL);
@@ -413,15 +426,24 @@ int main(int argc, char **argv)
                           .kernel = environment && *environment ? environment : NULL};
     int c;
     bnt_cli_init("bnt-eval");
-    while ((c = getopt_long(argc, argv, ":t:q", options, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, ":t:qh", options, NULL)) != -1) {
         int end = parse_option(&a, c, argv);
         if (end)
             return end - 1;
     }
     if (optind + 1 != argc)
         return bnt_cli_usage(optind == argc ? "FILE.bnt is missing" : "more than one FILE.bnt");
+    int code = bnt_cli_check_name("FILE.bnt", argv[optind]);
+    if (code == BNT_EXIT_OK)
+        code = bnt_cli_check_name("--perplexity", a.perplexity);
+    if (code == BNT_EXIT_OK)
+        code = bnt_cli_check_name("--logits", a.logits);
+    if (code != BNT_EXIT_OK)
+        return code;
     if (!!a.perplexity + !!a.logits + !!a.tokenize + !!a.detokenize != 1)
         return bnt_cli_usage("give one of --perplexity, --logits, --tokenize and --detokenize");
+    if (a.has_control && !a.tokenize)
+        return bnt_cli_usage("--control goes with --tokenize");
     if (!!a.logits != !!a.ids)
         return bnt_cli_usage("--logits and --token-ids go together");
     if (a.device == BNT_DEVICE_AUTO && a.kernel)

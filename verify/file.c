@@ -67,6 +67,12 @@ static void check_section_gaps(const struct bnt_view *v, struct bnt_report *repo
     }
 }
 
+static uint64_t scale_bytes(const struct bnt_view *v, const struct bnt_tensor_record *t)
+{
+    return (uint64_t)bnt_pad_rows(t->rows) * bnt_row_groups(&v->hyper, t->cols) *
+           (v->hyper.scale_dtype == BNT_F16 ? 2 : 4);
+}
+
 // Tensors of a section follow one another in table order (R16 holds here); seen from each, the one
 // before in its section.
 static void check_tensor_gaps(const struct bnt_view *v, struct bnt_report *report)
@@ -76,12 +82,15 @@ static void check_tensor_gaps(const struct bnt_view *v, struct bnt_report *repor
         uint64_t end = s->offset;
         for (uint64_t j = 0; j < v->n_tensors; j++) {
             const struct bnt_tensor_record *t = &v->tensors[j];
-            if (t->offset < s->offset || t->offset - s->offset >= s->size)
+            const bool scales = s->type == BNT_SECTION_SCAL;
+            const uint64_t offset = scales ? t->scale_offset : t->offset;
+            if (offset < s->offset || offset - s->offset >= s->size)
                 continue;
-            if (!all_bytes(v->data + end, t->offset - end, 0))
-                bnt_report(report, "R20", "offset %" PRIu64 ": the bytes before %s are not zero",
-                           end, bnt_tensor_name(t->role, t->layer).text);
-            end = t->offset + t->size;
+            if (!all_bytes(v->data + end, offset - end, 0))
+                bnt_report(report, "R20", "offset %" PRIu64 ": the bytes before %s%s are not zero",
+                           end, scales ? "the scales of " : "",
+                           bnt_tensor_name(t->role, t->layer).text);
+            end = offset + (scales ? scale_bytes(v, t) : t->size);
         }
     }
 }
@@ -134,6 +143,28 @@ static void check_matrix(struct verify_task *task)
     }
     if (illegal)
         count[0] = NOT_COUNTED; // R28 leaves them alone
+}
+
+// Scales by row and group, R32: as bits, finite ones without the sign are ordered.
+static void check_scales(struct verify_task *task)
+{
+    const struct bnt_view *v = ((struct checker *)task->context)->view;
+    const struct bnt_tensor_record *t = &v->tensors[task->index];
+    const bool halves = v->hyper.scale_dtype == BNT_F16;
+    const uint64_t groups = bnt_row_groups(&v->hyper, t->cols);
+    const uint64_t n = bnt_pad_rows(t->rows) * groups;
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t offset = t->scale_offset + i * (halves ? 2 : 4);
+        uint64_t row = i / (groups * BNT_BLOCK_ROWS) * BNT_BLOCK_ROWS + i % BNT_BLOCK_ROWS;
+        uint32_t bits = halves ? bnt_load_u16(v->data + offset) : bnt_load_u32(v->data + offset);
+        if (row < t->rows ? bits < (halves ? 0x7c00 : 0x7f800000) : bits == 0)
+            continue;
+        bnt_report(&task->report, "R32", "%s: the scale at offset %" PRIu64 " (row %" PRIu64 ") %s",
+                   bnt_tensor_name(t->role, t->layer).text, offset, row,
+                   row < t->rows ? "is negative or not finite"
+                                 : "is a padding row's, and not zero");
+        return;
+    }
 }
 
 // --- dense tensors ---
@@ -230,6 +261,8 @@ static void add_tensor_tasks(struct verify_tasks *tasks, struct checker *c)
         switch (bnt_record_section(t)) {
         case BNT_SECTION_TERN:
             bnt_verify_add(tasks, check_matrix, c, i, 0, 0, 0);
+            if (t->scale_offset)
+                bnt_verify_add(tasks, check_scales, c, i, 0, 0, 0);
             break;
         case BNT_SECTION_EMBD:
             add_parts(tasks, check_embedding, c, i, t->size, PART);
@@ -257,22 +290,20 @@ static void check_tokenizer(const struct bnt_view *v, struct bnt_report *report)
     for (uint32_t i = 0; i < tokenizer.record.n_steps; i++) {
         const struct bnt_step_record *step = &tokenizer.steps[i];
         struct bnt_error err;
-        if (step->type != BNT_STEP_SPLIT)
+        struct bnt_regex regex;
+        if (!bnt_step_has_pattern(step))
             continue;
-        pcre2_code *code = bnt_regex_compile(tokenizer.pool + step->offset, step->size, &err);
-        if (!code)
+        if (bnt_regex_open(&regex, tokenizer.pool + step->offset, step->size, &err) == BNT_OK)
+            bnt_regex_close(&regex);
+        else
             bnt_report(report, "R26", "section TOKN: %s", err.message);
-        pcre2_code_free(code);
     }
 }
 
 static void check_chat(const struct bnt_view *v, struct bnt_report *report)
 {
-    const struct bnt_section_record *s = bnt_view_section(v, BNT_SECTION_CHAT);
     struct bnt_chat_view chat;
-    if (s && bnt_chat_view_open(&chat, v->data + s->offset, s->size, v->hyper.vocab_size, report) &&
-        !bnt_view_section(v, BNT_SECTION_TOKN))
-        bnt_report(report, "R29", "section CHAT without TOKN");
+    (void)bnt_chat_view_find(&chat, v, report);
 }
 
 // --- provenance ---
@@ -293,6 +324,13 @@ static bool counts_agree(const json_t *entry, const struct bnt_tensor_record *t,
             count_is(entry, "plus", count[3]));
 }
 
+static bool is_layer(const json_t *value, int32_t layer)
+{
+    if (layer == BNT_NO_LAYER)
+        return json_is_null(value);
+    return json_is_integer(value) && json_integer_value(value) == layer;
+}
+
 static bool describes(const json_t *entry, const struct bnt_tensor_record *t,
                       const uint64_t count[4])
 {
@@ -301,7 +339,7 @@ static bool describes(const json_t *entry, const struct bnt_tensor_record *t,
     const json_t *gamma = json_object_get(entry, "gamma");
     return json_string_length(role) == strlen(name) &&
            memcmp(json_string_value(role), name, strlen(name)) == 0 &&
-           count_is(entry, "layer", (uint64_t)t->layer) && json_is_number(gamma) &&
+           is_layer(json_object_get(entry, "layer"), t->layer) && json_is_number(gamma) &&
            (float)json_number_value(gamma) == t->scale && counts_agree(entry, t, count);
 }
 
@@ -332,8 +370,8 @@ static void check_provenance(const struct checker *c, struct bnt_report *report)
     json_t *json;
     if (!s)
         return;
-    if (bnt_json_parse((const char *)c->view->data + s->offset, (size_t)s->size, "section PROV",
-                       &json, &err) != BNT_OK) {
+    if (bnt_json_parse_strict((const char *)c->view->data + s->offset, (size_t)s->size,
+                              "section PROV", &json, &err) != BNT_OK) {
         bnt_report(report, "R27", "%s", err.message);
         return;
     }

@@ -11,15 +11,29 @@
 #include "formats/file.h"
 #include "verify/findings.h"
 
-// R1 … R29. What breaks a rule goes to findings; rules that cannot be judged because of another
+// R1 … R32. What breaks a rule goes to findings; rules that cannot be judged because of another
 // broken one are passed over. Returns whether the view may be used for more.
 bool bnt_verify_file(const struct bnt_map *map, struct bnt_view *view, unsigned threads,
                      struct findings *findings);
 
-// S1 … S5. Fails only if the checkpoint cannot be opened at all. quiet: no progress bar.
+// What was lost when a matrix of float weights became ternary.
+struct verify_error {
+    uint16_t role;
+    int32_t layer;
+    double relative; // ‖W − qs‖ / ‖W‖ with the file's codes q and scales s
+};
+
+struct verify_errors {
+    bool wanted; // of checkpoints whose weights do not hold levels too
+    struct verify_error *items;
+    size_t count;
+};
+
+// S1 … S6. Fails only if the checkpoint cannot be opened at all. quiet: no progress bar. errors: an
+// entry for each ternary matrix, or none for a checkpoint without float weights; free its items.
 enum bnt_status bnt_verify_source(const struct bnt_view *view, const char *checkpoint_dir,
                                   unsigned threads, bool quiet, struct findings *findings,
-                                  struct bnt_error *err);
+                                  struct verify_errors *errors, struct bnt_error *err);
 
 // A list of independent pieces of work, each with findings of its own.
 struct verify_task {

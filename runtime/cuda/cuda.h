@@ -27,6 +27,7 @@ extern "C" {
 
 #include "formats/view.h"
 #include "runtime/bnt.h"
+#include "runtime/history.h"
 
 struct bnt_cuda_device {
     char name[128];
@@ -87,18 +88,19 @@ enum bnt_status bnt_cuda_evaluate(struct bnt_cuda_session *session, const uint32
 
 // Chooses a token from the last logits that an evaluation with LAST, or a step that did not go by
 // way of the int8 copy, left on the device, as bnt_sample does. *state is the generator's, set to
-// the seed before the first call.
+// the seed before the first call. seen: what the text so far holds, each token once, at most as
+// many as the context has room for; penalties are these tokens' alone.
 enum bnt_status bnt_cuda_sample(struct bnt_cuda_session *session,
-                                const struct bnt_sampling *sampling, uint64_t *state,
-                                uint32_t *token, struct bnt_error *err);
+                                const struct bnt_sampling *sampling, struct bnt_seen_list seen,
+                                uint64_t *state, uint32_t *token, struct bnt_error *err);
 
 // Feeds one token and chooses the next: evaluate and sample in one go, with nothing but the ids
 // crossing between host and device. Where the file has an int8 copy of the output matrix, greedy
 // choices and those with a top_k of at most twice the multiprocessors find their candidates by way
-// of it: the choice is the same.
+// of it: the choice is the same. seen: as above, with the token that is fed.
 enum bnt_status bnt_cuda_next(struct bnt_cuda_session *session, uint32_t token,
-                              const struct bnt_sampling *sampling, uint64_t *state, uint32_t *next,
-                              struct bnt_error *err);
+                              const struct bnt_sampling *sampling, struct bnt_seen_list seen,
+                              uint64_t *state, uint32_t *next, struct bnt_error *err);
 
 #ifdef __cplusplus
 }

@@ -63,6 +63,14 @@ static int count_all(struct bnt_error *err)
     return 0;
 }
 
+#define QUOTE(text) #text
+#define QUOTE_VALUE(macro) QUOTE(macro)
+
+const char *bnt_gpu_support(void)
+{
+    return "CUDA " QUOTE_VALUE(__CUDACC_VER_MAJOR__) "." QUOTE_VALUE(__CUDACC_VER_MINOR__);
+}
+
 bool bnt_cuda_present(void)
 {
     int n = 0, driver = 0;

@@ -14,6 +14,7 @@
 #include "runtime/cuda/device.cuh"
 #include "runtime/cuda/rank.cuh"
 #include "runtime/cuda/sample.cuh"
+#include "runtime/penalty.h"
 
 namespace
 {
@@ -51,6 +52,7 @@ struct choose_args {
     const float *logits;
     uint32_t vocab, top_k;
     float temperature, top_p;
+    float min_p_floor; // bnt_min_p_floor
     double random;
     scratch *room;
     bnt_cuda_choice *choice;
@@ -89,7 +91,8 @@ struct chooser {
     const choose_args &a;
     uint32_t from, to; // the block's ids
     float max;         // the largest logit over the temperature
-    u64 threshold;     // ranks from it on are kept
+    u64 threshold;     // ranks from it on are kept,
+    float floor;       // if they do not lie below the largest by more
     unsigned meetings;
     int passes;
     u64 *partial; // (THREADS / WARP) shared
@@ -110,6 +113,10 @@ struct chooser {
     __device__ bool cuts_weight() const
     {
         return a.top_p > 0 && a.top_p < 1;
+    }
+    __device__ bool keeps(float z, u64 rank) const
+    {
+        return rank >= threshold && z - max >= floor;
     }
     // What the likeliest tokens must weigh in all, of such a total.
     __device__ u64 share_of(u64 total) const
@@ -299,8 +306,9 @@ __device__ void choose_listed(const chooser &c, uint32_t n, u64 total)
     __syncthreads();
     if (c.cuts_count())
         total = kept_total;
-    const bool kept =
-        valid && place <= count && (!c.cuts_weight() || sum - weight < c.share_of(total));
+    const bool kept = valid && place <= count &&
+                      (!c.cuts_weight() || sum - weight < c.share_of(total)) &&
+                      logit_of(rank) - c.max >= c.a.min_p_floor;
     weights[threadIdx.x] = kept ? weight : 0;
     __syncthreads();
     u64 before = 0, all = 0; // weight of the kept ones: with lower ids, and of all
@@ -337,7 +345,7 @@ __device__ u64 kept_weight(const chooser &c)
     u64 sum = 0;
     for (uint32_t i = c.from + threadIdx.x; i < c.to; i += THREADS) {
         float z = c.scaled(i);
-        if (rank_of(z, i) >= c.threshold)
+        if (c.keeps(z, rank_of(z, i)))
             sum += c.weight(z);
     }
     return block_sum(sum, c.partial);
@@ -370,7 +378,7 @@ __device__ void walk(const chooser &c, u64 target, u64 before, u64 mine)
     for (uint32_t i = c.from; i < c.to; i += WARP) {
         uint32_t id = i + threadIdx.x;
         float z = id < c.to ? c.scaled(id) : 0;
-        u64 w = id < c.to && rank_of(z, id) >= c.threshold ? c.weight(z) : 0;
+        u64 w = id < c.to && c.keeps(z, rank_of(z, id)) ? c.weight(z) : 0;
         u64 sum = w;
         for (int step = 1; step < WARP; step *= 2) {
             u64 other = __shfl_up_sync(FULL_WARP, sum, step);
@@ -396,6 +404,7 @@ __global__ void __launch_bounds__(THREADS) choose(const __grid_constant__ choose
                  (uint32_t)((u64)a.vocab * (blockIdx.x + 1) / gridDim.x),
                  0,
                  0,
+                 -INFINITY,
                  0,
                  0,
                  partial};
@@ -412,13 +421,51 @@ __global__ void __launch_bounds__(THREADS) choose(const __grid_constant__ choose
         return;
     if (c.cuts_count())
         raise_threshold(c, a.top_k, false);
+    if (!c.cuts_weight())
+        c.floor = a.min_p_floor; // it comes last
     u64 before, mine, total = share_weights(c, &before, &mine);
     if (c.cuts_weight()) {
         raise_threshold(c, c.share_of(total), true);
+        c.floor = a.min_p_floor;
         meet(a.room, c.meetings); // all have read the weights
         total = share_weights(c, &before, &mine);
     }
     walk(c, (u64)(a.random * (double)total), before, mine);
+}
+
+// A thread for each token that was seen.
+__global__ void penalize(float *logits, const struct bnt_seen *seen, uint32_t n, float *saved,
+                         struct bnt_penalties penalties)
+{
+    const uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n)
+        return;
+    float *logit = logits + seen[i].token;
+    saved[i] = *logit;
+    *logit = bnt_penalize(*logit, seen[i].count, penalties);
+}
+
+__global__ void restore(float *logits, const struct bnt_seen *seen, uint32_t n, const float *saved)
+{
+    const uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n)
+        logits[seen[i].token] = saved[i];
+}
+
+cudaError_t launch_choice(const struct bnt_cuda_sampler *s, const float *logits, uint32_t vocab,
+                          const struct bnt_sampling *sampling, double random, cudaStream_t stream)
+{
+    choose_args args = {logits,          vocab,
+                        sampling->top_k, sampling->temperature,
+                        sampling->top_p, bnt_min_p_floor(sampling),
+                        random,          static_cast<scratch *>(s->scratch),
+                        s->device_choice};
+    cudaError_t error = cudaMemsetAsync(s->scratch, 0, offsetof(scratch, list), stream);
+    if (error != cudaSuccess)
+        return error;
+    void *list[] = {&args};
+    return cudaLaunchCooperativeKernel((const void *)choose, dim3(s->blocks), dim3(THREADS), list,
+                                       0, stream);
 }
 } // namespace
 
@@ -439,6 +486,12 @@ enum bnt_status bnt_cuda_sampler_open(const struct bnt_cuda_session *session,
     s->device_choice = static_cast<struct bnt_cuda_choice *>(device);
     if (error == cudaSuccess)
         error = cudaMalloc(&s->scratch, sizeof(scratch));
+    const uint32_t vocab = session->model->hyper.vocab_size;
+    const size_t most = session->context < vocab ? session->context : vocab;
+    if (error == cudaSuccess)
+        error = cudaMalloc(&s->seen, most * sizeof *s->seen);
+    if (error == cudaSuccess)
+        error = cudaMalloc(&s->saved, most * sizeof *s->saved);
     if (error != cudaSuccess) {
         bnt_cuda_sampler_close(s);
         return bnt_cuda_fail(err, error, "preparing the GPU for sampling");
@@ -453,24 +506,34 @@ void bnt_cuda_sampler_close(struct bnt_cuda_sampler *s)
         return;
     (void)cudaFreeHost(const_cast<struct bnt_cuda_choice *>(s->choice));
     (void)cudaFree(s->scratch);
+    (void)cudaFree(s->seen);
+    (void)cudaFree(s->saved);
     free(s);
 }
 
-cudaError_t bnt_cuda_choose(const struct bnt_cuda_sampler *s, const float *logits, uint32_t vocab,
-                            const struct bnt_sampling *sampling, double random, cudaStream_t stream)
+cudaError_t bnt_cuda_take_seen(const struct bnt_cuda_sampler *s, struct bnt_seen_list seen,
+                               cudaStream_t stream)
 {
-    choose_args args = {logits,
-                        vocab,
-                        sampling->top_k,
-                        sampling->temperature,
-                        sampling->top_p,
-                        random,
-                        static_cast<scratch *>(s->scratch),
-                        s->device_choice};
-    cudaError_t error = cudaMemsetAsync(s->scratch, 0, offsetof(scratch, list), stream);
-    if (error != cudaSuccess)
-        return error;
-    void *list[] = {&args};
-    return cudaLaunchCooperativeKernel((const void *)choose, dim3(s->blocks), dim3(THREADS), list,
-                                       0, stream);
+    return seen.n == 0 ? cudaSuccess
+                       : cudaMemcpyAsync(s->seen, seen.seen, seen.n * sizeof *s->seen,
+                                         cudaMemcpyHostToDevice, stream);
+}
+
+cudaError_t bnt_cuda_choose(const struct bnt_cuda_sampler *s, float *logits, uint32_t vocab,
+                            const struct bnt_sampling *sampling, uint32_t n_seen, double random,
+                            cudaStream_t stream)
+{
+    const struct bnt_penalties penalties = bnt_penalties_of(sampling);
+    const dim3 blocks((n_seen + THREADS - 1) / THREADS);
+    const bool penalizes = n_seen > 0 && bnt_penalties_any(penalties);
+    if (penalizes)
+        penalize<<<blocks, THREADS, 0, stream>>>(logits, s->seen, n_seen, s->saved, penalties);
+    cudaError_t error = cudaGetLastError();
+    if (error == cudaSuccess)
+        error = launch_choice(s, logits, vocab, sampling, random, stream);
+    if (penalizes && error == cudaSuccess) {
+        restore<<<blocks, THREADS, 0, stream>>>(logits, s->seen, n_seen, s->saved);
+        error = cudaGetLastError();
+    }
+    return error;
 }

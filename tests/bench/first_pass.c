@@ -667,7 +667,7 @@ static enum bnt_status read_tokens(const struct bench *b, const char *text, uint
         enum bnt_status status = bnt_read_input(text, MAX_TEXT, &bytes, &size, err);
         if (status != BNT_OK)
             return status;
-        status = bnt_tokenize(b->model, bytes, size, false, tokens, count, err);
+        status = bnt_tokenize(b->model, bytes, size, 0, tokens, count, err);
         free(bytes);
         if (status == BNT_OK && limit && *count > limit)
             *count = (size_t)limit;

@@ -7,7 +7,8 @@
     python3 bntpy.py dump FILE        a summary in JSON
     python3 bntpy.py hexdump FILE     what hexdump -C prints, for section 12
 
-Python 3.9 or later, standard library only. As a module it offers read, write, verify and Model.
+Python 3.9 or later, standard library only. As a module it offers read, write, verify, Model and
+Matrix; forward.py runs a model.
 """
 import argparse
 import collections
@@ -15,8 +16,9 @@ import json
 import sys
 
 import container
+import sampling
 import ternary
-from model import Model, read, write  # noqa: F401 (offered to importers)
+from model import Matrix, Model, read, write  # noqa: F401 (offered to importers)
 from rules import verify
 
 
@@ -54,7 +56,8 @@ def summary(data):
         'version': [container.header(data).version_major, model.version_minor],
         'content_sha256': container.header(data).content_sha256.hex(),
         'sections': [[container.name(s), s.offset, s.size, '%08x' % s.crc32] for s in sections],
-        'hyperparameters': model.hyper,
+        'hyperparameters': {k: v for k, v in model.hyper.items() if not k.startswith('reserved')},
+        'sampling': model.sampling and {name: model.sampling[name] for name in sampling.FIELDS[:-1]},
         'norms': {_name(key): len(values) for key, values in model.norms.items()},
         'embeddings': {name: len(raw) for name, raw in model.embeddings.items()},
         'int8': model.int8 is not None,
@@ -71,7 +74,7 @@ def _name(key):
 
 
 def _matrix(m):
-    return {'rows': m.rows, 'cols': m.cols, 'gamma': m.gamma,
+    return {'rows': m.rows, 'cols': m.cols, 'gamma': m.gamma, 'scales': len(m.scales),
             **dict(zip(('minus', 'zero', 'plus'), ternary.counts(m.weights)))}
 
 

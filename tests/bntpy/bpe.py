@@ -3,7 +3,8 @@
 
 Python's re knows no \\p{L}, so a caller who has split steps brings his own matcher: search(pattern, text, at) gives
 (start, end) of the first match that begins at `at` or behind it, or None. All the rest of the definition is here,
-plain rather than fast, and without the limits that a reader of strangers' tokenizers may have.
+plain rather than fast, and without the limits that a reader of strangers' tokenizers may have. Normalization forms, lower case and word characters
+are those of Python's own unicodedata: right for characters that all of Unicode 9.0 … 17.0 have alike.
 """
 import itertools
 import unicodedata
@@ -15,6 +16,10 @@ import tokn
 WHITE_SPACE = frozenset('\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000').union(
     map(chr, range(0x2000, 0x200B)))
 REPLACEMENT = '\ufffd'
+
+_STAYS = [*range(33, 127), *range(161, 173), *range(174, 256)]
+BYTE_CHARACTERS = {**{b: chr(b) for b in _STAYS}, **{b: chr(256 + i) for i, b in enumerate(b for b in range(256) if b not in _STAYS)}}
+CHARACTER_BYTES = {c: bytes([b]) for b, c in BYTE_CHARACTERS.items()}
 
 Piece = namedtuple('Piece', 'text first')  # first: it begins where the whole text begins
 
@@ -45,35 +50,47 @@ def _decode_run(raw, is_bytes):
     return raw
 
 
-def encode(tokenizer, text, search=None, whole=False):
-    """The ids of a text; with prefix and suffix if it is a whole input."""
+def encode(tokenizer, text, search=None, whole=False, plain=(), control=None):
+    """The ids of a text; with prefix and suffix if it is a whole input. plain: (start, end) of the parts in which what
+    spells a control token stays text. control(added): whether it is one, if not those with the flag."""
     vocabulary = Vocabulary(tokenizer)
     ids = []
-    for part in _parts(tokenizer, text):
+    for part in _parts(tokenizer, text, search, plain, control or is_special):
         if isinstance(part, int):
             ids.append(part)
             continue
         for piece in pretokenize(tokenizer.steps[tokenizer.n_normalizers:], part, search):
             ids += vocabulary.encode(piece)
-    return tokenizer.prefix + ids + tokenizer.suffix if whole else ids
+    if not whole:
+        return ids
+    has_prefix = ids[:len(tokenizer.prefix)] == tokenizer.prefix
+    return ids + tokenizer.suffix if has_prefix else tokenizer.prefix + ids + tokenizer.suffix
 
 
-def _parts(tokenizer, text):
+def is_special(added):
+    return bool(added.flags & tokn.SPECIAL)
+
+
+def _parts(tokenizer, text, search, plain, control):
     """Ids of added tokens and the Pieces between them, normalized."""
     early = [a for a in tokenizer.added if not a.flags & tokn.NORMALIZED]
     late = [a for a in tokenizer.added if a.flags & tokn.NORMALIZED]
     normalizer = tokenizer.steps[:tokenizer.n_normalizers]
-    for part in _with_first(split_added(early, text), True):
+    for at, part in split_added(early, text, WHITE_SPACE, plain, control):
         if isinstance(part, int):
             yield part
-        else:
-            normalized = _normalize(normalizer, part)
-            yield from _with_first(split_added(late, normalized.text, _strippable(normalizer)), normalized.first)
+            continue
+        piece = Piece(part, at == 0)
+        normalized = _normalize(normalizer, piece, search)
+        inside = [_lead(normalizer, search, piece, start - at, end - at) for start, end in plain]
+        for late_at, late_part in split_added(late, normalized.text, _strippable(normalizer), inside, control):
+            yield late_part if isinstance(late_part, int) else Piece(late_part, normalized.first and late_at == 0)
 
 
-def _with_first(parts, first):
-    """Strings as Pieces: only the first part can begin where the text begins."""
-    return [part if isinstance(part, int) else Piece(part, first and i == 0) for i, part in enumerate(parts)]
+def _lead(normalizer, search, piece, start, end):
+    """Where the normalizer leads a part of a piece: behind what it makes of the text before."""
+    before = [Piece(piece.text[:max(place, 0)], piece.first) for place in (start, end)]
+    return [len(_normalize(normalizer, text, search).text) for text in before]
 
 
 def _strippable(normalizer):
@@ -82,13 +99,13 @@ def _strippable(normalizer):
     return WHITE_SPACE - {' '} if makes_spaces else WHITE_SPACE
 
 
-def _normalize(steps, piece):
+def _normalize(steps, piece, search):
     for step in steps:
-        piece = _change(step, piece)
+        piece = _change(step, piece, search)
     return piece
 
 
-def _change(step, piece):
+def _change(step, piece, search):
     """A step that does not split."""
     text, own = piece.text, step.text.decode('utf-8')
     if step.type == tokn.PREFIX:
@@ -98,24 +115,46 @@ def _change(step, piece):
         text = own + text if text else text
     elif step.type == tokn.REPLACE:
         text = text.replace(own, step.replacement.decode('utf-8'))
-    else:
-        text = unicodedata.normalize('NFC', text)
+    elif step.type == tokn.REPLACE_PATTERN:
+        text = _replace_matches(step, text, search)
+    elif step.type == tokn.LOWERCASE:
+        text = ''.join(c.lower() for c in text)  # one by one: no final sigma
+    elif step.type == tokn.BYTE_LEVEL:
+        text = ''.join(BYTE_CHARACTERS[b] for b in text.encode('utf-8'))
+    elif step.type in tokn.FORMS:
+        text = unicodedata.normalize(tokn.FORMS[step.type], text)
     return Piece(text, piece.first)
 
 
-def split_added(added, text, strippable=WHITE_SPACE):
-    """The text as ids of added tokens and the non-empty strings between them."""
+def _replace_matches(step, text, search):
+    parts, done = [], 0
+    for start, end in matches(_needed(search), step, text):
+        parts += [text[done:start], step.replacement.decode('utf-8')]
+        done = end
+    return ''.join(parts) + text[done:]
+
+
+def _needed(search):
+    if search is None:
+        raise ValueError('this tokenizer has a pattern: a matcher is needed')
+    return search
+
+
+def split_added(added, text, strippable=WHITE_SPACE, plain=(), control=is_special):
+    """The text as ids of added tokens and the non-empty strings between them, each with the place where it begins."""
     texts = sorted(((a.text.decode('utf-8'), a) for a in added), key=lambda x: -len(x[0]))
     parts, done, at = [], 0, 0
     while at < len(text):
         size, match = next(((len(t), a) for t, a in texts if text.startswith(t, at)), (1, None))
-        if match is None or not _stands_alone(match, text, at, at + size):
+        if match is None or not _stands_alone(match, text, at, at + size) or (
+                any(at < end and at + size > start for start, end in plain) and control(match)):
             at += size  # a rejected match is passed over as a whole
             continue
         start, end = _extend(match, text, strippable, done, at, at + size)
-        parts += [text[done:start], match.id]
-        done = at = end
-    return [part for part in parts + [text[done:]] if part != '']
+        parts += [(done, text[done:start]), (start, match.id)]
+        at += size  # white space that it took may hold further ones
+        done = end
+    return [(place, part) for place, part in parts + [(done, text[done:])] if part != '']
 
 
 def _stands_alone(added, text, start, end):
@@ -139,11 +178,9 @@ def pretokenize(steps, text, search=None):
     pieces = [text if isinstance(text, Piece) else Piece(text, True)]
     for step in steps:
         if step.type != tokn.SPLIT:
-            pieces = [_change(step, piece) for piece in pieces]
-        elif search is None:
-            raise ValueError('this tokenizer has a pattern: a matcher is needed')
+            pieces = [_change(step, piece, search) for piece in pieces]
         else:
-            pieces = [new for old in pieces for new in _split(step, old, matches(search, step, old.text))]
+            pieces = [new for old in pieces for new in _split(step, old, matches(_needed(search), step, old.text))]
         pieces = [piece for piece in pieces if piece.text]
     return [piece.text for piece in pieces]
 
@@ -201,13 +238,19 @@ class Vocabulary:
         self.tokenizer = tokenizer
         self.merges = {(m.left, m.right): m for m in tokenizer.merges}
         self.lookup = {tokenizer.tokens[i]: i for i in tokenizer.lookup}
+        last = tokenizer.steps[-1:]
+        self.end_of_word = last[0].text if last and last[0].type == tokn.END_OF_WORD else b''
+        self.maps_bytes = any(step.type == tokn.BYTE_LEVEL for step in tokenizer.steps)
         self.bytes = {word: i for i, word in enumerate(tokenizer.tokens) if tokenizer.attr[i] & tokn.ATTR_BYTE}
 
     def encode(self, text):
         raw = text.encode('utf-8')
+        if self.maps_bytes:
+            raw = b''.join(CHARACTER_BYTES.get(c) or c.encode('utf-8') for c in text)
         if self.tokenizer.flags & tokn.IGNORE_MERGES and raw in self.lookup:
             return [self.lookup[raw]]
         units = [c.encode('utf-8') for c in text] if self.tokenizer.kind == tokn.CHARACTERS else _bytes(raw)
+        units[-1] += self.end_of_word
         return self._merge(self._symbols(units))
 
     def _symbols(self, units):

@@ -26,7 +26,7 @@ def offsets(sizes):
     return found
 
 
-def assemble(sections, minor=0):
+def assemble(sections, minor=0, major=1):
     """The file that has these sections in this order."""
     starts = offsets([len(s.body) for s in sections])
     content = bytearray()
@@ -34,7 +34,7 @@ def assemble(sections, minor=0):
     for s, start in zip(sections, starts):
         content += bytes(start - PAGE - len(content)) + s.body
         records += RECORD.pack(s.type.encode('latin-1'), s.flags, start, len(s.body), 0, bytes(4))
-    head = HEADER.pack(MAGIC, 1, minor, len(sections), PAGE + len(content), 0, bytes(4), bytes(32), bytes(64))
+    head = HEADER.pack(MAGIC, major, minor, len(sections), PAGE + len(content), 0, bytes(4), bytes(32), bytes(64))
     return fix_checksums((head + records).ljust(PAGE, b'\0') + content)
 
 

@@ -27,6 +27,23 @@ def float_bytes(values):
     return struct.pack('<%df' % len(values), *values)
 
 
+def halves(raw):
+    """Little-endian f16 bytes as a list."""
+    return list(struct.unpack('<%de' % (len(raw) // 2), raw))
+
+
+def half_bytes(values):
+    return struct.pack('<%de' % len(values), *values)
+
+
+def is_half(x):
+    """Whether an f16 is exactly x."""
+    try:
+        return halves(half_bytes([x]))[0] == x
+    except OverflowError:
+        return False
+
+
 def from_bf16(raw):
     """bf16 is the upper half of an f32: put the bytes there."""
     wide = bytearray(2 * len(raw))

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""All rules R1 … R29 over a file in memory (but the compilation of patterns, R26: see rules_text)."""
+"""All rules over a file in memory (but the compilation of patterns, R26: see rules_text)."""
 import chat
+import container
 import rules_file
 import rules_tensors
 import rules_text
+import sampling
 
 
 def issues(data):
@@ -12,12 +14,18 @@ def issues(data):
     if sections is None:
         return
     bodies = {kind: body for kind, (_, body) in sections.items() if body is not None}
-    hyper = (yield from rules_tensors.check_hyper(bodies['HYPR'])) if 'HYPR' in bodies else None
-    tensors = (yield from rules_tensors.check_tensors(sections, hyper)) if 'TENS' in bodies else None
+    version = container.header(data).version_major
+    hyper = (yield from rules_tensors.check_hyper(bodies['HYPR'], version)) if 'HYPR' in bodies else None
+    if hyper is not None:
+        yield from rules_file.check_wanted(sections, hyper)
+    tensors = (yield from rules_tensors.check_tensors(sections, hyper, version)) if 'TENS' in bodies else None
     if 'TOKN' in bodies:
         yield from rules_text.check_tokenizer(bodies['TOKN'], hyper and hyper['vocab_size'])
-    if 'CHAT' in bodies:
-        yield from chat.check(bodies['CHAT'], hyper and hyper['vocab_size'], 'TOKN' in sections)
+    for kind in chat.FLAGS:
+        if kind in bodies:
+            yield from chat.check(kind, bodies[kind], hyper and hyper['vocab_size'], sections)
+    if 'SAMP' in bodies:
+        yield from sampling.check(bodies['SAMP'])
     if 'PROV' in bodies:
         yield from rules_text.check_provenance(bodies['PROV'], tensors)
 

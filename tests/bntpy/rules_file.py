@@ -7,7 +7,9 @@ good can stop at the first. What later checks need comes back as the generator's
 import zlib
 
 import container
-from layout import HEADER, MAGIC, MAX_SECTIONS, PAGE, RECORD, REQUIRED, SECTIONS, up
+from layout import HEADER, MAGIC, MAX_SECTIONS, PAGE, RECORD, REQUIRED, SECTIONS, up, wanted_sections
+
+ALWAYS = ('HYPR', 'NORM', 'TERN', 'TENS')  # there in every file
 
 
 def check(data):
@@ -38,7 +40,7 @@ def _page(data):
         yield 'R1', 'the first 8 bytes are not the magic'
     elif len(data) <= PAGE:
         yield 'R5', 'the file of %d bytes has no room for a header page and one byte' % len(data)
-    elif data[8:10] != b'\1\0':
+    elif data[8:10] not in (b'\1\0', b'\2\0'):
         yield 'R2', 'version_major is %d' % int.from_bytes(data[8:10], 'little')
     else:
         return True
@@ -76,8 +78,13 @@ def _extents(_data, header, records):
         yield 'R6', 'the last section ends at %d, file_size is %d' % (end, header.file_size)
 
 
-def _types(_data, _header, records):
-    seen = set()
+def _known(header):
+    """The sections of the version, with their required flags."""
+    return {name: flag for name, flag in SECTIONS.items() if name != 'SCAL' or header.version_major == 2}
+
+
+def _types(_data, header, records):
+    seen, known = set(), _known(header)
     for record in records:
         name = container.name(record)
         if record.type in seen:
@@ -85,7 +92,7 @@ def _types(_data, _header, records):
         seen.add(record.type)
         if record.flags & ~REQUIRED:
             yield 'R7', 'section %r has unknown flags %x' % (name, record.flags)
-        if record.flags & REQUIRED and name not in SECTIONS:
+        if record.flags & REQUIRED and name not in known:
             yield 'R7', 'section %r is required and unknown' % name
 
 
@@ -109,12 +116,20 @@ def _checksums(data, header, records):
         yield 'R10', 'content_sha256 is wrong'
 
 
-def _required(_data, _header, records):
+def _required(_data, header, records):
+    """R11 but for the sections that HYPR decides on."""
     flags = {}
     for record in records:
         flags.setdefault(container.name(record), record.flags)
-    for name, required in SECTIONS.items():
-        if required and name not in flags:
+    for name, required in _known(header).items():
+        if name in ALWAYS and name not in flags:
             yield 'R11', 'section %s is missing' % name
         elif name in flags and bool(flags[name] & REQUIRED) != required:
             yield 'R11', 'the required flag of section %s must be %d' % (name, required)
+
+
+def check_wanted(sections, hyper):
+    """The rest of R11."""
+    for name, wanted in wanted_sections(hyper).items():
+        if name not in ALWAYS and wanted != (name in sections):
+            yield 'R11', 'section %s %s' % (name, 'is missing' if wanted else 'is there, but nothing is in it')

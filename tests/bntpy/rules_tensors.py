@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""R12 … R23: hyperparameters, the tensor table and the weights.
+"""R12 … R23 and R32: hyperparameters, the tensor table, the weights and their scales.
 
 Sizes are computed before they are believed: nothing is allocated by a number from the file.
 """
@@ -9,9 +9,9 @@ from collections import namedtuple
 import layout
 import ternary
 from floats import first_not_finite, float_bytes, int8_row, is_zero_bits, to_floats
-from layout import HYPER, NO_LAYER, ROLES, TENSOR, TERNARY, Tensor
+from layout import HYPER, MORE_HYPER, NO_LAYER, ROLES, TENSOR, Tensor, is_ternary
 
-Checked = namedtuple('Checked', 'record weights')  # weights: None but for a ternary matrix that can be read
+Checked = namedtuple('Checked', 'record is_ternary weights')  # weights: None but for a ternary matrix that can be read
 
 
 def label(record):
@@ -19,28 +19,29 @@ def label(record):
     return role.name if record.layer == NO_LAYER else 'layer %d %s' % (record.layer, role.name)
 
 
-def check_hyper(body):
+def check_hyper(body, version):
     """R12. Returns the hyperparameters where the shapes among them can be believed, else None."""
-    if len(body) != HYPER.size:
-        yield 'R12', 'HYPR has %d bytes, not 128' % len(body)
+    size = HYPER.size + (MORE_HYPER.size if version == 2 else 0)
+    if len(body) != size:
+        yield 'R12', 'HYPR has %d bytes, not %d' % (len(body), size)
         return None
     hyper = layout.unpack_hyper(body)
-    wrong = [name for name, good in _ranges(hyper) if not good]
+    wrong = [name for name, good in _ranges(hyper, version) if not good]
     for name in wrong:
         yield 'R12', '%s = %r is out of range' % (name, hyper[name])
-    shapes = set(layout.HYPER_FIELDS[:7] + ['flags'])
+    shapes = set(layout.HYPER_FIELDS[:7] + ['flags', 'scale_group', 'scale_dtype'])
     return None if shapes & set(wrong) else hyper
 
 
-def _ranges(h):
+def _ranges(h, version):
     """(field, whether it is in its range)."""
     yield from _shape_ranges(h)
     yield 'max_context', 1 <= h['max_context'] <= 1 << 24
     yield 'activation', h['activation'] in (1, 2)
-    yield 'flags', not h['flags'] & ~(layout.TIED | layout.SUB_NORMS | layout.F32_EMBEDDINGS)
-    yield 'norm_eps', math.isfinite(h['norm_eps']) and h['norm_eps'] > 0
-    yield 'rope_scaling', h['rope_scaling'] in (0, 1)
-    yield 'rope_theta', math.isfinite(h['rope_theta']) and h['rope_theta'] > 0
+    yield 'flags', not h['flags'] & ~(layout.FLAGS_1 if version == 1 else layout.FLAGS_2) and all(_flags_agree(h))
+    yield 'norm_eps', _positive(h['norm_eps'])
+    yield 'rope_scaling', h['rope_scaling'] <= (layout.LLAMA3 if version == 1 else layout.LINEAR)
+    yield 'rope_theta', _positive(h['rope_theta'])
     yield from _rope_ranges(h)
     vocab, eos, count = h['vocab_size'], h['eos_id'], h['eos_count']
     yield 'bos_id', -1 <= h['bos_id'] < vocab
@@ -49,6 +50,30 @@ def _ranges(h):
     yield 'temperature', 0 <= h['temperature'] <= 100
     yield 'top_p', 0 < h['top_p'] <= 1
     yield 'reserved', h['reserved'] == 0
+    yield from _more_ranges(h)
+
+
+def _flags_agree(h):
+    """Flags that stand only where something else does."""
+    yield not (h['flags'] & layout.TERNARY_OUTPUT and h['flags'] & layout.TIED)
+    yield not h['flags'] & layout.YARN_NOT_ROUNDED or h['rope_scaling'] == layout.YARN
+    yield not h['flags'] & layout.UNIT_VECTOR or h['pooling'] != 0
+
+
+def _more_ranges(h):
+    """What version 2 added; the defaults that version 1 stands for pass."""
+    group = h['scale_group']
+    yield 'scale_group', group in (0, layout.WHOLE_ROW) or 32 <= group <= 4096 and group % 32 == 0
+    yield 'scale_dtype', h['scale_dtype'] in ((layout.F32, layout.F16) if group else (0,))
+    yield 'activation_bits', h['activation_bits'] in (8, 16)
+    has_norms = h['flags'] & layout.LINEAR_NORMS
+    yield 'linear_norm_eps', (_positive if has_norms else is_zero_bits)(h['linear_norm_eps'])
+    yield 'pooling', h['pooling'] <= 3
+    yield 'reserved160', not any(h['reserved160'])
+
+
+def _positive(x):
+    return 0 < x < math.inf
 
 
 def _shape_ranges(h):
@@ -61,38 +86,49 @@ def _shape_ranges(h):
     yield 'vocab_size', 1 <= h['vocab_size'] <= 1 << 24
 
 
+ROPE_FIELDS = {  # what each rope_scaling has; the others are 0
+    layout.NONE: (),
+    layout.LLAMA3: ('rope_factor', 'rope_low_freq_factor', 'rope_high_freq_factor', 'rope_original_context'),
+    layout.YARN: ('rope_factor', 'rope_original_context', 'rope_attention_factor', 'rope_beta_fast', 'rope_beta_slow'),
+    layout.LINEAR: ('rope_factor',),
+}
+
+
 def _rope_ranges(h):
-    factor, low, high = h['rope_factor'], h['rope_low_freq_factor'], h['rope_high_freq_factor']
-    if h['rope_scaling'] == 1:
-        yield 'rope_factor', 0 < factor < math.inf
-        yield 'rope_low_freq_factor', 0 < low < math.inf
-        yield 'rope_high_freq_factor', low < high < math.inf
-        yield 'rope_original_context', h['rope_original_context'] >= 1
-    elif h['rope_scaling'] == 0:
-        for name in ('rope_factor', 'rope_low_freq_factor', 'rope_high_freq_factor', 'rope_original_context'):
-            yield name, is_zero_bits(h[name])
+    """Of a rope_scaling that is unknown nobody knows what it has."""
+    used = ROPE_FIELDS.get(h['rope_scaling'])
+    if used is None:
+        return
+    for name in sorted(set().union(*ROPE_FIELDS.values())):
+        yield name, (_positive if name in used else is_zero_bits)(h[name])
+    if h['rope_scaling'] == layout.LLAMA3:
+        yield 'rope_high_freq_factor', h['rope_low_freq_factor'] < h['rope_high_freq_factor']
 
 
-def check_tensors(sections, hyper):
-    """R13 … R23. Returns the list of Checked, or None where the table cannot be read."""
-    records = yield from _table(sections['TENS'][1])
+def check_tensors(sections, hyper, version):
+    """R13 … R23, R32. Returns the list of Checked, or None where the table cannot be read."""
+    records = yield from _table(sections['TENS'][1], version)
     if records is None or hyper is None:
         return None
     yield from _membership(records, hyper, 'EMB8' in sections)
     for record in records:
-        yield from _record(record, hyper)
-    bodies = {}
-    for kind in ('NORM', 'EMBD', 'EMB8', 'TERN'):
+        yield from _record(record, hyper, version)
+    bodies, scales = {}, {}
+    for kind in ('NORM', 'EMBD', 'EMB8', 'TERN', 'SCAL'):
         if kind in sections:
-            bodies.update((yield from _section(kind, *sections[kind], records, hyper)))
-    found = []
+            found = yield from _section(kind, *sections[kind], records, hyper)
+            (scales if kind == 'SCAL' else bodies).update(found)
+    checked = []
     for record in records:
-        found.append((yield from _values(record, bodies.get((record.layer, record.role)), hyper)))
+        key = record.layer, record.role
+        checked.append((yield from _values(record, bodies.get(key), hyper)))
+        if key in scales:
+            yield from _scales(record, scales[key], hyper)
     yield from _int8(bodies, hyper)
-    return found
+    return checked
 
 
-def _table(body):
+def _table(body, version):
     """R13. A table out of order or with unknown roles cannot be read on."""
     if len(body) % TENSOR.size:
         yield 'R13', 'TENS has %d bytes, not a multiple of 48' % len(body)
@@ -101,13 +137,13 @@ def _table(body):
     keys = [(r.layer, r.role) for r in records]
     readable = True
     for i, record in enumerate(records):
-        if record.role not in ROLES:
+        if not layout.is_of_version(record.role, version):
             yield 'R13', 'record %d has unknown role %d' % (i, record.role)
             readable = False
         elif i and keys[i - 1] >= keys[i]:
             yield 'R13', 'record %d does not come after the one before it' % i
             readable = False
-        if any(record.reserved):
+        if any(record.reserved) or version == 1 and record.scale_offset:
             yield 'R13', 'the reserved bytes of record %d are not zero' % i
     return records if readable else None
 
@@ -120,22 +156,25 @@ def _membership(records, hyper, has_int8):
             yield 'R14', 'layer %d %s is %s' % (layer, ROLES[role].name, what)
 
 
-def _record(r, hyper):
+def _record(r, hyper, version):
     should = (layout.dtype(r.role, hyper),) + layout.shape(r.role, hyper)
     if (r.dtype, r.rows, r.cols) != should:
         yield 'R15', '%s: dtype, rows, cols are %r, should be %r' % (label(r), (r.dtype, r.rows, r.cols), should)
-    if ROLES[r.role].dtype == TERNARY:
-        if not 0 < r.scale < math.inf:
+    has_scales = is_ternary(r.role, hyper) and hyper['scale_group'] != 0
+    if is_ternary(r.role, hyper) and not has_scales:
+        if not _positive(r.scale):
             yield 'R17', '%s: scale is %r' % (label(r), r.scale)
     elif not is_zero_bits(r.scale):
         yield 'R17', '%s: scale is %r, should be 0' % (label(r), r.scale)
+    if r.scale_offset and not has_scales and version == 2:
+        yield 'R16', '%s: scale_offset is %d, should be 0' % (label(r), r.scale_offset)
 
 
 def _section(kind, section, body, records, hyper):
     """R16 and R20. Returns {key: bytes}; of a section where R16 is broken nobody knows which bytes are meant."""
     places = layout.places([(r.layer, r.role) for r in records], hyper, kind)
     by_key = {(r.layer, r.role): r for r in records}
-    broken = [message for place in places for message in _extent(by_key[place.key], place, section)]
+    broken = [message for place in places for message in _extent(kind, by_key[place.key], place, section)]
     end = layout.places_end(places)
     if places and section.size != end:
         broken.append('%s has %d bytes, its last tensor ends at %d' % (kind, section.size, end))
@@ -148,10 +187,11 @@ def _section(kind, section, body, records, hyper):
     return {p.key: body[p.offset:p.offset + p.size] for p in places}
 
 
-def _extent(r, place, section):
-    if r.offset != section.offset + place.offset:
-        yield '%s is at %d, should be at %d' % (label(r), r.offset, section.offset + place.offset)
-    if r.size != place.size:
+def _extent(kind, r, place, section):
+    name, offset = ('scale_offset', r.scale_offset) if kind == 'SCAL' else ('offset', r.offset)
+    if offset != section.offset + place.offset:
+        yield '%s: %s is %d, should be %d' % (label(r), name, offset, section.offset + place.offset)
+    if kind != 'SCAL' and r.size != place.size:
         yield '%s has size %d, should have %d' % (label(r), r.size, place.size)
 
 
@@ -162,15 +202,24 @@ def _item_size(role, hyper):
 def _values(record, raw, hyper):
     """R18, R19, R21, R22, each once a tensor; nothing where raw is None."""
     role = ROLES[record.role]
-    if raw is None:
-        return Checked(record, None)
-    if role.dtype == TERNARY:
-        return (yield from _ternary(record, raw, *layout.shape(record.role, hyper)))
-    if role.section != 'EMB8':  # output_int8 and its scales are judged by R23
+    if is_ternary(record.role, hyper):
+        weights = None if raw is None else (yield from _ternary(record, raw, *layout.shape(record.role, hyper)))
+        return Checked(record, True, weights)
+    if raw is not None and role.section != 'EMB8':  # output_int8 and its scales are judged by R23
         at = first_not_finite(raw, _item_size(record.role, hyper))
         if at is not None:
             yield 'R21' if role.section == 'NORM' else 'R22', '%s: value %d is not finite' % (label(record), at)
-    return Checked(record, None)
+    return Checked(record, False, None)
+
+
+def _scales(record, raw, hyper):
+    """R32, once a matrix."""
+    rows, cols = layout.shape(record.role, hyper)
+    scales, padding = ternary.unpack_scales(raw, rows, layout.groups(cols, hyper), hyper['scale_dtype'])
+    if not all(0 < s < math.inf or is_zero_bits(s) for s in scales):
+        yield 'R32', '%s: a scale is negative or not finite' % label(record)
+    elif not all(map(is_zero_bits, padding)):
+        yield 'R32', '%s: a scale of the padding is not 0' % label(record)
 
 
 def _ternary(record, raw, rows, cols):
@@ -180,12 +229,15 @@ def _ternary(record, raw, rows, cols):
     padded = ternary.unpack_padded(raw, rows, cols)
     if not ternary.padding_is_zero(padded, rows, cols):
         yield 'R19', '%s: a weight of the padding is not zero' % label(record)
-    return Checked(record, ternary.crop(padded, rows, cols) if at is None else None)
+    return ternary.crop(padded, rows, cols) if at is None else None
 
 
 def _int8(bodies, hyper):
     """R23, row by row: not judged in a row that has values that are not finite (R22)."""
-    source, size = bodies.get((NO_LAYER, 33 if hyper['flags'] & layout.TIED else 34)), _item_size(33, hyper)
+    role = layout.output_role(hyper)
+    if is_ternary(role, hyper):
+        return  # R11
+    source, size = bodies.get((NO_LAYER, role)), _item_size(role, hyper)
     copy, scales = bodies.get((NO_LAYER, 35)), bodies.get((NO_LAYER, 36))
     if None in (source, copy, scales):
         return

@@ -6,7 +6,7 @@ import math
 import ternary
 import tokn
 from floats import f32
-from layout import ROLES, TERNARY
+from layout import NO_LAYER, ROLES
 
 MAX_COUNTS = {'n_added': 65536, 'n_steps': 64, 'n_prefix': 65536, 'n_suffix': 65536}
 MAX_ADDED = 1024
@@ -133,14 +133,19 @@ def _steps(arrays, t):
             yield 'R26', 'step %d: no step of type %d may be here' % (i, record.type)
         elif not all(_step_fields(record)):
             yield 'R26', 'step %d: behavior, invert or text is not allowed' % i
+        elif record.type == tokn.BYTE_LEVEL and t.kind != tokn.BYTES:
+            yield 'R26', 'step %d: byte_level is for byte-level BPE' % i
+        elif record.type == tokn.END_OF_WORD and i + 1 < len(arrays.steps):
+            yield 'R26', 'step %d: end_of_word must be the last' % i
 
 
 def _step_fields(s):
     """What the table of step types does not name is 0."""
     yield s.behavior <= {tokn.SPLIT: tokn.CONTIGUOUS, tokn.PREFIX: tokn.FIRST_PIECE}.get(s.type, 0)
     yield s.invert <= (1 if s.type == tokn.SPLIT else 0)
-    yield s.extra <= (MAX_TEXT if s.type == tokn.REPLACE else 0)
-    yield s.offset == s.size == 0 if s.type == tokn.NFC else 1 <= s.size <= MAX_TEXT
+    yield s.extra <= (MAX_TEXT if s.type in (tokn.REPLACE, tokn.REPLACE_PATTERN) else 0)
+    most = tokn.MAX_END_OF_WORD if s.type == tokn.END_OF_WORD else MAX_TEXT
+    yield s.offset == s.size == 0 if s.type in tokn.TEXTLESS else 1 <= s.size <= most
 
 
 def load_json(raw):
@@ -193,7 +198,7 @@ def check_provenance(body, tensors):
     if not isinstance(value, dict):
         yield 'R27', 'PROV is not a JSON object'
     elif 'matrices' in value and tensors is not None:
-        yield from _matrices(value['matrices'], [t for t in tensors if ROLES[t.record.role].dtype == TERNARY])
+        yield from _matrices(value['matrices'], [t for t in tensors if t.is_ternary])
 
 
 def _matrices(entries, matrices):
@@ -207,9 +212,11 @@ def _matrices(entries, matrices):
 
 def _agrees(entry, matrix):
     record, gamma = matrix.record, entry.get('gamma')
+    layer = None if record.layer == NO_LAYER else record.layer
     if entry.get('role') != ROLES[record.role].name or type(gamma) not in (int, float) or f32(gamma) != record.scale:
         return False
-    numbers = [entry.get(name) for name in ('layer', 'minus', 'zero', 'plus')]
-    if any(type(n) is not int for n in numbers) or numbers[0] != record.layer:
+    numbers = [entry.get(name) for name in ('minus', 'zero', 'plus')]
+    if any(type(n) is not int for n in numbers) or type(entry.get('layer', '')) is not type(layer) or \
+            entry['layer'] != layer:
         return False
-    return matrix.weights is None or tuple(numbers[1:]) == ternary.counts(matrix.weights)
+    return matrix.weights is None or tuple(numbers) == ternary.counts(matrix.weights)

@@ -9,8 +9,8 @@ import math
 import re
 from array import array
 
-from floats import f32
-from layout import up
+from floats import f32, float_bytes, floats, half_bytes, halves, is_half
+from layout import F16, F32, WHOLE_ROW, up
 
 BLOCK = 128  # bytes of 16 rows × 32 columns
 
@@ -141,3 +141,59 @@ def ternarize(masters):
     inverse = f32(1 / gamma)
     products = array('f', [w * inverse for w in masters])
     return gamma, array('b', [max(-1, min(1, round(max(-2.0, min(2.0, x))))) for x in products]).tobytes()
+
+
+# Scales of rows and groups, section 5.1: a list, row-major, of N·⌈K/G⌉ values.
+
+def _order(rows, groups):
+    """Where the scale (row, group) of SCAL's order stands in the list, or None for a padding row."""
+    for block in range(0, rows, 16):
+        for group in range(groups):
+            for row in range(block, block + 16):
+                yield row * groups + group if row < rows else None
+
+
+def pack_scales(scales, rows, groups, dtype):
+    values = [0.0 if at is None else scales[at] for at in _order(rows, groups)]
+    return half_bytes(values) if dtype == F16 else float_bytes(values)
+
+
+def unpack_scales(raw, rows, groups, dtype):
+    """The list, and those of the padding rows."""
+    found, padding = [0.0] * (rows * groups), []
+    for at, value in zip(_order(rows, groups), halves(raw) if dtype == F16 else floats(raw)):
+        if at is None:
+            padding.append(value)
+        else:
+            found[at] = value
+    return found, padding
+
+
+GROUPS = (WHOLE_ROW, 256, 128, 64, 32)  # coarsest first; one scale for the matrix, 0, comes before them
+
+
+def level(values):
+    """The s of values that are all −s, 0 or s; 0 if all are zero, None if there is no such s."""
+    found = set(map(abs, values)) - {0.0}
+    return None if len(found) > 1 else found.pop() if found else 0.0
+
+
+def levels(masters, cols, group):
+    """(scales, int8 weights) of f32 masters whose groups of so many columns hold three levels each, else None.
+    group 0: one scale for all."""
+    width = group or len(masters)
+    rows = [masters] if not group else [masters[i:i + cols] for i in range(0, len(masters), cols)]
+    scales = [level(row[i:i + width]) for row in rows for i in range(0, len(row), width)]
+    if None in scales:
+        return None
+    return scales, bytes(0 if x == 0 else 1 if x > 0 else 0xFF for x in masters)
+
+
+def coarsest(matrices):
+    """The scale_group that holds for all of [(masters, cols)], and the dtype of its scales; None where none does."""
+    for group in (0, *GROUPS):
+        found = [levels(masters, cols, group) for masters, cols in matrices]
+        if None not in found:
+            half = group and all(is_half(s) for scales, _ in found for s in scales)
+            return group, F16 if half else F32 if group else 0
+    return None

@@ -24,14 +24,16 @@ import bpe  # noqa: E402
 import chat  # noqa: E402
 import container  # noqa: E402
 import floats  # noqa: E402
+import forward  # noqa: E402
 import good  # noqa: E402
 import layout  # noqa: E402
 import rules  # noqa: E402
+import sampling  # noqa: E402
 import stfile  # noqa: E402
 import ternary  # noqa: E402
 import tokn  # noqa: E402
 
-NEEDS_PCRE2 = {'R26-pattern-does-not-compile'}  # bad, but not by anything that the standard library can see
+NEEDS_PCRE2 = {'R26-pattern-does-not-compile', 'R26-replace-pattern-does-not-compile'}  # bad, but not by anything that the standard library can see
 
 
 def broken_rules(data):
@@ -141,6 +143,107 @@ class Numbers(unittest.TestCase):
         self.assertRaises(ValueError, stfile.read, raw[:7])
 
 
+class Levels(unittest.TestCase):
+    def test_levels(self):
+        self.assertEqual(ternary.levels([0.5, -0.5, 0.0, -0.0], 2, 0), ([0.5], b'\1\xff\0\0'))
+        self.assertEqual(ternary.levels([0.5, -0.5, 0.0, 0.25], 2, 0), None)
+        self.assertEqual(ternary.levels([0.5, -0.5, 0.0, 0.25], 2, layout.WHOLE_ROW), ([0.5, 0.25], b'\1\xff\0\1'))
+        self.assertEqual(ternary.levels([0.5, -0.5, 0.25, 0.0, 0.0, 0.0], 3, 2), ([0.5, 0.25, 0.0, 0.0], b'\1\xff\1\0\0\0'))
+
+    def test_coarsest(self):
+        """The coarsest that all matrices hold; one that is coarser alone does not count."""
+        row, whole = [1.0] * 256 + [0.5] * 256, [1.0] * 512
+        halves, thirds = [1.0] * 128 + [0.5] * 128 + [1.0] * 256, [1.0] * 256 + [1 / 3] * 256
+        self.assertEqual(ternary.coarsest([(whole, 256)]), (0, 0))
+        self.assertEqual(ternary.coarsest([(row, 256), (whole, 256)]), (layout.WHOLE_ROW, layout.F16))
+        self.assertEqual(ternary.coarsest([(row, 512)]), (256, layout.F16))
+        self.assertEqual(ternary.coarsest([(halves, 256), (row, 256)]), (128, layout.F16))
+        self.assertEqual(ternary.coarsest([(thirds, 512), (whole, 512)]), (256, layout.F32))
+        self.assertEqual(ternary.coarsest([([1.0] * 32 + [2.0 ** 16] * 32, 64)]), (32, layout.F32))
+        self.assertEqual(ternary.coarsest([([1.0] * 31 + [0.5], 32)]), None)
+
+    def test_order_of_scales(self):
+        """By the words of section 5.1, one scale at a time."""
+        rows, groups = 19, 3
+        scales = [float(i + 1) for i in range(rows * groups)]
+        for dtype, code, size in ((layout.F16, 'e', 2), (layout.F32, 'f', 4)):
+            raw = ternary.pack_scales(scales, rows, groups, dtype)
+            self.assertEqual(len(raw), 32 * groups * size)
+            at = {(n // 16, g, n % 16): (n, g) for n in range(32) for g in range(groups)}
+            for i, key in enumerate(sorted(at)):
+                n, g = at[key]
+                value, = struct.unpack_from('<' + code, raw, size * i)
+                self.assertEqual(value, scales[n * groups + g] if n < rows else 0.0)
+            self.assertEqual(ternary.unpack_scales(raw, rows, groups, dtype), (scales, [0.0] * 13 * groups))
+
+    def test_halves(self):
+        for x, half in ((0.0, True), (65504.0, True), (2.0 ** -24, True), (1.5, True), (2.0 ** -25, False), (1e9, False),
+                        (1 / 3, False)):
+            self.assertEqual(floats.is_half(x), half)
+
+
+class Forward(unittest.TestCase):
+    """What no checkpoint shows; logits are compared with others' in tests/cli."""
+
+    def test_quantize(self):
+        self.assertEqual(forward.quantize([127.0, 0.5, 1.5, -127.0], 8), ([127, 0, 2, -127], 1.0))
+        self.assertEqual(forward.quantize([32512.0, 0.5, -1.5, -32512.0], 16), ([32512, 0, -2, -32512], 1.0))
+        self.assertEqual(forward.quantize([0.0], 8), ([0], floats.f32(127 / floats.f32(1e-5))))
+        self.assertEqual(forward.quantize([1e-6], 8)[0], [13])
+        self.assertEqual(forward.quantize([1e-6, -5e-7], 16)[0], [32512, -16256])
+
+    def test_sums(self):
+        """One scale: of h and l apart, rounded; a group: of the whole integers."""
+        weights, integers = [1] * 4096, [32512] * 4095 + [127]
+        high = [(v + 128) >> 8 for v in integers]
+        self.assertEqual((high[0], high[-1], set(32512 - 256 * h for h in high[:-1])), (127, 0, {0}))
+        self.assertEqual(forward.one_sum(weights, integers, high), floats.f32(127 * 4095 * 256 + 127))
+        self.assertEqual(forward.group_sums([1, -1, 1], [5, 3, 4], [2.0, 0.5], 2), 6.0)
+
+    def test_product(self):
+        """By hand: x is 1, 2, 3 and has integers of 16 bits that are no multiples of 256."""
+        hyper = {**good.HYPER, 'activation_bits': 16, 'scale_group': 32, 'scale_dtype': layout.F16}
+        matrix = bntpy.Matrix(2, 33, bytes([1] * 33 + [0] * 32 + [255]), 0.0, [2.0, 4.0, 1.0, 0.5])
+        x = [1.0] * 32 + [2.0]
+        for got, wanted in zip(forward.product(hyper, matrix, x), (2 * 32 + 4 * 2, -1.0)):
+            self.assertAlmostEqual(got, wanted, 3)
+
+    def test_yarn_range(self):
+        hyper = {**good.HYPER, **good.YARN, 'head_dim': 64}
+        low, high = forward.yarn_range(hyper)
+        self.assertEqual((low, high), (0, 4))  # 64·ln(32/2π)/(2·ln 10⁶) = 3.77; of 32 turns it is negative
+        low, high = forward.yarn_range({**hyper, 'flags': layout.YARN_NOT_ROUNDED})
+        self.assertAlmostEqual(high, 3.7704, 3)
+        self.assertEqual(forward.yarn_range({**hyper, 'rope_beta_slow': 32.0, 'rope_original_context': 1}), (0, -12))
+        f = forward.frequencies(hyper)
+        self.assertEqual(f[0], 1.0)
+        self.assertEqual(f[4], floats.f32(1000000.0 ** (-8 / 64) / 4))
+
+    def test_pooling(self):
+        """Of three tokens; the mean is that of the vectors, and a unit vector has length 1."""
+        model = good.make(hidden_size=32, vocab_size=5, pooling=forward.MEAN, flags=layout.TIED)
+
+        def pooled(kind, tokens, flags=layout.TIED):
+            model.hyper = {**model.hyper, 'pooling': kind, 'flags': flags}
+            return forward.vector(model, tokens)
+        first, last = pooled(forward.FIRST, [1, 2, 3]), pooled(forward.LAST, [1, 2, 3])
+        self.assertEqual(first, pooled(forward.LAST, [1]))
+        middle = pooled(forward.LAST, [1, 2])
+        for a, b, c, mean in zip(first, middle, last, pooled(forward.MEAN, [1, 2, 3])):
+            self.assertAlmostEqual((a + b + c) / 3, mean, 12)
+        unit = pooled(forward.LAST, [1, 2, 3], layout.TIED | layout.UNIT_VECTOR)
+        self.assertAlmostEqual(math.hypot(*unit), 1.0, 12)
+        self.assertAlmostEqual(unit[0] * math.hypot(*last), last[0], 12)
+
+    def test_ternary_embedding(self):
+        model = good.make(hidden_size=40, vocab_size=3, flags=layout.TIED | layout.TERNARY_EMBEDDING, **good.GROUPS_32)
+        matrix = model.ternary[None, 'token_embedding']
+        x = forward.Run(model).embedding(2)
+        for k in (0, 31, 32, 39):
+            w = (matrix.weights[2 * 40 + k] + 1 & 255) - 1
+            self.assertEqual(x[k], w * matrix.scales[2 * 2 + k // 32])
+
+
 class Text(unittest.TestCase):
     tokenizer = good.tokenizer_full().tokenizer
 
@@ -172,16 +275,28 @@ class Text(unittest.TestCase):
 
     def test_a_rejected_match_is_passed_over_as_a_whole(self):
         added = [tokn.Added(1, tokn.SINGLE_WORD, b'ab'), tokn.Added(2, 0, b'a'), tokn.Added(3, 0, b'b')]
-        self.assertEqual(bpe.split_added(added, 'xab b'), ['xab ', 3])  # neither a nor b inside it
-        self.assertEqual(bpe.split_added(added, 'ab abb'), [1, ' ab', 3])
+        self.assertEqual([part for _, part in bpe.split_added(added, 'xab b')], ['xab ', 3])  # neither a nor b inside it
+        self.assertEqual([part for _, part in bpe.split_added(added, 'ab abb')], [1, ' ab', 3])
 
     def test_lstrip_leaves_what_was_taken(self):
         added = [tokn.Added(1, tokn.RSTRIP, b'<r>'), tokn.Added(2, tokn.LSTRIP, b'<l>')]
-        self.assertEqual(bpe.split_added(added, 'a <r>  <l> b  <l>'), ['a ', 1, 2, ' b', 2])
+        self.assertEqual([part for _, part in bpe.split_added(added, 'a <r>  <l> b  <l>')], ['a ', 1, 2, ' b', 2])
+
+    def test_rstrip_in_a_run(self):
+        added = [tokn.Added(1, tokn.RSTRIP, b'<r>'), tokn.Added(2, 0, b'\n')]
+        self.assertEqual([part for _, part in bpe.split_added(added, '<r> \n\t<r>\n')], [1, 2, '\t', 1, 2])
+
+    def test_plain_text(self):
+        added = [tokn.Added(1, tokn.SPECIAL, b'<s>'), tokn.Added(2, 0, b'<a>')]
+        parts = bpe.split_added(added, '<s><s><a><s>', plain=[(4, 9)])  # from inside the second on
+        self.assertEqual(parts, [(0, 1), (3, '<s>'), (6, 2), (9, 1)])
+
+    def test_the_prefix_comes_once(self):
+        self.assertEqual(self.encode('<s>h', whole=True), [9, 0, 10])
 
     def test_longest_added_text(self):
         added = [tokn.Added(1, 0, b'<a>'), tokn.Added(2, 0, b'<a><b>'), tokn.Added(3, 0, b'<b>')]
-        self.assertEqual(bpe.split_added(added, '<a><b><a>x<b>'), [2, 1, 'x', 3])
+        self.assertEqual([part for _, part in bpe.split_added(added, '<a><b><a>x<b>')], [2, 1, 'x', 3])
 
     def test_rank_then_leftmost(self):
         t = good.bpe([b'a', b'b', b'aa', b'ab'], [(b'a', b'b'), (b'a', b'a')])
@@ -259,6 +374,19 @@ class Text(unittest.TestCase):
         self.assertEqual(bpe.encode(t, 'ab', self.search), [0, 1])
         self.assertEqual(bpe.encode(t, 'bcab', self.search), [1, 2, 0, 1])
 
+    def test_bytes_as_characters(self):
+        t = good.tokenizer_byte_level().tokenizer
+        self.assertEqual(bpe.encode(t, 'ab ab', self.search), [8, 10, 8])  # the space is a piece of its own behind byte_level
+        self.assertEqual(bpe.encode(t, 'aéb', self.search), [0, 3, 4, 6])
+        self.assertEqual(bpe.encode(t, '\xc3', self.search), [3])  # U+00C3 takes the bytes C3 83, the last of which has no token
+        self.assertEqual(len(set(bpe.BYTE_CHARACTERS.values())), 256)
+        self.assertEqual(max(bpe.BYTE_CHARACTERS.values()), '\u0143')
+
+    def test_forms(self):
+        t = good.tokenizer_forms().tokenizer
+        self.assertEqual(bpe.encode(t, 'Ａ \u2003Bé', self.search), [0, 2, 1, 3, 4])
+        self.assertEqual(bpe.encode(t, '½\t', self.search), [5, 7, 6, 2])
+
     def test_no_prefix_for_nothing(self):
         t = good.tokenizer_flags().tokenizer
         self.assertEqual(bpe.encode(t, ''), [])
@@ -290,6 +418,13 @@ class Text(unittest.TestCase):
         kept = 'b\x1c\u200b\ufeff'  # as White_Space has it, not as str.strip()
         self.assertEqual(chat.conversation(talk, [(kept, None)]), '<s>hi h%s</s>é' % kept)
 
+    def test_conv(self):
+        talk = good.conv_texts().chat
+        self.assertEqual(chat.conversation(talk, [(' a', 'x</think>y</think>\n\n z '), (' b ', None)]), '<s>ha</s>é z </s>hb</s>é')
+        self.assertEqual(chat.conversation(talk, [('a', '<think>'), ('b', None)]), '<s>ha</s>é<think></s>hb</s>é')
+        self.assertRaises(ValueError, chat.conversation, talk, [('a', None)], 's')
+        self.assertEqual(list(chat.said(talk, [(' a', 'x'), ('bc', None)])), [(4, 5), (16, 18)])
+
     def test_decode(self):
         self.assertEqual(bpe.decode(self.tokenizer, [0, 12, 0xFFFFFFFF, 1]), 'hi')  # no such ids
         self.assertEqual(bpe.decode(self.tokenizer, [9, 6, 3, 4, 8]), '<s> hié')
@@ -311,14 +446,17 @@ class Document(unittest.TestCase):
     def test_records(self):
         hyper = [name for name in layout.HYPER_FIELDS for _ in range(8 if name == 'eos_id' else 1)]
         talk = ['flags', 'n_stop', *['stop_id'] * 4, *[n for n in chat.TEXTS for _ in 'os'], 'pool_size', 'reserved']
-        typed = [(layout.HEADER.format, layout.Header._fields),
-                 (layout.RECORD.format.replace('4s', 'I'), layout.Record._fields),  # the type is kept as four letters
-                 (layout.HYPER.format, hyper), (layout.TENSOR.format, layout.Tensor._fields),
-                 (tokn.HEADER.format, tokn.Header._fields), (chat.RECORD.format, talk)]
+        typed = [(0, layout.HEADER.format, layout.Header._fields),
+                 (0, layout.RECORD.format.replace('4s', 'I'), layout.Record._fields),  # the type is kept as four letters
+                 (0, layout.HYPER.format, hyper), (layout.HYPER.size, layout.MORE_HYPER.format, layout.MORE_HYPER_FIELDS),
+                 (0, sampling.RECORD.format, sampling.FIELDS),
+                 (0, layout.TENSOR.format, layout.Tensor._fields), (0, tokn.HEADER.format, tokn.Header._fields),
+                 (0, chat.RECORD.format, talk)]
         tables = self.tables('offset')
         self.assertEqual(len(tables), len(typed))
-        for rows, (format_, names) in zip(tables, typed):
-            self.assertEqual(list(self.documented(rows, struct.calcsize(format_))), list(self.typed(format_, names)))
+        for rows, (start, format_, names) in zip(tables, typed):
+            there = list(self.documented(rows, start + struct.calcsize(format_)))
+            self.assertEqual(there, list(self.typed(start, format_, names)))
 
     @staticmethod
     def documented(rows, size):
@@ -332,29 +470,40 @@ class Document(unittest.TestCase):
                 yield int(offset) + i * struct.calcsize('<' + codes[base]), codes[base] if name != '–' else '', name
 
     @staticmethod
-    def typed(format_, names):
-        """The same of a struct."""
-        offset, names = 0, iter(names)
+    def typed(offset, format_, names):
+        """The same of a struct that begins there."""
+        names = iter(names)
         for count, code in re.findall(r'(\d*)([a-zA-Z])', format_):
             for _ in range(int(count or 1) if code != 's' else 1):
                 name = next(names)
                 yield (offset, '', '–') if name.startswith('reserved') else (offset, code, name)
                 offset += struct.calcsize('<' + (count if code == 's' else '') + code)
 
+    FLAGS = {'yes': 0, 'no': 0, 'no, if not tied': 0, 'no, if EMB8': 0, 'if sub-norms': layout.SUB_NORMS,
+             'v2: if q/k norms': layout.QK_NORMS}
+
     def test_roles(self):
         dtypes = {'ternary': layout.TERNARY, 'f32': layout.F32, 'i8': layout.I8, 'bf16 or f32': layout.BF16_OR_F32}
-        found = {}
+        found, may_be_ternary = {}, {}
         for number, name, layer, section, dtype, shape, _ in self.tables('role')[0]:
             rows, cols = shape.replace('1 ×', 'one ×').split(' × ')
-            found[int(number)] = layout.Role(name, not layer.startswith('no'), section, dtypes[dtype], rows, cols)
+            bit = re.fullmatch(r'v2: bit (\d+)', layer)
+            flag = 1 << int(bit[1]) if bit else self.FLAGS[layer.replace('`', '')]
+            ternary_too = re.fullmatch(r'(\w+); v2, bit (\d+): TERN', section)
+            if ternary_too:
+                section, may_be_ternary[int(number)] = ternary_too[1], 1 << int(ternary_too[2])
+                self.assertTrue(dtype.endswith('; ternary'))
+            found[int(number)] = layout.Role(name, not layer.startswith('no'), section, dtypes[dtype.split(';')[0]], rows,
+                                             cols, flag)
         self.assertEqual(found, layout.ROLES)
+        self.assertEqual(may_be_ternary, layout.MAY_BE_TERNARY)
 
     def test_lists(self):
-        sections = [(row[0], row[1] == 'yes') for row in self.tables('section')[0]]
+        sections = [(row[0], row[1].startswith('yes')) for row in self.tables('section')[0]]
         self.assertEqual(sections, list(layout.SECTIONS.items()))
         self.assertEqual(tuple(row[0] for row in self.tables('array')[0]), tokn.Arrays._fields)
         rules_there = re.findall(r'^- \*\*(R\d+)\*\* ', self.text, re.MULTILINE)
-        self.assertEqual(sorted(int(rule[1:]) for rule in rules_there), list(range(1, len(bad.RULES) + 1)))
+        self.assertEqual(sorted(int(rule[1:]) for rule in rules_there), sorted(bad.RULES))
 
     def test_worked_example(self):
         lines = bntpy.hexdump(bntpy.write(good.smallest()))
@@ -390,13 +539,13 @@ class Samples(unittest.TestCase):
 
     def test_every_rule_has_a_bad_sample(self):
         names = {name[:3] for name, _ in bad.samples(1)}
-        self.assertEqual(names, {'R%02d' % i for i in range(1, 30)})
+        self.assertEqual(names, {'R%02d' % i for i in bad.RULES})
 
     def test_make_twice(self):
         with tempfile.TemporaryDirectory() as folder:
             trees = [self.made(os.path.join(folder, name), seed) for name, seed in (('one', '1'), ('two', '2'))]
         self.assertEqual(trees[0], trees[1])
-        self.assertLess(sum(map(len, trees[0].values())), 4000000)
+        self.assertLess(sum(map(len, trees[0].values())), 6000000)
         self.assertEqual(len(trees[0]), len(list(good.samples())) + len(list(bad.samples(5))))
 
     def made(self, folder, seed):
@@ -447,7 +596,7 @@ class Damage(unittest.TestCase):
             if i % 4 and len(data) >= 4096:
                 data = container.fix_checksums(data)
             for rule, message in bntpy.verify(data):
-                self.assertRegex(rule, '^R([1-9]|1[0-9]|2[0-9])$')
+                self.assertIn(int(rule[1:]), bad.RULES)
                 self.assertTrue(message)
 
     @staticmethod

@@ -45,13 +45,14 @@ class Fault:
     status, headers   this answer instead
     reset             the connection ends before an answer
     wait              so many seconds before the answer
+    together          (a threading.Barrier): wait until so many requests are there
     stall             so many bytes, then nothing for a while
     cut               so many bytes, then the connection ends
     pace              (bytes, seconds): so many bytes, then a pause, and on
     corrupt           the byte at this offset of the file is another one
     no_range          Range is not understood: 200 and the whole file
     range_is          another Content-Range
-    length            another Content-Length
+    length            another Content-Length; None: no such header
     extra             bytes after the file
     """
 
@@ -81,6 +82,8 @@ class Handler(BaseHTTPRequestHandler):
         hub.note(Request(name, self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
         self.fault = hub.take_fault(name, self.command, self.path)
         time.sleep(self.fault.get('wait', 0))
+        if 'together' in self.fault:
+            self.fault['together'].wait()
         if 'reset' in self.fault:
             self.drop()
         elif 'status' in self.fault:
@@ -129,15 +132,19 @@ class Handler(BaseHTTPRequestHandler):
 
     def serve_info(self, repo, query):
         hub = self.server.hub
+        if 'blobs' in query and hub.blobs_status:
+            return self.answer(hub.blobs_status, {}, b'unknown parameter')
         info = {'id': repo.name, 'sha': repo.commit, 'private': False, 'gated': False,
                 'cardData': {'license': repo.license}}
         if not hub.tree_only:
-            info['siblings'] = [self.entry(repo, path, False) if 'blobs' in query else {'rfilename': path}
+            info['siblings'] = [self.entry(repo, path, False) if 'blobs' in query and not hub.bare else {'rfilename': path}
                                 for path in repo.files]
-        self.json({**info, **hub.info})
+        return self.json({**info, **hub.info})
 
     def serve_tree(self, repo, query):
         hub = self.server.hub
+        if hub.tree_status:
+            return self.answer(hub.tree_status, {}, b'<html>no such page</html>')
         start = int(query.get('cursor', ['0'])[0])
         paths = list(repo.files)
         headers = {}
@@ -146,7 +153,7 @@ class Handler(BaseHTTPRequestHandler):
                 hub.url, repo.name, repo.commit, start + hub.page)
             headers['Link'] = '<%s>; rel="next"' % link
         folder = [{'type': 'directory', 'path': 'sub', 'size': 0, 'oid': git_sha1(b'')}]
-        self.json(folder + [self.entry(repo, path, True) for path in paths[start:start + hub.page]], headers)
+        return self.json(folder + [self.entry(repo, path, True) for path in paths[start:start + hub.page]], headers)
 
     def serve_file(self, repo, query, quoted):
         hub, path = self.server.hub, unquote(quoted)
@@ -155,6 +162,8 @@ class Handler(BaseHTTPRequestHandler):
         if hub.gated:
             return self.error(hub.gated, 'GatedRepo', 'Access to model %s is restricted' % repo.name)
         headers = {'X-Repo-Commit': repo.commit}
+        if hub.etag:
+            return self.body(repo.files[path], {'ETag': hub.etag(repo.files[path])})
         if path not in repo.lfs:
             headers['ETag'] = ('W/"%s"' if hub.weak else '"%s"') % repo.oid(path)
             return self.body(repo.files[path], headers)
@@ -208,7 +217,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, status, headers, data):
         data += self.fault.get('extra', b'')
-        headers = {**headers, 'Content-Length': str(self.fault.get('length', len(data)))}
+        length = self.fault.get('length', len(data))
+        headers = {**headers, **({} if length is None else {'Content-Length': str(length)})}
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -255,6 +265,9 @@ class Hub:
         self.repos, self.renamed, self.token, self.gated = {}, {}, None, None
         self.tree_only, self.page, self.next_page = False, 1000, None
         self.info, self.linked, self.location, self.weak = {}, {}, None, False
+        # What mirrors lack: sizes and hashes of siblings, the tree, ?blobs (a status each); and what they have instead:
+        # every file from their own disk, under an ETag of their own (bytes -> str).
+        self.bare, self.tree_status, self.blobs_status, self.etag = False, None, None, None
         self.expired, self.signature = 0, 0
         self.faults, self.requests = [], []
         self.lock, self.stalled, self.closing = threading.Lock(), threading.Event(), threading.Event()

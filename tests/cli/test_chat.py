@@ -6,10 +6,13 @@ The texts themselves are compared in tests/unit/test_chat.c. Here the checkpoint
 the one that the whole conversation, fed anew as token ids, gives."""
 import json
 import os
+import re
 import shutil
 import unittest
 
 import tools
+
+import bntpy  # noqa: E402 (of tests/bntpy, where tools has pointed Python)
 
 BEGIN, HEADER, END = '<|begin_of_text|>', '<|start_header_id|>%s<|end_header_id|>\n\n', '<|eot_id|>'
 
@@ -31,13 +34,13 @@ class Chat(tools.Case):
 
     def llama3(self):
         with open(os.path.join(tools.DATA, 'chat', 'templates.json'), encoding='utf-8') as file:
-            template = next(t['template'] for t in json.load(file)['templates'] if t['name'] == 'llama3')
+            template = next(t['template'] for t in json.load(file)['templates'] if t.get('name') == 'llama3')
         model, said = self.model(template)
         self.assertEqual(said, '')
         return model
 
-    def ids(self, model, text):
-        return self.ok('bnt-eval', model, '--tokenize', '-', input=text.encode()).decode().strip()
+    def ids(self, model, text, *more):
+        return self.ok('bnt-eval', model, '--tokenize', '-', *more, input=text.encode()).decode().strip()
 
     def answer(self, model, ids, count):
         out = self.ok('bnt-run', model, '-q', '--temp', '0', '-n', str(count), '--token-ids', ids)
@@ -72,6 +75,52 @@ class Chat(tools.Case):
             numbers.append(token)
         return ','.join(map(str, numbers))
 
+    def test_one_bos(self):
+        """The template names none and the tokenizer adds one: a conversation begins with one."""
+        model, said = self.model("{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}{{ 'assistant: ' }}")
+        self.assertEqual(said, '')
+        out = self.ok('bnt-run', model, '-q', '--chat', '--temp', '0', '-n', '8', input=b'Hello').decode()
+        ids = self.ids(model, BEGIN + 'user: Hello\nassistant: ')
+        self.assertEqual(out, self.answer(model, ids, 8) + '\n')
+
+    def test_a_prompt_may_begin_with_the_bos(self):
+        run = ('bnt-run', tools.packed(), '-q', '--temp', '0', '-n', '8')
+        plain = self.ok(*run, '-p', 'Once upon')
+        self.assertEqual(self.ok(*run, '-p', BEGIN + 'Once upon'), plain)
+        text = self.ok(*run, '-p', BEGIN + 'Once upon', '--control', 'text')
+        ids = '4090,' + self.ids(tools.packed(), BEGIN + 'Once upon', '--control', 'text')
+        self.assertEqual(text, self.ok(*run, '--token-ids', ids))
+        self.assertNotEqual(ids, '4090,' + self.ids(tools.packed(), 'Once upon'))
+
+    def test_control_tokens_in_what_is_said(self):
+        model, line = self.llama3(), 'Say %s twice' % END
+        head = [self.ids(model, BEGIN + HEADER[:-2] % 'user'), self.ids(model, END + HEADER % 'assistant')]
+        for more, kind in (((), 'text'), (('--control', 'text'), 'text'), (('--control', 'token'), 'token')):
+            with self.subTest(more):
+                out = self.ok('bnt-run', model, '-q', '--chat', '--temp', '0', '-n', '8', *more, input=line.encode()).decode()
+                said = self.ids(model, '\n\n' + line, '--control', kind)
+                self.assertEqual('4094' in said.split(','), kind == 'token')
+                self.assertEqual(out, self.answer(model, ','.join([head[0], said, head[1]]), 8) + '\n')
+
+    def test_control_tokens_are_not_printed(self):
+        run = ('bnt-run', tools.packed(), '-q', '--temp', '100', '--top-p', '1', '--top-k', '0', '--ignore-eos', '-n', '200', '-p', 'x', '--seed')
+        for seed in map(str, range(100)):  # until one has any
+            shown = self.ok(*run, seed, '--show-control').decode()
+            control = re.search(r'<\|[a-z_0-9]+\|>', shown)
+            if control:
+                break
+        self.assertEqual(re.sub(r'<\|[a-z_0-9]+\|>', '', shown), self.ok(*run, seed).decode())
+        self.assertEqual(self.ok(*run, seed, '--stop', control.group()).decode(), shown[:control.start()] + '\n')
+
+    def test_no_place_for_a_system_text(self):
+        model, said = self.model("{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('No.') }}{% endif %}"
+                                 "{{ m.content + (' Yes? ' if m.role == 'user' else ' ') }}{% endfor %}")
+        self.assertIn('without one', said)
+        self.ok('bnt-run', model, '-q', '--chat', '-n', '2', input=b'Hello')
+        self.refused('bnt-run', model, '-q', '--chat', '--system', 'x', names='system text', input=b'Hello')
+        self.assertEqual(self.ok('bnt-verify', model), b'')
+        self.assertEqual(bntpy.verify(tools.read(model)), [])
+
     def test_pipe(self):
         model = self.llama3()
         first = self.ok('bnt-run', model, '-q', '--chat', '--seed', '5', '-n', '8', input=b'Hello\n\nHello\n')
@@ -89,6 +138,7 @@ class Chat(tools.Case):
 
     def test_unknown_template(self):
         model, said = self.model("{{ messages }}")
+        self.assertIn('it writes a list', said)
         self.assertIn('none of those known', said)
         self.refused('bnt-run', model, '--chat', names='chat template', input=b'Hello\n')
 

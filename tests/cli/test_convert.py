@@ -349,10 +349,10 @@ class Refused(Case):
         self.quantization(tiny, ['quant_method', 'gptq'], quant_method='gptq')
         self.quantization(tiny, 'quant_method', quant_method=None)
         self.quantization(tiny, ['quantization_mode', 'sideways'], quantization_mode='sideways')
-        self.quantization(tiny, 'use_rms_norm', use_rms_norm=True)
+        self.quantization(tiny, 'q_proj.rms_norm.weight', use_rms_norm=True)  # which it does not have
         self.quantization(tiny, 'modules_to_not_convert', modules_to_not_convert=['model.layers.0.mlp.up_proj'])
         self.quantization(tiny, 'modules_to_not_convert', modules_to_not_convert='lm_head')
-        self.quantization(tiny, 'U8', quantization_mode='offline')  # says packed, but has masters
+        self.quantization(tiny, 'weight_scale', quantization_mode='offline')  # says packed, but has masters
         self.quantization(PACKED, 'BF16', quantization_mode='online')  # and the reverse
         self.config(MASTERS, 'weight_bits', weight_bits=2)
         self.config(MASTERS, 'weight_bits', weight_bits='1')
@@ -368,10 +368,12 @@ class Refused(Case):
         for flag in ('attention_bias', 'mlp_bias', 'use_qk_norm', 'use_sliding_window'):
             self.config(tiny, flag, **{flag: True})
         self.config(tiny, 'partial_rotary_factor', partial_rotary_factor=0.5)
-        self.config(tiny, ['rope_type', 'yarn'], rope_scaling={'rope_type': 'yarn', 'factor': 4})
-        self.config(tiny, 'linear', rope_scaling={'type': 'linear', 'factor': 2})
-        self.config(tiny, 'original_max_position_embeddings',
-                    rope_scaling={'rope_type': 'llama3', 'factor': 8, 'low_freq_factor': 1, 'high_freq_factor': 4})
+        self.config(tiny, ['rope_type', 'dynamic'], rope_scaling={'rope_type': 'dynamic', 'factor': 4})
+        self.config(tiny, ['rope_type', 'longrope'], rope_scaling={'type': 'longrope', 'factor': 2})
+        self.config(tiny, 'rope_factor', rope_scaling={'rope_type': 'yarn'})
+        self.config(tiny, 'rope_factor', rope_scaling={'type': 'linear', 'factor': -2})
+        self.config(tiny, 'rope_parameters', rope_parameters={'full_attention': {'rope_theta': 5e5},
+                                                              'sliding_attention': {'rope_theta': 1e4}})
 
     def test_numbers_of_the_config(self):
         tiny = tools.synthetic()
@@ -387,15 +389,16 @@ class Refused(Case):
         for value in (0, -1.0, 'x'):
             self.config(tiny, (), rope_theta=value)
         for value in (-1, 256, 'x', 1.5, 2 ** 32, 10 ** 30):
-            for key in ('bos_token_id', 'eos_token_id'):
-                self.config(tiny, key if value != 10 ** 30 else 'config.json', **{key: value})
+            self.config(tiny, 'bos_token_id', bos_token_id=value)
+        for value in ('x', 1.5, 10 ** 30):
+            self.config(tiny, 'eos_token_id', eos_token_id=value)
         self.config(tiny, 'eos_token_id', eos_token_id=list(range(9)))
         self.config(tiny, (), max_position_embeddings=0)
 
     def test_generation_config(self):
         checkpoint = Checkpoint(tools.synthetic())
         for text in (b'{', b'[]', b'{"do_sample": true, "temperature": -1}', b'{"do_sample": true, "top_p": 0}',
-                     b'{"do_sample": true, "temperature": "hot"}', b'{"eos_token_id": 256}'):
+                     b'{"do_sample": true, "temperature": "hot"}', b'{"eos_token_id": 1e400}'):
             checkpoint.texts['generation_config.json'] = text
             folder = checkpoint.save(self.path('in'))
             with self.subTest(text):
@@ -524,10 +527,10 @@ class Refused(Case):
         for title, change in changes.items():
             with self.subTest(title):
                 folder = checkpoint.save(self.path('in'), build_raw(checkpoint.tensors, data, change))
-                self.check(folder, ['model.safetensors'] + [name] * (title != 'over 64 bits'))  # which is no JSON of ours
+                self.check(folder, ['model.safetensors', name])
         text = tools.head(checkpoint.tensors)[8:]
         for title, header in (('not JSON', b'x' + text[1:]), ('array', b'[]'), ('empty', b''), ('open', text.rstrip()[:-1]),
-                              ('twice', b'{"%s":{},' % name.encode() + text[1:]), ('not UTF-8', b'{"\xff":1}'),
+                              ('twice', text.rstrip()[:-1] + b',"%s":{}}' % name.encode()), ('not UTF-8', b'{"\xff":1}'),
                               ('deep', b'{"a":' + b'[' * 5000 + b']' * 5000 + b'}')):
             with self.subTest(title):
                 raw = struct.pack('<Q', len(header)) + header + data
@@ -546,9 +549,6 @@ class Refused(Case):
                 self.check(folder, 'index.json')
         cases = {
             'missing shard': lambda index: index['weight_map'].update({name: 'absent.safetensors'}),
-            'wrong shard': lambda index: index['weight_map'].update({name: wrong(index['weight_map'][name])}),
-            'names too few': lambda index: index['weight_map'].pop(name),
-            'names too many': lambda index: index['weight_map'].update({'more': index['weight_map'][name]}),
             'no map': lambda index: index.pop('weight_map'), 'empty map': lambda index: index.update(weight_map={}),
             'map is an array': lambda index: index.update(weight_map=[]), 'map is text': lambda index: index.update(weight_map='x'),
         }
@@ -566,21 +566,16 @@ class Refused(Case):
         os.mkdir(os.path.join(folder, 'model-00002-of-00002.safetensors'))
         self.check(folder, 'model-00002-of-00002.safetensors')
 
-    def test_tensor_in_two_shards(self):
-        checkpoint = Checkpoint(tools.synthetic())
-        folder = checkpoint.save_shards(self.path('in'), 2)
-        first = os.path.join(folder, 'model-00001-of-00002.safetensors')
-        metadata, tensors = tools.parse(read(first))
-        other = next(name for name in checkpoint.tensors if name not in tensors)
-        tools.write(first, tools.build({**tensors, other: checkpoint.tensors[other]}, metadata))
-        self.check(folder, other)
+    def test_tensor_in_two_shards_that_differ(self):
+        folder = two_shards(Checkpoint(tools.synthetic()), self.path('in'), 'model.norm.weight', b'\0\0')
+        self.check(folder, ['model.norm.weight', 'model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors'])
 
     def test_config_file(self):
         checkpoint = Checkpoint(tools.synthetic())
         folder = checkpoint.save(self.path('in'))
         good = read(folder, 'config.json')
         for text in (b'', b'{', b'[]', b'null', b'"x"', b'\xef\xbb\xbf' + good, good + b'}', good[:-1], good.replace(b'64', b'064'),
-                     b'{"hidden_size": 64,' + good[1:], good.replace(b'relu2', b'\xff'), b'[' * 100000, b'{"a":' * 100000,
+                     b'\xff\xfe' + good, good.replace(b'relu2', b'\xff'), b'[' * 100000, b'{"a":' * 100000,
                      good.replace(b'"relu2"', b'"re\nlu2"'), good.replace(b'"relu2"', b'NaN')):
             with self.subTest(text[:60]):
                 tools.write(os.path.join(folder, 'config.json'), text)
@@ -600,6 +595,8 @@ class Refused(Case):
         for name, size in (('generation_config.json', 1), ('tokenizer_config.json', 16), ('chat_template.jinja', 1),
                            ('README.md', 4), ('model.safetensors.index.json', 16), ('tokenizer.json', 64)):
             folder = checkpoint.save(self.path('in'))
+            if 'index' in name:
+                os.remove(os.path.join(folder, 'model.safetensors'))  # which comes before it
             path = os.path.join(folder, name)
             with open(path, 'wb') as file:
                 file.truncate((size << 20) + 1)  # a hole: costs nothing
@@ -610,11 +607,12 @@ class Refused(Case):
                 self.check(folder, name)
             os.rmdir(path)
         for name in ('tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja'):  # carried as texts
-            folder = checkpoint.save(self.path('in'))
-            path = tools.write(os.path.join(folder, name), b'a\xffb')
-            with self.subTest(name):
-                self.refused('bnt-convert', folder, names=name)
-            os.remove(path)
+            for text in (b'a\xffb', b'a\0b'):
+                folder = checkpoint.save(self.path('in'))
+                path = tools.write(os.path.join(folder, name), text)
+                with self.subTest(name, text=text):
+                    self.refused('bnt-convert', folder, names=name)
+                os.remove(path)
 
     def test_folder(self):
         folder = Checkpoint(tools.synthetic()).save(self.path('in'))
@@ -630,8 +628,199 @@ class Refused(Case):
         self.check(folder, 'config.json')
 
 
-def wrong(shard):
-    return 'model-00001-of-00002.safetensors' if '00002-of' in shard else 'model-00002-of-00002.safetensors'
+class Named(Case):
+    """Mistakes that people make are called by their name."""
+
+    def test_pointers_of_git_lfs(self):
+        pointer = (b'version https://git-lfs.github.com/spec/v1\noid sha256:' + b'0' * 64 + b'\nsize 12345678\n')
+        for name in ('config.json', 'generation_config.json', 'tokenizer.json', 'tokenizer_config.json',
+                     'chat_template.jinja', 'model.safetensors'):
+            checkpoint = Checkpoint(tools.synthetic())
+            folder = checkpoint.save(self.path('in'))
+            tools.write(os.path.join(folder, name), pointer)
+            with self.subTest(name):
+                self.refused('bnt-convert', folder, names=[os.path.join(folder, name), 'Git LFS', 'git lfs pull'])
+            shutil.rmtree(folder)
+        folder = checkpoint.save_shards(self.path('in'), 2)
+        tools.write(os.path.join(folder, 'model-00002-of-00002.safetensors'), pointer)
+        self.refused('bnt-convert', folder, names=['model-00002-of-00002.safetensors', 'git lfs pull'])
+        tools.write(os.path.join(folder, 'model.safetensors.index.json'), pointer)
+        self.refused('bnt-convert', folder, names=['model.safetensors.index.json', 'git lfs pull'])
+        self.refused('bnt-pack', input=pointer, names=['standard input', 'git lfs pull'])
+        for tool in ('bnt-info', 'bnt-verify', 'bnt-run'):
+            self.refused(tool, self.file('m.bnt', pointer), *['-p', 'a'] * (tool == 'bnt-run'),
+                         names=['m.bnt', 'git lfs pull'])
+
+    def test_files_of_other_kinds(self):
+        gguf = b'GGUF' + struct.pack('<IQQ', 3, 0, 0) + bytes(8000)
+        folder = Checkpoint(tools.synthetic()).save(self.path('in'))
+        whole = os.path.join(folder, 'model.safetensors')
+        self.refused('bnt-convert', self.file('m.gguf', gguf), names=['m.gguf', 'GGUF'])
+        self.refused('bnt-convert', whole, names=[whole, 'not a checkpoint folder'])
+        self.refused('bnt-convert', tools.packed(MASTERS), names='.bnt file')
+        self.refused('bnt-pack', self.path('m.gguf'), names=['m.gguf', 'GGUF'])
+        self.refused('bnt-pack', tools.packed(MASTERS), names='.bnt file, packed already')
+        for tool in ('bnt-info', 'bnt-verify', 'bnt-run'):
+            for path, word in ((self.path('m.gguf'), 'GGUF'), (whole, 'bnt-pack'),
+                               (self.file('m.html', b'<!DOCTYPE html>\n<html>'), 'web page')):
+                self.refused(tool, path, *['-p', 'a'] * (tool == 'bnt-run'), names=[path, 'not a .bnt file', word])
+        tools.write(whole, gguf)
+        self.refused('bnt-convert', folder, names=[whole, 'GGUF'])
+        os.rename(whole, os.path.join(folder, 'pytorch_model.bin'))
+        self.file('in/training_args.bin')
+        self.refused('bnt-convert', folder, names=['model.safetensors', 'pytorch_model.bin is not read'])
+        os.rename(self.path('m.gguf'), os.path.join(folder, 'm-Q4_0.gguf'))
+        self.refused('bnt-convert', folder, names=['model.safetensors', 'm-Q4_0.gguf is not read'])
+        os.remove(os.path.join(folder, 'config.json'))
+        self.refused('bnt-convert', folder, names=['config.json', 'm-Q4_0.gguf is not read'])
+
+    def test_byte_order_mark(self):
+        checkpoint = Checkpoint(tools.synthetic())
+        checkpoint.texts['generation_config.json'] = b'\xef\xbb\xbf{}'
+        self.refused('bnt-convert', checkpoint.save(self.path('in')), names=['generation_config.json', 'byte-order mark'])
+
+    def test_similar_names(self):
+        checkpoint = Checkpoint(tools.synthetic())
+        tensors = dict(checkpoint.tensors)
+        for change, missing, similar in (
+                (lambda name: name.replace('.q_proj', '.query'), 'layers.0.self_attn.q_proj.weight', 'layers.0.self_attn.query.weight'),
+                (lambda name: name + '.data', 'layers.0.input_layernorm.weight', 'layers.0.input_layernorm.weight.data'),
+                (lambda name: 'module.' * ('norm' not in name) + name, 'model.layers.0', 'module.model.layers.0'),
+                (lambda name: name.replace('layers', 'blocks'), 'model.layers.0', 'model.blocks.0')):
+            checkpoint.tensors = {change(name): tensor for name, tensor in tensors.items()}
+            text = self.refused('bnt-convert', checkpoint.save(self.path('in')), names=[missing])
+            self.assertIn(similar, text.split('similar names here: ')[1])
+        checkpoint.tensors = dict(list(tensors.items())[:-1])
+        self.assertNotIn('similar', self.refused('bnt-convert', checkpoint.save(self.path('in'))))  # others' names are no help
+
+
+class AsTransformers(Case):
+    """What transformers reads is read, and gives what it gives there. None of it changes a tensor of the stream."""
+
+    def same_as(self, expected, folder):
+        """The same tensors, and a .bnt file that is what its checkpoint gives."""
+        stream = self.ok('bnt-convert', folder)
+        tensors = [tools.parse(raw)[1] for raw in (stream, converted(expected))]
+        for one in tensors:
+            del one[PROVENANCE]
+        self.assertEqual(list(tensors[0].items()), list(tensors[1].items()))
+        done = tools.run('bnt-pack', '-o', self.path('out.bnt'), input=stream)
+        self.assertEqual(done.code, 0, done.err)
+        self.assertEqual(self.ok('bnt-verify', self.path('out.bnt'), '--source', folder), b'')
+        shutil.rmtree(folder)
+        return done.err
+
+    def hyper(self):
+        raw = read(self.path('out.bnt'))
+        return container.body(raw, container.records(raw)[0])
+
+    def test_whole_file_before_an_index(self):
+        checkpoint, other = Checkpoint(tools.synthetic()), Checkpoint(tools.synthetic(seed=5))
+        for text in (None, b'{', b'{"weight_map": {"a": "absent.safetensors"}}'):
+            folder = other.save_shards(self.path('in'), 2)
+            if text:
+                tools.write(os.path.join(folder, 'model.safetensors.index.json'), text)
+            checkpoint.save(folder)
+            found = json.loads(tools.parse(self.ok('bnt-convert', folder))[1][PROVENANCE].data.decode())
+            self.assertEqual({s['file'] for s in found['sources'] if 'model' in s['file']}, {'model.safetensors'})
+            self.same_as(tools.synthetic(), folder)
+
+    def test_index_that_is_not_exact(self):
+        checkpoint = Checkpoint(tools.synthetic())
+        name, more = 'model.norm.weight', 'model.layers.7.mlp.up_proj.weight'
+
+        def swap(index):
+            shards = sorted(set(index['weight_map'].values()))
+            index['weight_map'] = {k: shards[v == shards[0]] for k, v in index['weight_map'].items()}
+        for change in (lambda index: index['weight_map'].pop(name),
+                       lambda index: index['weight_map'].update({more: index['weight_map'][name]}),
+                       lambda index: index['weight_map'].update({name: next(
+                           shard for shard in index['weight_map'].values() if shard != index['weight_map'][name])}),
+                       swap, lambda index: index.pop('metadata'),
+                       lambda index: index['metadata'].update(total_size=10 ** 30, loss=math.nan)):
+            self.same_as(tools.synthetic(), checkpoint.save_shards(self.path('in'), 2, change))
+        checkpoint.tensors[more] = Tensor('BF16', [2], bytes(4))  # not the model's, and not in the index
+        self.same_as(tools.synthetic(), checkpoint.save_shards(self.path('in'), 2, lambda index: index['weight_map'].pop(more)))
+        self.same_as(tools.synthetic(), two_shards(Checkpoint(tools.synthetic()), self.path('in'), name))
+
+    def test_prefixes(self):
+        for source in (tools.synthetic(), PACKED_DIVIDE, MASTERS):
+            for prefix in ('_orig_mod.', 'module.', 'language_model.', 'model.', '_orig_mod.module.', 'module._orig_mod.', ''):
+                checkpoint = Checkpoint(source)
+                checkpoint.tensors = {prefix + name: tensor for name, tensor in checkpoint.tensors.items()}
+                with self.subTest(prefix):
+                    self.same_as(source, checkpoint.save(self.path('in')))
+                    checkpoint.tensors = {name.replace('model.', '', name.startswith('model.')): tensor
+                                          for name, tensor in Checkpoint(source).tensors.items()}
+                    self.same_as(source, checkpoint.save(self.path('in')))  # of the model without its output layer
+        checkpoint = Checkpoint(PACKED_DIVIDE)
+        checkpoint.tensors = {'module.' + name: tensor for name, tensor in checkpoint.tensors.items()}
+        self.same_as(PACKED_DIVIDE, checkpoint.save_shards(self.path('in'), 3))
+
+    def test_prefixes_that_are_no_wrappers(self):
+        for prefix in ('other.', 'model', 'xmodule.', 'module'):
+            checkpoint = Checkpoint(tools.synthetic())
+            checkpoint.tensors = {prefix + name: tensor for name, tensor in checkpoint.tensors.items()}
+            self.refused('bnt-convert', checkpoint.save(self.path('in')), names=['missing', prefix + 'model.'])
+
+    def test_unpacked_weights(self):
+        """autobitlinear, offline: floats of -1, 0, +1 beside their weight_scale."""
+        source = Checkpoint(PACKED)
+        for dtype, size in (('BF16', 2), ('F16', 2), ('F32', 4)):
+            checkpoint = Checkpoint(PACKED)
+            codes = {code: tools.float_bytes(dtype, code - 256 if code > 1 else code) for code in (255, 0, 1)}
+            for name in [n for n in source.tensors if is_linear(n)][:None if dtype == 'BF16' else 3]:  # or some of them
+                rows, cols = source.tensors[name].shape
+                data = b''.join(codes[c] for c in unpack_u8(source.tensors[name], 4 * rows))
+                checkpoint.tensors[name] = Tensor(dtype, [4 * rows, cols], data)
+            self.same_as(PACKED, checkpoint.save(self.path('in')))
+            for value in (0.5, 2.0, -3.0, math.inf):
+                last = tools.float_bytes(dtype, value)
+                checkpoint.tensors[name] = tools.patch(checkpoint.tensors[name], -1, last)
+                self.refused('bnt-convert', checkpoint.save(self.path('in')), partial=True,
+                             names=[name, 'row %d, column %d' % (4 * rows - 1, cols - 1)])
+
+    def test_modules_that_are_not_ternary_anyway(self):
+        checkpoint = Checkpoint(PACKED_DIVIDE)
+        for entries in ([], ['model.norm', 'lm_head', 'model.embed_tokens'], ['lm_head.weight'],
+                        ['.*norm', 'embed.*', r'model\.layers\.\d+\.input_layernorm', 'model.layers.77']):
+            checkpoint.config['quantization_config']['modules_to_not_convert'] = entries
+            self.same_as(PACKED_DIVIDE, checkpoint.save(self.path('in')))
+
+    def test_values_that_nobody_needs(self):
+        checkpoint = Checkpoint(FAIRY)
+        strange = ('"_a": 1000000000000000019884624838656, "_b": [1e400, NaN, -Infinity], "_c": 1, "_c": "\\ud800", '
+                   '"_\\u0000": "\\u0000"')
+        folder = checkpoint.save(self.path('in'))
+        for name in ('config.json', 'generation_config.json', 'tokenizer_config.json', 'tokenizer.json'):
+            text = read(folder, name).decode().strip()
+            tools.write(os.path.join(folder, name), (text[:-1] + ', ' + strange + '}').encode())
+        raw = read(folder, 'model.safetensors')
+        size, = struct.unpack_from('<Q', raw)
+        header = b'{"__metadata__": {%s},' % strange.encode() + raw[9:8 + size]
+        tools.write(os.path.join(folder, 'model.safetensors'), struct.pack('<Q', len(header)) + header + raw[8 + size:])
+        self.assertEqual(self.same_as(FAIRY, folder), '')
+        self.assertEqual(self.hyper(), container.body(read(tools.packed()), container.records(read(tools.packed()))[0]))
+
+    def test_eos_beyond_the_vocabulary(self):
+        checkpoint = Checkpoint(FAIRY)
+        expected = self.same_as(FAIRY, checkpoint.save(self.path('in'))), self.hyper()
+        checkpoint.texts['generation_config.json'] = checkpoint.texts['generation_config.json'].replace(b'4091', b'[4091, 99999]')
+        said = self.same_as(FAIRY, checkpoint.save(self.path('in')))
+        for word in ('generation_config.json', '99999', 'left out'):
+            self.assertIn(word, said)
+        self.assertEqual(('', self.hyper()), expected)
+
+
+def two_shards(checkpoint, folder, name, value=None):
+    """Shards of which both hold a tensor; value: the first element of the copy that the index does not name."""
+    checkpoint.save_shards(folder, 2)
+    index = tools.read_json(folder, 'model.safetensors.index.json')['weight_map']
+    path = os.path.join(folder, next(shard for shard in sorted(index.values()) if shard != index[name]))
+    metadata, tensors = tools.parse(read(path))
+    tensor = checkpoint.tensors[name]
+    tools.write(path, tools.build({**tensors, name: tools.patch(tensor, 0, value) if value else tensor}, metadata))
+    return folder
 
 
 def build_raw(tensors, data, change):

@@ -13,7 +13,8 @@ import sys
 from dataclasses import replace
 
 import tools
-from tools import DATA, FAIRY, MASTERS, PACKED, PACKED_DIVIDE, ROOT, Case, converted, packed, read, write
+from tools import (DATA, FAIRY, LEVELS, LINEAR_NORM, LLAMA_ROWS, MASTERS, PACKED, PACKED_DIVIDE, QWEN2_BIAS, QWEN3_GROUPS,
+                   ROOT, VERSION_2, Case, converted, packed, read, write)
 
 MAKE = os.path.join(ROOT, 'tests', 'samples', 'make.py')
 VECTORS = os.path.join(DATA, 'pack_vectors.safetensors')
@@ -27,6 +28,7 @@ import bpe  # noqa: E402
 import chat  # noqa: E402
 import container  # noqa: E402
 import floats  # noqa: E402
+import forward  # noqa: E402
 import good  # noqa: E402
 import layout  # noqa: E402
 import stfile  # noqa: E402
@@ -104,6 +106,18 @@ class SeveralRules(Verdicts):
         self.both(bad.raw_put(raw, 24, bytes([raw[24] ^ 1])), 'R3', 'R28')
         self.both(raw + b'\0', 'R5', 'R28')
         self.both(container.fix_header(bad.raw_put(raw, 32, bytes([raw[32] ^ 1]))) + b'\0', 'R5', 'R10', 'R28')
+
+    def test_next_to_scales(self):
+        """A padding row and a gap, in SCAL and in TERN."""
+        raw = bad.base(good.groups_f16)
+        scale = bad.scale(raw, 16, 20, 1, b'\1\0')
+        self.both(bad.code(scale, 16, 0, 0, 0), 'R18', 'R32')
+        self.both(bad.put(scale, bad.find(raw, 17).scale_offset - 1, b'\1'), 'R20', 'R32')
+        self.both(bad.code(raw, 16, 20, 0, 3), 'R19')
+
+    def test_next_to_a_section_of_version_2(self):
+        self.stops(bad.inserted(bad.base(), 'TENS', 'SCAL', bytes(256)), 'R7', 'R11')
+        self.both(bad.tensor(bad.base(good.groups_f16), 17, scale_offset=0, scale=1.0, dtype=0), 'R15', 'R16', 'R17')
 
     def stops(self, raw, first, *rest):
         """Section 11 lets a verifier leave the rest alone behind the first; ours does."""
@@ -190,6 +204,42 @@ class Checkpoints(Verdicts):
         self.assertEqual(self.check(PACKED).hyper['flags'], layout.TIED | layout.SUB_NORMS)
         self.assertEqual(self.check(PACKED_DIVIDE).hyper['flags'], 0)
 
+    SHAPES = {QWEN3_GROUPS: (128, layout.F16, 16), LLAMA_ROWS: (layout.WHOLE_ROW, layout.F16, 16), QWEN2_BIAS: (0, 0, 16),
+              LINEAR_NORM: (0, 0, 8)}
+    FLAGS = {QWEN3_GROUPS: layout.TIED | layout.QK_NORMS | layout.TERNARY_EMBEDDING,
+             LLAMA_ROWS: layout.TIED | layout.F32_EMBEDDINGS, QWEN2_BIAS: layout.TIED | layout.QKV_BIAS,
+             LINEAR_NORM: layout.LINEAR_NORMS}
+    SOURCES = {'attn_q': 'self_attn.q_proj', 'attn_k': 'self_attn.k_proj', 'attn_v': 'self_attn.v_proj',
+               'attn_o': 'self_attn.o_proj', 'ffn_gate': 'mlp.gate_proj', 'ffn_up': 'mlp.up_proj',
+               'ffn_down': 'mlp.down_proj', 'token_embedding': 'model.embed_tokens'}
+
+    def test_version_2(self):
+        for checkpoint in VERSION_2:
+            with self.subTest(os.path.basename(checkpoint)):
+                h = self.check(checkpoint).hyper
+                self.assertEqual((h['scale_group'], h['scale_dtype'], h['activation_bits']), self.SHAPES[checkpoint])
+                self.assertEqual(h['flags'], self.FLAGS[checkpoint])
+
+    def test_levels_as_section_11_says(self):
+        """All matrices of checkpoints that hold three levels, found by the second implementation."""
+        for checkpoint in LEVELS:
+            entries = stfile.read(read(checkpoint, 'model.safetensors'))
+            model = bntpy.read(read(packed(checkpoint)))
+            found = {key: self.masters(entries, *key) for key in model.ternary}
+            group, dtype = ternary.coarsest([(found[key], m.cols) for key, m in model.ternary.items()])
+            self.assertEqual((group, dtype), (model.hyper['scale_group'], model.hyper['scale_dtype']))
+            self.assertEqual(len(found), 15 if checkpoint == QWEN3_GROUPS else 14)
+            for key, matrix in model.ternary.items():
+                scales, weights = ternary.levels(found[key], matrix.cols, group)
+                self.same(weights, matrix.weights, key)
+                self.assertEqual(scales, matrix.scales or [matrix.gamma])
+
+    def masters(self, entries, layer, role):
+        name = self.SOURCES[role] if layer is None else 'model.layers.%d.%s' % (layer, self.SOURCES[role])
+        entry = entries[name + '.weight']
+        return floats.halves(entry.data) if entry.dtype == 'F16' else floats.to_floats(
+            entry.data, stfile.ITEM_SIZE[entry.dtype])
+
     def test_f32_embeddings(self):
         """Kept as they are, with a copy in int8; rounded to bf16 only when that is asked for."""
         whole = self.check(MASTERS, '--embedding', 'int8')
@@ -210,6 +260,54 @@ class Checkpoints(Verdicts):
                 gamma, weights = ternary.ternarize(floats.to_floats(entry.data, stfile.ITEM_SIZE[entry.dtype]))
                 self.assertEqual(gamma, matrix.gamma)
                 self.same(weights, matrix.weights)
+
+
+class Models(Case):
+    """bnt-eval's logits against section 10 in plain Python, a fact of version 2 at a time and all at once."""
+    IDS = [3, 1, 4, 1, 5, 9, 2, 6, 8, 7, 0, 10]
+    SIZES = dict(hidden_size=96, ffn_size=160, n_heads=4, n_kv_heads=2, head_dim=32, vocab_size=37, n_layers=2,
+                 max_context=64)
+    FACTS = {
+        'plain': dict(flags=0),
+        'groups of halves': dict(scale_group=32, scale_dtype=layout.F16),
+        'groups of f32, the last short': dict(scale_group=64, scale_dtype=layout.F32),
+        'rows of halves': dict(scale_group=layout.WHOLE_ROW, scale_dtype=layout.F16),
+        'rows of f32': dict(scale_group=4096, scale_dtype=layout.F32),
+        'ternary embedding': dict(flags=layout.TIED | layout.TERNARY_EMBEDDING),
+        'ternary embedding by groups': dict(flags=layout.TERNARY_EMBEDDING, scale_group=32, scale_dtype=layout.F16),
+        'ternary output': dict(flags=layout.TERNARY_OUTPUT, scale_group=32, scale_dtype=layout.F32),
+        'biases of q, k, v': dict(flags=layout.TIED | layout.QKV_BIAS),
+        'bias of o': dict(flags=layout.TIED | layout.O_BIAS),
+        'biases of gate, up, down': dict(flags=layout.TIED | layout.FFN_BIAS),
+        'norms of heads': dict(flags=layout.TIED | layout.QK_NORMS),
+        'norms of linears': dict(flags=layout.TIED | layout.LINEAR_NORMS, linear_norm_eps=0.5),
+        'yarn': dict(good.YARN, rope_theta=10000.0, rope_beta_fast=4.0, max_context=64),
+        'yarn not rounded': dict(good.YARN, flags=layout.TIED | layout.YARN_NOT_ROUNDED, rope_theta=1000.0, max_context=64),
+        'yarn, both ends in one': dict(good.YARN, rope_beta_fast=0.01, rope_beta_slow=0.01, max_context=64),
+        'linear': dict(rope_scaling=layout.LINEAR, rope_factor=3.0),
+        'llama3': dict(rope_scaling=layout.LLAMA3, rope_factor=8.0, rope_low_freq_factor=1.0, rope_high_freq_factor=4.0,
+                       rope_original_context=32),
+        'everything': dict(good.YARN, flags=0xFFF & ~layout.TIED & ~layout.UNIT_VECTOR, linear_norm_eps=0.125,
+                           scale_group=32, scale_dtype=layout.F16, activation=2, max_context=64),
+    }
+
+    def near(self, model):
+        path = self.file('m.bnt', bntpy.write(model))
+        raw = self.ok('bnt-eval', path, '--logits', '-', '--token-ids', ','.join(map(str, self.IDS)))
+        wanted = [x for row in forward.logits(model, self.IDS) for x in row]
+        found = struct.unpack('<%df' % len(wanted), raw)
+        largest = max(map(abs, wanted))
+        self.assertLess(max(abs(a - b) for a, b in zip(found, wanted)), 2e-3 * largest)
+        return wanted
+
+    def test_facts(self):
+        before = []
+        for name, facts in self.FACTS.items():
+            with self.subTest(name):
+                model = good.make(**{**self.SIZES, 'activation_bits': 16, **facts})
+                logits = self.near(model)
+                self.assertNotIn(logits, before)  # what makes no difference would be no test
+                before.append(logits)
 
 
 class Matrices(Case):
@@ -252,10 +350,13 @@ class Tokenizers(Case):
 
     def test_samples(self):
         for build in (good.tokenizer, good.tokenizer_flags, good.tokenizer_characters, good.tokenizer_first,
-                      good.tokenizer_steps, good.tokenizer_added, good.tokenizer_empty_matches):
+                      good.tokenizer_steps, good.tokenizer_added, good.tokenizer_empty_matches,
+                      good.tokenizer_byte_level, good.tokenizer_forms):
             self.compare(build())
         self.compare(good.tokenizer_added(), ('<<a><b><a>b<<<b>', 'Bb!!b\x7f\xe9a\xea\u2581\U0001f600', '\u2582b<<<a>'))
         self.compare(good.tokenizer_empty_matches(), ('abcab\nb', 'bbc\n\nacb', ''))
+        self.compare(good.tokenizer_byte_level(), ('ab ab', 'aéb \xc3b', ' b\u0120a', 'b', ' '))
+        self.compare(good.tokenizer_forms(), ('Ａ \u2003Bé', '½\t\tABE\u0301', 'e\u0301\u0316', 'é12½'))
         self.compare(good.tokenizer_long(), ('b' * 1024 + 'a', 'a' * 65536, 'b' * 1023 + 'aa', ''))
 
     def test_behaviors(self):
@@ -381,7 +482,8 @@ class Conversations(Case):
     def cases(self, model):
         for line in self.LINES:
             for system in (None, ' \u2003s\n', ''):
-                ids = bpe.encode(model.tokenizer, chat.conversation(model.chat, [(line, None)], system))
+                talk = model.chat, [(line, None)], system
+                ids = bpe.encode(model.tokenizer, chat.conversation(*talk), plain=list(chat.said(*talk)))
                 yield ids, [] if system is None else ['--system', system], line.encode('utf-8') + b'\n'
 
     def test_lengths(self):
@@ -401,6 +503,24 @@ class Conversations(Case):
             with self.subTest(system=system, line=line):
                 answer = self.ok('bnt-run', path, *more, '--chat', *system, input=line)
                 self.assertEqual(answer, self.ok('bnt-run', path, *more, '--token-ids', ','.join(map(str, ids))))
+
+    def test_answers_are_repeated_trimmed(self):
+        """A model that says nothing but spaces: they are forgotten before the next turn, so that it fits."""
+        model = self.model(chat.TRIM, 256)
+        one = b'\x80\x3f' * 64
+        model.hyper['flags'] &= ~layout.TIED
+        model.embeddings = {'token_embedding': one * 258, 'output': bytes(32 * 128) + one + bytes(225 * 128)}
+        model.ternary = {key: replace(m, weights=bytes(len(m.weights))) for key, m in model.ternary.items()}
+        turns = [('a', '      '), ('b', None)]
+        size = len(bpe.encode(model.tokenizer, chat.conversation(model.chat, turns)))
+        run = ('bnt-run', self.file('m.bnt', bntpy.write(model)), '-q', '--chat', '-n', '6', '--temp', '0', '-c')
+        self.assertEqual(self.ok(*run, str(size), input=b'a\nb\n'), b'      \n \n')
+        for flags, room in ((chat.TRIM, size - 1), (0, size)):
+            model.chat.flags = flags
+            self.file('m.bnt', bntpy.write(model))
+            done = tools.run(*run, str(room), input=b'a\nb\n')
+            self.assertEqual((done.code, done.out), (1, b'      \n'))
+            self.assertIn('context', done.err)
 
 
 class Damage(Verdicts):

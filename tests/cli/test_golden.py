@@ -14,10 +14,16 @@ import unittest
 from array import array
 
 import tools
-from tools import Case, FAIRY, GOLDEN, VARIANTS, packed, read, read_json
+from tools import Case, FAIRY, GOLDEN, LEVELS, VARIANTS, VERSION_2, packed, read, read_json
+
+import bntpy  # noqa: E402 (in the folder that tools made known)
+import forward  # noqa: E402
 
 MEAN_DIFFERENCE = 1e-2  # of logits
 SAME_TOP = 0.99         # share of positions
+LEVELS_DIFFERENCE = 5e-3       # of logits' standard deviation, where the golden values are of inputs not quantized
+LINEAR_NORM_DIFFERENCE = 2e-2  # where they are of 8 bits, in which other arithmetic can flip a rounding
+SHORT = 8                      # tokens of a prompt that plain Python takes
 PERPLEXITY, PERPLEXITY_SHARE, TOKENS = 34.26822, 1e-3, 14848
 GREEDY = 8              # tokens that must be the same; later ones may meet a tie
 
@@ -78,6 +84,35 @@ class Logits(Case):
             with self.subTest(os.path.basename(checkpoint)):
                 self.check_against(checkpoint, os.path.join(checkpoint, 'golden.safetensors'))
 
+    def near(self, out, expected, positions, most):
+        """Mean difference by the standard deviation; the same likeliest token everywhere."""
+        self.assertEqual(len(out), len(expected))
+        mean = math.fsum(expected) / len(expected)
+        deviation = math.sqrt(math.fsum((x - mean) ** 2 for x in expected) / len(expected))
+        difference = math.fsum(abs(a - b) for a, b in zip(out, expected)) / len(expected)
+        self.assertLessEqual(difference / deviation, most)
+        vocab = len(expected) // positions
+        self.assertEqual([top(out, vocab, i) for i in range(positions)], [top(expected, vocab, i) for i in range(positions)])
+
+    def check_version_2(self, most_tokens, logits):
+        """logits: of a checkpoint and ids."""
+        for checkpoint in VERSION_2:
+            most = LEVELS_DIFFERENCE if checkpoint in LEVELS else LINEAR_NORM_DIFFERENCE
+            prompts = golden_prompts(os.path.join(checkpoint, 'golden.safetensors'))
+            self.assertEqual([len(ids) for _, ids, _ in prompts], [1, 7, 40])
+            for _, ids, expected in prompts:
+                if len(ids) <= most_tokens:
+                    with self.subTest(os.path.basename(checkpoint), tokens=len(ids)):
+                        self.near(logits(checkpoint, ids), expected, len(ids), most)
+
+    def test_version_2(self):
+        self.check_version_2(40, lambda checkpoint, ids: array('f', self.logits(packed(checkpoint), ids)))
+
+    def test_version_2_by_the_second_implementation(self):
+        models = {checkpoint: bntpy.read(read(packed(checkpoint))) for checkpoint in VERSION_2}
+        self.check_version_2(SHORT, lambda checkpoint, ids: [
+            x for row in forward.logits(models[checkpoint], ids) for x in row])
+
     def test_output_file_is_what_standard_output_gets(self):
         _, ids, _ = golden_prompts(os.path.join(GOLDEN, 'golden.safetensors'))[0]
         self.ok('bnt-eval', packed(), '--logits', self.path('out'), '--token-ids', joined(ids))
@@ -88,7 +123,7 @@ class Logits(Case):
         self.assertIn('scalar', kernels())
         ways = [('--kernel', name) for name in kernels()] + [('-t', n) for n in ('1', '2', '3', '7')]
         ways += [('-t', '1', '--kernel', name) for name in kernels()]
-        for checkpoint in [FAIRY] + VARIANTS:
+        for checkpoint in [FAIRY] + VARIANTS + VERSION_2:
             golden = GOLDEN if checkpoint == FAIRY else checkpoint
             _, ids, _ = golden_prompts(os.path.join(golden, 'golden.safetensors'))[1]
             expected = self.logits(packed(checkpoint), ids)
@@ -292,7 +327,7 @@ class Greedy(Case):
 
     def test_variants(self):
         """No tokenizer: ids come out. The first is the likeliest of the golden logits' last position."""
-        for checkpoint in VARIANTS:
+        for checkpoint in VARIANTS + VERSION_2:
             for name, ids, logits in golden_prompts(os.path.join(checkpoint, 'golden.safetensors')):
                 with self.subTest(os.path.basename(checkpoint), name=name):
                     out = self.ok('bnt-run', packed(checkpoint), '-q', '--cache', 'f32', '--temp', '0', '-n', '1', '--ignore-eos',

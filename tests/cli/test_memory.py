@@ -1,24 +1,30 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""How much memory bnt-run takes: the cache of the tokens, and nothing that grows beside it."""
+"""How much memory bnt-run takes: the cache of the tokens, and nothing that grows beside it; and encoding a long text."""
 import ctypes
 import json
 import os
 import subprocess
+import sys
 import unittest
 
 import tools
-from tools import Case, packed
+from tools import ROOT, Case, packed
+
+sys.path.insert(0, os.path.join(ROOT, 'tests', 'samples'))
+
+import bntpy  # noqa: E402 (in the folders that tools and the line above made known)
+import good  # noqa: E402
 
 PR_SET_CHILD_SUBREAPER = 36
 MARGIN = 1 << 20
 
 
-def peak_rss(*args):
+def peak_rss(*args, input=os.devnull):
     """Peak of resident memory in bytes. A process begins with the peak of whoever forked it, and Python's is larger than
     that of a tool; so a small shell starts it, ends, and leaves it to us."""
-    line = '"$@" > /dev/null 2>&1 & echo $!'
-    shell = subprocess.run(['sh', '-c', line, 'sh', *tools.command(args)], env=tools.environment(), stdin=subprocess.DEVNULL,
+    line = 'input="$1"; shift; "$@" < "$input" > /dev/null 2>&1 & echo $!'
+    shell = subprocess.run(['sh', '-c', line, 'sh', input, *tools.command(args)], env=tools.environment(), stdin=subprocess.DEVNULL,
                            stdout=subprocess.PIPE, check=True, timeout=tools.TIMEOUT)
     _, status, usage = os.wait4(int(shell.stdout), 0)
     if status != 0:
@@ -49,6 +55,13 @@ class Memory(Case):
     def test_room_that_is_not_used_costs_nothing(self):
         exact, roomy = self.run_peak(16), self.run_peak(16, '-c', '1000')
         self.assertLess(abs(roomy - exact), MARGIN, (exact, roomy))
+
+    def test_a_long_text_is_merged_by_the_word(self):
+        """The whole text is one piece, as SentencePiece's are: beside copies of it and its ids nothing grows with it."""
+        model = self.file('m.bnt', bntpy.write(good.tokenizer_characters()))
+        sizes = 1 << 16, 1 << 22
+        few, many = (peak_rss('bnt-eval', model, '--tokenize', '-', input=self.file('text', b'hi hih ' * (n // 7))) for n in sizes)
+        self.assertLess(many - few, 10 * (sizes[1] - sizes[0]), (few, many))
 
 
 if __name__ == '__main__':

@@ -15,11 +15,15 @@ OUT_OF_RANGE = {
     'jobs': ['0', '257', '1.5', '1e1'], 'threads': ['0', '257', '1.5', '1e1'], 'tokens': ['4294967296', '1.5', '1e1'],
     'context': ['0', '4294967296', '1.5'], 'window': ['0', '1e1'], 'seed': ['18446744073709551616', '1.5', '1e1'],
     'top-k': ['4294967296', '1.5'], 'temp': ['-0.1', '100.1', '1e999', '-nan', '1.5.5', '1e'],
+    'min-p': ['-0.1', '1.1', '.'], 'repetition-penalty': ['0', '-1', '100.1', '1e'], 'presence-penalty': ['-2.1', '2.1', '-'],
+    'frequency-penalty': ['-2.1', '2.1', '1e999'],
     'top-p': ['0', '-0.5', '1.1', '1e999', '.'], 'shards': ['0', '100000', '1.5'], 'repeat': ['0', '51', '1.5', '1e1'],
+    'activations': ['0', '7', '9', '24', '1e1'], 'group': ['0', '1048577', 'rows', '1.5'],
 }
 OF_ONE_TOOL = {('bnt-bench', 'prompt'): ['16777217', '1.5', '1e1'], ('bnt-bench', 'tokens'): ['1', '16777217']}
-REAL = {'temp', 'top-p'}
-TEXTS = {'output', 'source', 'matrix', 'prompt', 'file', 'token-ids', 'stop', 'kernel', 'perplexity', 'logits', 'tokenize',
+REAL = {'temp', 'top-p', 'min-p', 'repetition-penalty', 'presence-penalty', 'frequency-penalty'}
+SIGNED = {'presence-penalty', 'frequency-penalty'}
+TEXTS = {'control', 'output', 'source', 'matrix', 'prompt', 'file', 'token-ids', 'stop', 'kernel', 'perplexity', 'logits', 'tokenize',
          'detokenize', 'like', 'revision', 'include', 'local-dir', 'system'}
 WORDS = {'device': ['', 'gpu', 'CPU', 'cpu '], 'cache': ['', 'f8', 'F16', 'f16 ', 'f', 'f32,f16', 'bf16'],
          'embedding': ['', 'f32', 'INT8', 'int8,bf16'], 'form': ['', 'both'], 'dtype': ['', 'f64']}
@@ -49,7 +53,10 @@ def bad_values(tool, option):
     values = OF_ONE_TOOL.get((tool, option), []) + OUT_OF_RANGE.get(option, [])
     if not values:
         return WORDS.get(option, [])
-    return [value for value in NO_NUMBER if option not in REAL or value != '+1'] + values
+    fine = {'+1'} if option in REAL else set()
+    if option in SIGNED:
+        fine = {'+1', '-1'}
+    return [value for value in NO_NUMBER if value not in fine] + values
 
 
 class Everywhere(Case):
@@ -68,6 +75,7 @@ class Everywhere(Case):
     def test_help(self):
         def check(tool, table):
             text = self.ok(tool, '--help').decode('utf-8')
+            self.assertEqual(self.ok(tool, '-h').decode('utf-8'), text)
             self.assertTrue(text.lower().startswith('usage: ' + tool), text[:60])
             self.assertTrue(text.endswith('\n'))
             mentioned = set(re.findall(r'(?<![\w-])--([a-z][a-z0-9-]*)', text))
@@ -134,7 +142,8 @@ class Everywhere(Case):
         def check(tool, table):
             for name, (takes, _) in table.items():
                 if not takes:
-                    self.usage(tool, '--%s=yes' % name, names=name)
+                    message = [] if tool == 'bnt-synth' else ['takes no argument']  # its messages are getopt_long's
+                    self.usage(tool, '--%s=yes' % name, names=[name, *message])
 
         self.each(check)
 
@@ -246,6 +255,8 @@ class Operands(Case):
         run = ('bnt-run', self.model, '-q', '-p', 'Once', '-n', '1')
         for args in (['--seed', '0'], ['--seed', '18446744073709551615'], ['--temp', '0'], ['--temp', '100'], ['--temp', '1e1'],
                      ['--temp', '.5'], ['--top-p', '1'], ['--top-p', '0.000001'], ['--top-k', '0'], ['--top-k', '4294967295'],
+                     ['--min-p', '0'], ['--min-p', '1'], ['--repetition-penalty', '100'], ['--repetition-penalty', '1e-6'],
+                     ['--presence-penalty', '-2'], ['--presence-penalty=2'], ['--frequency-penalty', '-2'], ['--frequency-penalty', '2'],
                      ['-n', '0'], ['-t', '1'], ['-t', '256'], ['-c', '3'], ['-c', '1024'], ['--device', 'cpu'],
                      ['--device', 'auto'], ['-n', '007']):
             with self.subTest(args):
@@ -256,6 +267,24 @@ class Operands(Case):
         self.assertEqual(self.ok(*run, '-n', '0').strip(), b'')
         self.refused(*run, '-c', '1025', names='1024')
         self.refused(*run, '-c', '1')  # no room for the prompt
+
+
+    def test_empty_names(self):
+        """What "$(bnt-fetch REPO)" gives where that failed is no file name; the message says so."""
+        for tool, args in self.least.items():
+            with self.subTest(tool):
+                self.refused(tool, *args[:-1], '', code=2, names=['is empty', '$('])
+        for args in (['bnt-convert', '-o', '', FAIRY], ['bnt-pack', '-o', '', self.stream], ['bnt-verify', '--source', '', self.model],
+                     ['bnt-eval', self.model, '--perplexity', ''], ['bnt-eval', self.model, '--logits', '', '--token-ids', '1'],
+                     ['bnt-run', self.model, '-f', ''], ['bnt-fetch', ''], ['bnt-fetch', 'a/b', '--local-dir', ''],
+                     ['bnt', 'get', '', '-o', self.path('o')], ['bnt', 'get', FAIRY, '-o', '']):
+            with self.subTest(args):
+                self.refused(*args, code=2, names='is empty')
+        self.nothing_in(self.dir, ['stream'])
+
+    def test_version_says_what_is_built_in(self):
+        self.assertRegex(self.ok('bnt-run', '--version').decode(),
+                         r'^bnt-run \S+\nkernels of this processor: .*\nGPU support: (CUDA \d+\.\d+|not built in)\n$')
 
 
 class Together(Case):

@@ -45,13 +45,18 @@ class GoldenTokenizers(unittest.TestCase):
             model, packed = pack(folder, data["tokenizer"])
             self.assertEqual((packed.returncode, packed.stderr), (0, ""))
             subprocess.run([BIN / "bnt-verify", model], check=True)
-            for text, ids, decoded in data["cases"]:
+            for text, ids, decoded, *plain in data["cases"]:
                 with self.subTest(text=text):
                     wanted = ",".join(map(str, ids))
                     out = subprocess.run([BIN / "bnt-eval", model, "--tokenize", "-"], input=text.encode(), capture_output=True)
                     self.assertEqual(out.stdout.decode().rstrip("\n"), wanted, out.stderr)
-                    out = subprocess.run([BIN / "bnt-eval", model, "--detokenize", wanted], capture_output=True)
-                    self.assertEqual(out.stdout.decode(), decoded, out.stderr)
+                    if decoded is not None:
+                        out = subprocess.run([BIN / "bnt-eval", model, "--detokenize", wanted], capture_output=True)
+                        self.assertEqual(out.stdout.decode(), decoded, out.stderr)
+                    for kept in plain:
+                        out = subprocess.run([BIN / "bnt-eval", model, "--control", "text", "--tokenize", "-"], input=text.encode(),
+                                             capture_output=True)
+                        self.assertEqual(out.stdout.decode().rstrip("\n"), ",".join(map(str, kept)), out.stderr)
 
 
 def add_tests():
@@ -79,7 +84,7 @@ class Refusals(unittest.TestCase):
             self.assertFalse(model.exists())
 
     def test_normalizer(self):
-        self.refused(lambda t: t["normalizer"]["normalizers"].append({"type": "Lowercase"}), "Lowercase")
+        self.refused(lambda t: t["normalizer"]["normalizers"].append({"type": "Nmt"}), "Nmt")
 
     def test_model(self):
         self.refused(lambda t: t["model"].update(type="Unigram"), "Unigram")
@@ -91,13 +96,35 @@ class Refusals(unittest.TestCase):
         self.refused(lambda t: t.update(pre_tokenizer={"type": "BertPreTokenizer"}), "BertPreTokenizer")
 
     def test_post_processor(self):
-        self.refused(lambda t: t.update(post_processor={"type": "RobertaProcessing"}), "RobertaProcessing")
+        self.refused(lambda t: t.update(post_processor={"type": "OtherProcessing"}), "OtherProcessing")
+
+    def test_space_behind_marks(self):
+        self.refused(lambda t: t["normalizer"]["normalizers"].append({"type": "Replace", "pattern": {"String": "x"}, "content": "a b"}), "a b")
+
+    def test_nfkc_behind_marks(self):
+        self.refused(lambda t: t["normalizer"]["normalizers"].append({"type": "NFKC"}), "NFKC")
+
+    def test_pattern_behind_another_mark(self):
+        def change(t):
+            t["normalizer"]["normalizers"][1]["content"] = "_"
+            t["decoder"]["decoders"][0]["pattern"]["String"] = "_"
+            t["pre_tokenizer"] = {"type": "Split", "pattern": {"Regex": "_x"}, "behavior": "Isolated", "invert": False}
+        self.refused(change, "_x")
+
+    def test_set_of_bytes(self):
+        self.refused(lambda t: t.update(pre_tokenizer={"type": "Split", "pattern": {"Regex": r"\xE2\x96\x81"}, "behavior": "Isolated"}), "byte 0")
 
     def test_byte_fallback_without_decoder(self):
         self.refused(lambda t: t["decoder"]["decoders"].pop(1), "byte_fallback")
 
     def test_mark_not_undone(self):
         self.refused(lambda t: t["decoder"]["decoders"].pop(0), "undo")
+
+    def test_byte_outside_of_the_vocabulary(self):
+        def change(t):
+            del t["model"]["vocab"]["<0xE4>"]
+            t["added_tokens"].append({"id": 71, "content": "<0xE4>", "normalized": False})
+        self.refused(change, "<0xE4>")
 
     def test_unknown_unk(self):
         self.refused(lambda t: t["model"].update(unk_token="<nothing>"), "unk_token")

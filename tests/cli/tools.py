@@ -11,6 +11,7 @@ import math
 import os
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -27,10 +28,21 @@ MASTERS = os.path.join(DATA, 'variants', '1bitllm-f32')        # f32 masters, Bi
 PACKED = os.path.join(DATA, 'variants', '2b-packed')           # U8, weight_scale multiplies
 PACKED_DIVIDE = os.path.join(DATA, 'variants', 'llama-packed')  # U8, weight_scale divides, untied
 VARIANTS = [MASTERS, PACKED, PACKED_DIVIDE]
+QWEN3_GROUPS = os.path.join(DATA, 'variants', 'qwen3-g128')         # three levels by row and 128 columns, embedding too
+LLAMA_ROWS = os.path.join(DATA, 'variants', 'llama-levels-rows')    # three levels by row
+QWEN2_BIAS = os.path.join(DATA, 'variants', 'qwen2-bias')           # three levels by matrix, biases
+LINEAR_NORM = os.path.join(DATA, 'variants', 'linear-norm')         # U8, a norm before each linear
+LEVELS = [QWEN3_GROUPS, LLAMA_ROWS, QWEN2_BIAS]                     # ordinary floats that hold three levels
+VERSION_2 = LEVELS + [LINEAR_NORM]                                  # what they need
 SANITIZE = os.environ.get('BNT_SANITIZE', '')
 TIMEOUT = 600 if SANITIZE else 60  # seconds: what hangs, hangs; nothing here should come near
 
 sys.path.insert(0, os.path.join(ROOT, 'tests', 'bntpy'))
+
+# What our caller ignores (nohup, a background job's SIGINT) the tools would ignore too; a handler is not passed on.
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, lambda *_: None)
 
 Result = namedtuple('Result', 'code out err')  # bytes, text
 Tensor = namedtuple('Tensor', 'dtype shape data')

@@ -1353,7 +1353,8 @@ static void test_logits(struct pair *p, uint32_t n)
     uint64_t state = 0;
     uint32_t next, wrong = 0;
     for (uint32_t t = cut; t < n; t++) {
-        enum bnt_status status = bnt_cuda_next(p->cuda, tokens[t], &greedy, &state, &next, &err);
+        enum bnt_status status =
+            bnt_cuda_next(p->cuda, tokens[t], &greedy, {}, &state, &next, &err);
         expect(status == BNT_OK, err.message);
         if (status != BNT_OK)
             exit(1);
@@ -1369,13 +1370,64 @@ static void test_logits(struct pair *p, uint32_t n)
     free(gpu);
 }
 
+static struct bnt_sampling way(float temperature, uint32_t top_k = 0, float top_p = 0,
+                               float min_p = 0, float repetition = 0, float presence = 0,
+                               float frequency = 0)
+{
+    return {temperature, top_k, top_p, 0, min_p, repetition, presence, frequency};
+}
+
+enum { SEEN = 12, OF_PROMPT = 5 };
+
+// The same short text for the CPU's session and for a list: some tokens twice, some generated.
+static struct bnt_seen_list see(struct pair *p, struct bnt_history *history)
+{
+    struct bnt_error err = {};
+    uint32_t tokens[SEEN];
+    for (uint32_t i = 0; i < SEEN; i++)
+        tokens[i] = i % 3 && i > 2 ? tokens[i - 2] : random_u32() % p->vocab;
+    expect(bnt_session_rewind(p->session, 0, &err) == BNT_OK &&
+               bnt_evaluate(p->session, tokens, OF_PROMPT, BNT_LOGITS_NONE, NULL, &err) == BNT_OK,
+           err.message);
+    bnt_session_end_prompt(p->session);
+    expect(bnt_evaluate(p->session, tokens + OF_PROMPT, SEEN - OF_PROMPT, BNT_LOGITS_NONE, NULL,
+                        &err) == BNT_OK,
+           err.message);
+    expect(bnt_history_open(history, SEEN, p->vocab), "memory for a history");
+    bnt_history_put(history, 0, tokens, SEEN);
+    bnt_history_end_prompt(history, OF_PROMPT);
+    return bnt_history_list(history, SEEN);
+}
+
 // The same logits, the same seed, the same token and state.
 static void test_choice(struct pair *p)
 {
     static const struct bnt_sampling samplings[] = {
-        {0, 0, 0, 0},         {1, 0, 0, 0},      {0.7f, 40, 0, 0},   {0.8f, 0, 0.9f, 0},
-        {1.5f, 50, 0.95f, 0}, {1, 1, 0, 0},      {0.5f, 7, 0.3f, 0}, {1e-30f, 0, 0.5f, 0},
-        {2, 0, 0.999f, 0},    {1, 100000, 1, 0}, {1, 3, 1e-6f, 0}};
+        way(0, 0, 0),
+        way(1, 0, 0),
+        way(0.7f, 40, 0),
+        way(0.8f, 0, 0.9f),
+        way(1.5f, 50, 0.95f),
+        way(1, 1, 0),
+        way(0.5f, 7, 0.3f),
+        way(1e-30f, 0, 0.5f),
+        way(2, 0, 0.999f),
+        way(1, 100000, 1),
+        way(1, 3, 1e-6f),
+        way(0, 0, 0, 0, 1.3f),
+        way(0, 0, 0, 0, 0, 0.7f, 0.3f),
+        way(0, 0, 0, 0, 0.7f, -1.1f, -0.3f),
+        way(1, 0, 0, 0.1f),
+        way(1, 0, 0, 1),
+        way(1, 50, 0, 0.2f),
+        way(1.5f, 0, 0.95f, 0.3f),
+        way(2, 100000, 0.999f, 0.01f),
+        way(1, 0, 0, 0, 1.1f, 0.3f, 0.1f),
+        way(0.8f, 40, 0.9f, 0.05f, 1.2f, 0.3f, 0.7f),
+        way(0.8f, 0, 0.95f, 0.02f, 0.9f, -0.3f, 2),
+    };
+    struct bnt_history history;
+    const struct bnt_seen_list seen = see(p, &history);
     float *logits = (float *)malloc(p->vocab * 4);
     uint32_t wrong = 0, tried = 0;
     for (int kind = 0; kind < 12; kind++) {
@@ -1384,13 +1436,15 @@ static void test_choice(struct pair *p)
                         : kind < 10  ? (float)(random_u32() % 5) // ties
                         : kind == 10 ? NAN
                                      : (i % 3 ? -INFINITY : 1.0f);
+        for (uint32_t i = 0; kind % 2 && i < seen.n; i++)
+            logits[seen.seen[i].token] += 6 + (float)i / 4; // so that they are among the likeliest
         check(cudaMemcpy(p->cuda->logits, logits, p->vocab * 4, cudaMemcpyHostToDevice));
         for (size_t i = 0; i < sizeof samplings / sizeof samplings[0]; i++) {
             struct bnt_error err = {};
             uint64_t cpu_state = 77 + kind, gpu_state = cpu_state;
             uint32_t got = 0;
             uint32_t expected = bnt_sample(p->session, logits, &samplings[i], &cpu_state);
-            expect(bnt_cuda_sample(p->cuda, &samplings[i], &gpu_state, &got, &err) == BNT_OK,
+            expect(bnt_cuda_sample(p->cuda, &samplings[i], seen, &gpu_state, &got, &err) == BNT_OK,
                    err.message);
             tried++;
             if (got != expected || gpu_state != cpu_state) {
@@ -1401,6 +1455,7 @@ static void test_choice(struct pair *p)
     }
     printf("  choices: %u of %u differ\n", wrong, tried);
     expect(wrong == 0, "choice");
+    bnt_history_close(&history);
     free(logits);
 }
 
@@ -1418,7 +1473,7 @@ static bool keep(void *context, uint32_t token, const char *, size_t)
 }
 
 // Generation from a short prompt, as bnt_generate does it.
-static void test_generation(struct pair *p, float temperature, uint32_t top_k, float top_p)
+static void test_generation(struct pair *p, struct bnt_sampling sampling)
 {
     struct bnt_error err = {};
     struct words cpu = {};
@@ -1427,9 +1482,7 @@ static void test_generation(struct pair *p, float temperature, uint32_t top_k, f
     struct bnt_generation_result result;
     g.max_tokens = 64;
     g.ignore_eos = true;
-    g.sampling.temperature = temperature;
-    g.sampling.top_k = top_k;
-    g.sampling.top_p = top_p;
+    g.sampling = sampling;
     g.sampling.seed = 42;
     g.callback = keep;
     g.context = &cpu;
@@ -1437,18 +1490,26 @@ static void test_generation(struct pair *p, float temperature, uint32_t top_k, f
                bnt_generate(p->session, prompt, 4, &g, &result, &err) == BNT_OK,
            "generate");
     uint64_t state = g.sampling.seed;
-    uint32_t token = 0, same = 0;
+    uint32_t token = 0, same = 0, at = 4;
+    struct bnt_history history;
+    expect(bnt_history_open(&history, 128, p->vocab), "memory for a history");
+    bnt_history_put(&history, 0, prompt, 4);
+    bnt_history_end_prompt(&history, 4);
     expect(bnt_cuda_session_rewind(p->cuda, 0, &err) == BNT_OK &&
                bnt_cuda_evaluate(p->cuda, prompt, 4, BNT_LOGITS_LAST, NULL, &err) == BNT_OK &&
-               bnt_cuda_sample(p->cuda, &g.sampling, &state, &token, &err) == BNT_OK,
+               bnt_cuda_sample(p->cuda, &g.sampling, bnt_history_list(&history, at), &state, &token,
+                               &err) == BNT_OK,
            err.message);
     while (same < cpu.n && cpu.id[same] == token) {
         same++;
-        if (bnt_cuda_next(p->cuda, token, &g.sampling, &state, &token, &err) != BNT_OK)
+        bnt_history_put(&history, at++, &token, 1);
+        if (bnt_cuda_next(p->cuda, token, &g.sampling, bnt_history_list(&history, at), &state,
+                          &token, &err) != BNT_OK)
             break;
     }
-    printf("  generation, temperature %g: %u of %zu tokens as on the CPU\n", temperature, same,
-           cpu.n);
+    bnt_history_close(&history);
+    printf("  generation, temperature %g, repetition penalty %g: %u of %zu tokens as on the CPU\n",
+           sampling.temperature, sampling.repetition_penalty, same, cpu.n);
     expect(same > 4, "generation"); // until a logit that rounds to the other side decides a word
 }
 
@@ -1479,16 +1540,29 @@ static void test_shortlist(struct pair *p)
     expect(longest > 0 && bnt_cuda_longest_shortlist(full->decoder) == 0, "there is a shortlist");
     expect(bnt_cuda_session_rewind(full, 0, &err) == BNT_OK, err.message);
     float *all = (float *)malloc(p->vocab * 4), *some = (float *)malloc(p->vocab * 4);
+    uint32_t next[2] = {};
     uint32_t wrong = 0, different = 0, steps = 0, candidates = 0;
+    struct bnt_history history;
+    expect(bnt_history_open(&history, 80, p->vocab), "memory for a history");
+    bnt_history_end_prompt(&history, 8);
     for (uint32_t k : {1u, 2u, 40u, longest}) {
         for (int i = 0; i < 20 && k <= p->vocab; i++, steps++) {
             struct bnt_sampling sampling = {};
             sampling.temperature = k > 1 ? 0.9f : 0;
             sampling.top_k = k;
+            if (i % 2) { // every other choice with penalties, of the likeliest token too
+                sampling.repetition_penalty = i % 4 == 1 ? 1.3f : 0.8f;
+                sampling.frequency_penalty = 0.5f;
+                sampling.min_p = 0.01f;
+            }
             uint64_t state[2] = {steps, steps};
-            uint32_t next[2], token = random_u32() % p->vocab;
-            expect(bnt_cuda_next(full, token, &sampling, &state[0], &next[0], &err) == BNT_OK &&
-                       bnt_cuda_next(quick, token, &sampling, &state[1], &next[1], &err) == BNT_OK,
+            uint32_t token = i % 3 ? next[0] : random_u32() % p->vocab;
+            bnt_history_put(&history, steps, &token, 1);
+            const struct bnt_seen_list seen = bnt_history_list(&history, steps + 1);
+            expect(bnt_cuda_next(full, token, &sampling, seen, &state[0], &next[0], &err) ==
+                           BNT_OK &&
+                       bnt_cuda_next(quick, token, &sampling, seen, &state[1], &next[1], &err) ==
+                           BNT_OK,
                    err.message);
             check(cudaMemcpy(all, full->logits, p->vocab * 4, cudaMemcpyDeviceToHost));
             check(cudaMemcpy(some, quick->logits, p->vocab * 4, cudaMemcpyDeviceToHost));
@@ -1503,9 +1577,12 @@ static void test_shortlist(struct pair *p)
     expect(wrong == 0 && different == 0, "shortlist");
     free(all);
     free(some);
+    bnt_history_close(&history);
     p->cuda = quick;
-    test_generation(p, 0, 0, 0);
-    test_generation(p, 0.8f, 40, 0.9f);
+    test_generation(p, {});
+    test_generation(p, way(0.8f, 40, 0.9f));
+    test_generation(p, way(0, 0, 0, 0, 1.3f, 0.5f, 0.2f));
+    test_generation(p, way(0.8f, 40, 0.9f, 0.05f, 1.3f, 0.5f, 0.2f));
     p->cuda = full;
     bnt_cuda_session_close(quick);
 }
@@ -1580,8 +1657,10 @@ static void test_model(const char *argument)
     expect(bnt_cuda_session_rewind(p.cuda, 0, NULL) == BNT_OK, "rewind");
     test_logits(&p, n);
     test_choice(&p);
-    test_generation(&p, 0, 0, 0);
-    test_generation(&p, 0.8f, 0, 0.9f);
+    test_generation(&p, {});
+    test_generation(&p, way(0.8f, 0, 0.9f));
+    test_generation(&p, way(0, 0, 0, 0, 1.3f, 0.5f, 0.2f));
+    test_generation(&p, way(0.8f, 0, 0, 0.05f, 0.9f, -0.5f, 0.2f));
     if (p.view.has_int8)
         test_shortlist(&p);
     close_pair(&p);

@@ -195,7 +195,7 @@ static void encode(const struct bnt_model *model, const char *text, size_t size,
     struct bnt_error err;
     size_t count = 0, again = 0, length = 0;
     uint32_t *ids;
-    enum bnt_status status = bnt_tokenize(model, text, size, false, &ids, &count, &err);
+    enum bnt_status status = bnt_tokenize(model, text, size, 0, &ids, &count, &err);
     FUZZ_ASSERT(!must_fail || status == BNT_ERR_TEXT || status == BNT_ERR_NO_TOKENIZER);
     if (status != BNT_OK)
         return;
@@ -208,7 +208,7 @@ static void encode(const struct bnt_model *model, const char *text, size_t size,
     FUZZ_ASSERT(again == length);
     free(out);
     free(ids);
-    if (bnt_tokenize(model, text, size, true, &ids, &count, &err) == BNT_OK)
+    if (bnt_tokenize(model, text, size, BNT_TOKENIZE_SPECIAL, &ids, &count, &err) == BNT_OK)
         free(ids);
 }
 
@@ -276,6 +276,9 @@ static const struct bnt_sampling ways[] = {
     {.temperature = 100, .top_k = 0, .top_p = 1e-9f, .seed = 2},
     {.temperature = 1e-30f, .top_k = 1u << 30, .top_p = 1, .seed = 3},
     {.temperature = 2, .top_k = 1024, .seed = 4},
+    {.temperature = 0, .repetition_penalty = 1.5f, .frequency_penalty = 1},
+    {.temperature = 1, .top_k = 3, .min_p = 0.1f, .presence_penalty = 2, .seed = 5},
+    {.temperature = 1, .min_p = 1, .repetition_penalty = 1e-6f, .presence_penalty = -2, .seed = 6},
 };
 enum { WAYS = sizeof ways / sizeof ways[0] };
 

@@ -61,7 +61,10 @@ static void verify(int fd)
     struct bnt_error err;
     FUZZ_ASSERT(bnt_map_descriptor(&map, fd, "packed", &err) == BNT_OK);
     FUZZ_ASSERT(bnt_verify_file(&map, &view, 1, &findings));
-    FUZZ_ASSERT(bnt_verify_source(&view, fuzz_folder(), 1, true, &findings, &err) == BNT_OK);
+    struct verify_errors errors = {.wanted = true};
+    FUZZ_ASSERT(bnt_verify_source(&view, fuzz_folder(), 1, true, &findings, &errors, &err) ==
+                BNT_OK);
+    free(errors.items);
     if (findings.count)
         (void)fprintf(stderr, "%s: %s\n", findings.items[0].rule, findings.items[0].message);
     FUZZ_ASSERT(findings.total == 0);
@@ -70,9 +73,10 @@ static void verify(int fd)
 }
 
 // Packing may fail, by a tokenizer that is not supported.
-static void pack(int stream)
+static void pack(const struct bnt_checkpoint *checkpoint, int stream)
 {
-    const struct pack_options options = {.threads = 1, .int8 = true, .quiet = true};
+    const struct pack_options options = {
+        .threads = 1, .int8 = !bnt_output_is_ternary(&checkpoint->config.hyper), .quiet = true};
     char path[300];
     file_path(path, "packed.bnt");
     struct bnt_output out;
@@ -96,7 +100,7 @@ static void convert(const struct bnt_checkpoint *checkpoint)
     FUZZ_ASSERT(bnt_output_open(&out, path, &err) == BNT_OK);
     // The output is open for writing only in a pipeline; as a file it can be read back.
     if (bnt_convert(checkpoint, &out, &options, &err) == BNT_OK)
-        pack(out.fd);
+        pack(checkpoint, out.fd);
     else
         FUZZ_ASSERT(err.message[0]);
     bnt_output_abort(&out);
@@ -107,7 +111,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct bnt_checkpoint checkpoint;
     struct bnt_error err = {.status = BNT_OK};
     write_files(data, size);
+    const struct bnt_levels_options options = {.threads = 1, .nearest = true, .force = true};
     enum bnt_status status = bnt_checkpoint_open(&checkpoint, fuzz_folder(), &err);
+    if (status == BNT_OK && checkpoint.n_sources < MAX_MATRICES)
+        status = bnt_checkpoint_find_levels(&checkpoint, &options, &err);
     if (status != BNT_OK)
         FUZZ_ASSERT(err.message[0]);
     else if (checkpoint.n_sources < MAX_MATRICES)

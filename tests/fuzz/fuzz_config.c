@@ -18,6 +18,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (status == BNT_OK) {
         char name[BNT_TENSOR_NAME_SIZE];
         FUZZ_ASSERT(config.arch && !bnt_hyper_problem(&config.hyper));
+        FUZZ_ASSERT(!bnt_sampling_problem(&config.sampling));
+        FUZZ_ASSERT(strlen(config.passed_over) < sizeof config.passed_over);
         for (unsigned role = 0; role < BNT_ROLE_END; role++)
             bnt_arch_tensor_name(config.arch, role, (int32_t)config.hyper.n_layers - 1, name);
         FUZZ_ASSERT(bnt_form_name(config.form)[0]);

@@ -89,7 +89,7 @@ static int make_model(const struct bnt_buffer *section)
     FUZZ_ASSERT(out.fd >= 0);
     FUZZ_ASSERT(bnt_writer_open(&writer, &out, &hyper, false,
                                 (struct bnt_writer_section){section->data, section->size},
-                                (struct bnt_writer_section){0}, &err) == BNT_OK);
+                                (struct bnt_writer_section){0}, 0, NULL, &err) == BNT_OK);
     for (uint64_t i = 0; i < writer.n_tensors; i++)
         writer.tensors[i].scale = writer.tensors[i].dtype == BNT_TERNARY ? 1 : 0;
     FUZZ_ASSERT(bnt_writer_finish(&writer, "{}", 2, &err) == BNT_OK);
@@ -133,7 +133,7 @@ static void round_trip(const struct bnt_model *model, const char *text, size_t s
     struct bnt_error err = {.status = BNT_OK};
     size_t count = 0, decoded = 0;
     uint32_t *ids;
-    enum bnt_status status = bnt_tokenize(model, text, size, false, &ids, &count, &err);
+    enum bnt_status status = bnt_tokenize(model, text, size, 0, &ids, &count, &err);
     bool valid = bnt_utf8_valid((const uint8_t *)text, size) == size;
     FUZZ_ASSERT((status == BNT_ERR_TEXT) == !valid);
     FUZZ_ASSERT(status != BNT_ERR_ARGUMENT || !lossless);
@@ -148,7 +148,7 @@ static void round_trip(const struct bnt_model *model, const char *text, size_t s
         free(out);
     }
     free(ids);
-    if (bnt_tokenize(model, text, size, true, &ids, &count, &err) == BNT_OK)
+    if (bnt_tokenize(model, text, size, BNT_TOKENIZE_SPECIAL, &ids, &count, &err) == BNT_OK)
         free(ids);
 }
 

@@ -16,7 +16,7 @@ import tokn
 from container import fix_checksums, fix_header
 from floats import float_bytes
 from layout import HEADER, NO_LAYER, PAGE, RECORD, TENSOR, Tensor
-from model import write
+from model import Int8, write
 
 NAN, INF = float('nan'), float('inf')
 LLAMA3 = good.llama3_rope
@@ -81,7 +81,7 @@ def grow(raw, kind, extra):
 def hyper(build=good.smallest, **changes):
     raw = base(build)
     values = layout.unpack_hyper(container.body(raw, record(raw, 'HYPR')))
-    return in_section(raw, 'HYPR', 0, layout.pack_hyper({**values, **changes}))
+    return in_section(raw, 'HYPR', 0, layout.pack_hyper({**values, **changes}, container.header(raw).version_major))
 
 
 def table(raw):
@@ -115,9 +115,9 @@ def values(raw, role, at, new, layer=0):
     return put(raw, find(raw, role, layer).offset + at, new)
 
 
-def code(raw, role, n, k, new):
+def code(raw, role, n, k, new, layer=0):
     """The 2-bit code of weight (n, k), which may be padding."""
-    t = find(raw, role)
+    t = find(raw, role, layer)
     word, bit = ternary.word_bit(n, k, layout.up(t.cols, 32))
     at = t.offset + 4 * word + bit // 8
     return put(raw, at, bytes([raw[at] & ~(3 << bit % 8) & 0xFF | new << bit % 8]))
@@ -158,7 +158,9 @@ def r1():
 
 def r2():
     yield 'major-0', put(base(), 8, b'\0\0')
-    yield 'major-2', put(base(), 8, b'\2\0')
+    yield 'major-3', put(base(), 8, b'\3\0')
+    yield 'major-3-of-2', put(base(good.activation_16), 8, b'\3\0')
+    yield 'major-257', put(base(), 8, b'\1\1')
 
 
 def r3():
@@ -255,12 +257,50 @@ def r10():
 
 def r11():
     raw = base()
-    for kind in ('HYPR', 'NORM', 'EMBD', 'TERN', 'TENS'):
+    yield 'no-embd', put_record(raw, 'EMBD', type=b'XTRA', flags=0)
+    yield 'no-scal', put_record(base(good.groups_f16), 'SCAL', type=b'XTRA', flags=0)
+    yield 'scal-without-use', inserted(base(good.activation_16), 'TENS', 'SCAL', bytes(256))
+    yield 'embd-without-use', inserted(base(good.ternary_embedding_tied), 'TERN', 'EMBD', bytes(256))
+    yield 'emb8-of-a-ternary-output', with_int8(good.dense_embedding_ternary_output())
+    for kind in ('HYPR', 'NORM', 'TERN', 'TENS'):
         yield 'no-' + kind.lower(), put_record(raw, kind, type=b'XTRA', flags=0)
     yield 'hypr-not-required', put_record(raw, 'HYPR', flags=0)
-    for kind, build in (('TOKN', good.tokenizer), ('CHAT', good.chat_texts), ('EMB8', good.int8_tied),
-                        ('PROV', good.provenance)):
+    for kind, build in (('TOKN', good.tokenizer), ('CHAT', good.chat_texts), ('CONV', good.conv_texts),
+                        ('EMB8', good.int8_tied), ('PROV', good.provenance), ('SAMP', good.sampling_more)):
         yield kind.lower() + '-required', put_record(base(build), kind, flags=1)
+    yield from dependent_sections()
+
+
+def dependent_sections():
+    """Those that HYPR calls for or excludes."""
+    yield 'scal-not-required', put_record(base(good.groups_f16), 'SCAL', flags=0)
+    yield 'scal-in-version-1', inserted(base(), 'TENS', 'SCAL', bytes(256), flags=0)
+    yield 'embd-without-use-untied', inserted(base(good.ternary_embedding_and_output), 'TERN', 'EMBD', bytes(256))
+    for build in (good.ternary_embedding_dense_output, good.dense_embedding_ternary_output):
+        yield 'no-embd-of-' + build.__name__.replace('_', '-'), put_record(base(build), 'EMBD', type=b'XTRA', flags=0)
+    yield 'emb8-of-a-ternary-embedding', with_int8(good.ternary_embedding_tied())
+
+
+def inserted(raw, before, kind, body, flags=None):
+    """One more section on pages of its own, what lies behind it moved."""
+    sections = [container.Section(container.name(r), r.flags, container.body(raw, r)) for r in container.records(raw)]
+    at = [s.type for s in sections].index(before)
+    sections.insert(at, container.section(kind, body) if flags is None else container.Section(kind, flags, body))
+    size = layout.up(len(body), PAGE)
+    tensors = [moved_tensor(t, record(raw, before).offset, size) for t in table(raw)]
+    made = container.assemble(sections, major=container.header(raw).version_major)
+    return in_section(made, 'TENS', 0, b''.join(TENSOR.pack(*t) for t in tensors))
+
+
+def moved_tensor(t, start, distance):
+    return t._replace(offset=t.offset + distance * (t.offset >= start),
+                      scale_offset=t.scale_offset + distance * (0 < start <= t.scale_offset))
+
+
+def with_int8(model):
+    """The section, its tensors in the table, for an output matrix that has no copy."""
+    rows, cols = model.hyper['vocab_size'], model.hyper['hidden_size']
+    return write(replace(model, int8=Int8(bytes(rows * cols), [1.0] * rows)))
 
 
 def r12():
@@ -301,6 +341,63 @@ def r12():
     yield 'top-p-0', hyper(top_p=0.0)
     yield 'top-p-above-1', hyper(top_p=1.5)
     yield 'reserved', hyper(reserved=1)
+    yield from hyper_2()
+
+
+def hyper_2():
+    """What version 2 added."""
+    groups, norms, yarn, linear = good.groups_f16, good.linear_norms, good.yarn, good.linear_rope
+    plain, pooling = good.activation_16, good.pooling_last
+    yield 'version-1-with-more', sized(base(), good.HYPER, 2)
+    yield 'version-2-with-less', sized(base(plain), good.HYPER, 1)
+    for bit in range(3, 12):
+        yield 'version-1-flag-bit-%d' % bit, hyper(flags=1 << bit)
+    yield 'version-1-yarn', hyper(**{k: v for k, v in good.YARN.items() if k in layout.HYPER_FIELDS})
+    yield 'version-1-linear', hyper(rope_scaling=layout.LINEAR, rope_factor=2.0)
+    yield 'flag-bit-12', hyper(plain, flags=layout.TIED | 1 << 12)
+    yield 'ternary-output-of-a-tied-model', hyper(plain, flags=layout.TIED | layout.TERNARY_OUTPUT)
+    yield 'yarn-flag-without-yarn', hyper(plain, flags=layout.TIED | layout.YARN_NOT_ROUNDED)
+    yield 'unit-vector-without-pooling', hyper(plain, flags=layout.TIED | layout.UNIT_VECTOR)
+    for group in (1, 31, 33, 48, 4097, 4128, (1 << 20) - 32, (1 << 20) + 32, 1 << 21, 0xFFFFFFE0):
+        yield 'scale-group-%d' % group, hyper(groups, scale_group=group)
+    yield 'scale-dtype-unused', hyper(plain, scale_dtype=layout.F16)
+    for dtype in (0, layout.BF16, layout.I8, 6):
+        yield 'scale-dtype-%d' % dtype, hyper(groups, scale_dtype=dtype)
+    for bits in (0, 4, 9, 32):
+        yield 'activation-bits-%d' % bits, hyper(plain, activation_bits=bits)
+    for name, eps in (('0', 0.0), ('negative', -1.0), ('inf', INF), ('nan', NAN)):
+        yield 'linear-norm-eps-' + name, hyper(norms, linear_norm_eps=eps)
+    yield 'linear-norm-eps-unused', hyper(plain, linear_norm_eps=1.0)
+    yield 'linear-norm-eps-minus-0-unused', hyper(plain, linear_norm_eps=-0.0)
+    yield 'rope-scaling-4', hyper(plain, rope_scaling=4)
+    yield from yarn_fields(yarn, linear)
+    yield 'linear-factor-0', hyper(linear, rope_factor=0.0)
+    yield 'linear-factor-nan', hyper(linear, rope_factor=NAN)
+    yield 'pooling-4', hyper(pooling, pooling=4)
+    for at in (160, 255):
+        yield 'reserved-%d' % at, in_section(base(plain), 'HYPR', at, b'\1')
+
+
+def yarn_fields(yarn, linear):
+    of_yarn = ('rope_attention_factor', 'rope_beta_fast', 'rope_beta_slow')
+    for name in ('rope_factor', *of_yarn):
+        for what, value in (('0', 0.0), ('negative', -1.0), ('inf', INF), ('nan', NAN)):
+            yield 'yarn-%s-%s' % (name.replace('_', '-'), what), hyper(yarn, **{name: value})
+    yield 'yarn-original-0', hyper(yarn, rope_original_context=0)
+    yield 'yarn-low', hyper(yarn, rope_low_freq_factor=1.0)
+    yield 'yarn-high', hyper(yarn, rope_high_freq_factor=4.0)
+    for name in (*of_yarn, 'rope_low_freq_factor', 'rope_high_freq_factor'):
+        yield 'linear-' + name.replace('_', '-'), hyper(linear, **{name: 1.0})
+    yield 'linear-original', hyper(linear, rope_original_context=1)
+    for name in of_yarn:
+        yield name.replace('_', '-') + '-unused', hyper(good.activation_16, **{name: 1.0})
+
+
+def sized(raw, values, version):
+    """HYPR as the other version has it; the bytes lie in its page."""
+    body = layout.pack_hyper(values, version)
+    size = record(raw, 'HYPR').size
+    return put_record(raw_put(raw, record(raw, 'HYPR').offset, body.ljust(size, b'\0')), 'HYPR', size=len(body))
 
 
 def r13():
@@ -310,9 +407,19 @@ def r13():
     yield 'unknown-role', put_table(raw, tensors + [unknown])
     yield 'order', put_table(raw, swapped(tensors))
     yield 'twice', put_table(raw, tensors[:1] + tensors)
-    yield 'reserved', put_table(raw, first(tensors, reserved=bytes(11) + b'\1'))
+    yield 'reserved', put_table(raw, first(tensors, reserved=bytes(3) + b'\1'))
+    yield 'version-1-role', put_table(raw, tensors[:2] + [tensors[1]._replace(role=5)] + tensors[2:])
+    yield 'version-1-scale-offset', put_table(raw, first(tensors, scale_offset=1 << 56))
     yield 'size', grow(raw, 'TENS', b'\0')
     yield 'no-layer-first', put_table(raw, tensors[-2:] + tensors[:-2])
+    raw = base(good.qk_norms)
+    tensors = table(raw)
+    for role in (7, 15, 23, 31, 0, 0xFFFF):
+        yield 'unknown-role-%d' % role, put_table(raw, sorted(
+            tensors + [tensors[0]._replace(role=role)], key=lambda t: (t.layer, t.role)))
+    for role in (8, 14, 24, 30):
+        yield 'version-1-role-%d' % role, put_table(base(), sorted(
+            table(base()) + [table(base())[0]._replace(role=role)], key=lambda t: (t.layer, t.role)))
 
 
 def r14():
@@ -326,6 +433,14 @@ def r14():
     yield 'missing-layer', hyper(n_layers=2)
     yield 'more-sub-norms', hyper(good.sub_norms, flags=layout.TIED)
     yield 'more-layers', hyper(good.two_layers, n_layers=1)
+    plain, flags = good.activation_16, layout.TIED
+    for name, more in (('qk-norms', layout.QK_NORMS), ('qkv-bias', layout.QKV_BIAS), ('o-bias', layout.O_BIAS),
+                       ('ffn-bias', layout.FFN_BIAS)):
+        yield 'missing-' + name, hyper(plain, flags=flags | more)
+    yield 'missing-linear-norms', hyper(plain, flags=flags | layout.LINEAR_NORMS, linear_norm_eps=1.0)
+    for build in (good.biases_of_q_k_v, good.biases, good.qk_norms):
+        yield 'more-' + build.__name__.replace('_', '-'), hyper(build, flags=flags)
+    yield 'more-linear-norms', hyper(good.linear_norms, flags=flags, linear_norm_eps=0.0)
 
 
 def without_int8_records(raw):
@@ -348,6 +463,11 @@ def r15():
     yield 'transposed', tensor(raw, 22, rows=1, cols=2)
     yield 'bf16-where-flags-say-f32', tensor(base(good.f32_tied), 33, NO_LAYER, dtype=layout.BF16)
     yield 'f32-where-flags-say-bf16', tensor(raw, 33, NO_LAYER, dtype=layout.F32)
+    yield 'norm-of-all-heads', tensor(base(good.qk_norms), 5, cols=24)
+    yield 'bias-bf16', tensor(base(good.biases), 11, dtype=layout.BF16)
+    yield 'ternary-where-flags-say-dense', tensor(raw, 33, NO_LAYER, dtype=layout.TERNARY)
+    yield 'dense-where-flags-say-ternary', tensor(base(good.ternary_embedding_tied), 33, NO_LAYER, dtype=layout.BF16)
+    yield 'dtype-of-scales', tensor(base(good.groups_f16), 16, dtype=layout.F16)
     yield 'output-bf16-where-flags-say-f32', tensor(base(good.f32_untied), 34, NO_LAYER, dtype=layout.BF16)
 
 
@@ -365,6 +485,46 @@ def r16():
     yield 'size-0', tensor(raw, 32, NO_LAYER, size=0)
     yield 'no-gap-at-all', placed_anew(raw, lambda end, role: end)
     yield 'f32-of-the-size-of-bf16', halved(base(good.f32_tied), 33)
+    yield from scale_places()
+
+
+def scale_places():
+    raw, plain = base(good.groups_f16), base(good.activation_16)
+    k, scal = find(raw, 17), record(raw, 'SCAL')
+    yield 'scale-offset-by-32', tensor(raw, 17, scale_offset=k.scale_offset + 32)
+    yield 'scale-offset-0', tensor(raw, 17, scale_offset=0)
+    yield 'scale-offset-of-another', tensor(raw, 17, scale_offset=find(raw, 16).scale_offset)
+    yield 'scale-offset-from-the-section', tensor(raw, 17, scale_offset=k.scale_offset - scal.offset)
+    yield 'scale-offset-wraps-around', tensor(raw, 17, scale_offset=2 ** 64 - 256)
+    yield 'scale-offset-past-end', tensor(raw, 22, scale_offset=len(raw))
+    yield 'scale-offset-of-a-norm', tensor(raw, 1, scale_offset=scal.offset)
+    yield 'scale-offset-of-an-embedding', tensor(raw, 33, NO_LAYER, scale_offset=scal.offset)
+    yield 'scale-offset-without-groups', tensor(plain, 16, scale_offset=find(plain, 16).offset)
+    yield 'scal-too-long', grow(raw, 'SCAL', bytes(32))
+    yield 'scal-too-short', cut_section(raw, 'SCAL', scal.size - 32)
+    yield 'scales-without-gaps', scales_placed_anew(raw, lambda end: end)
+    yield 'ternary-embedding-behind-a-gap', embedding_later(base(good.ternary_embedding_tied))
+
+
+def scales_placed_anew(raw, place):
+    """SCAL laid out by another rule: place(end of the scales before)."""
+    tensors, scal, body = table(raw), record(raw, 'SCAL'), b''
+    hyper_values = layout.unpack_hyper(container.body(raw, record(raw, 'HYPR')))
+    for i, t in enumerate(tensors):
+        if t.scale_offset:
+            size, at = layout.scales_size(t.role, hyper_values), place(len(body))
+            body = body.ljust(at, b'\0') + raw[t.scale_offset:t.scale_offset + size]
+            tensors[i] = t._replace(scale_offset=scal.offset + at)
+    raw = raw_put(raw, scal.offset, body.ljust(scal.size, b'\0'))
+    return put_table(put_record(raw, 'SCAL', size=len(body)), tensors)
+
+
+def embedding_later(raw):
+    """256 bytes further on, and TERN as much longer: its end has room in its page."""
+    t, tern = find(raw, 33, NO_LAYER), record(raw, 'TERN')
+    words = raw[t.offset:t.offset + t.size]
+    raw = raw_put(raw, t.offset, bytes(256) + words)
+    return tensor(put_record(raw, 'TERN', size=tern.size + 256), 33, NO_LAYER, offset=t.offset + 256)
 
 
 def halved(raw, role):
@@ -393,13 +553,19 @@ def r17():
     yield 'of-a-norm', tensor(raw, 1, scale=1.0)
     yield 'of-an-embedding', tensor(raw, 33, NO_LAYER, scale=1.0)
     yield 'minus-0-of-a-norm', tensor(raw, 1, scale=-0.0)
+    yield 'with-groups', tensor(base(good.groups_f16), 17, scale=1.0)
+    yield 'with-row-scales', tensor(base(good.row_scales_f32), 22, scale=2.0 ** -149)
     yield 'minus-0', tensor(raw, 17, scale=-0.0)
+    yield 'minus-0-with-groups', tensor(base(good.groups_f16), 17, scale=-0.0)
+    yield 'ternary-embedding-0', tensor(base(good.ternary_embedding_tied), 33, NO_LAYER, scale=0.0)
+    yield 'of-a-bias', tensor(base(good.biases), 11, scale=1.0)
 
 
 def r18():
     yield 'first-weight', code(base(), 16, 0, 0, 0)
     yield 'last-weight', code(base(good.grouped_heads), 22, 31, 63, 0)
     yield 'R19-in-padding', code(base(), 16, 2, 0, 0)
+    yield 'ternary-embedding', code(base(good.ternary_embedding_tied), 33, 16, 2, 0, NO_LAYER)
 
 
 def r19():
@@ -414,11 +580,21 @@ def r20():
     norm, v = find(raw, 1), find(raw, 18)
     yield 'norm', put(raw, norm.offset + norm.size, b'\1')
     yield 'tern', put(raw, v.offset + v.size, b'\xaa')
+    groups = base(good.groups_f16)
+    yield 'scal', put(groups, find(groups, 17).scale_offset - 1, b'\x01')  # behind those of q
+    yield 'scal-of-o', put(groups, find(groups, 20).scale_offset - 160, b'\x01')  # o has 48 scales
+    norms = base(good.qk_norms)
+    q = find(norms, 5)
+    yield 'qk-norm', put(norms, q.offset + q.size, b'\1')
 
 
 def r21():
     yield 'nan', values(base(), 1, 4, float_bytes([NAN]))
     yield 'inf', values(base(), 32, 0, float_bytes([-INF]), NO_LAYER)
+    yield 'qk-norm', values(base(good.qk_norms), 6, 20, float_bytes([NAN]))
+    yield 'bias', values(base(good.biases), 14, 8, float_bytes([INF]))
+    yield 'linear-norm', values(base(good.linear_norms), 30, 16, float_bytes([NAN]))
+    yield 'q-bias', values(base(good.biases_of_q_k_v), 8, 0, float_bytes([-INF]))
 
 
 def r22():
@@ -567,6 +743,23 @@ def step_samples(split):
     yield 'nfc-behavior-1', one(1, tokn.NFC, 1, 0, b'')
     yield 'prepend-with-replacement', one(1, tokn.PREPEND, 0, 0, b' ', b'x')
     yield 'split-with-replacement', one(0, tokn.SPLIT, 0, 0, b'a', b'x')
+    yield 'byte-level-in-normalizer', one(1, tokn.BYTE_LEVEL, 0, 0, b'')
+    yield 'byte-level-with-text', one(0, tokn.BYTE_LEVEL, 0, 0, b' ')
+    yield 'byte-level-of-characters', tokenizer(good.tokenizer_characters, steps=[tokn.Step(tokn.BYTE_LEVEL, 0, 0, b'')], n_normalizers=0)
+    yield 'nfkc-in-pretokenizer', one(0, tokn.NFKC, 0, 0, b'')
+    yield 'nfkd-with-text', one(1, tokn.NFKD, 0, 0, b' ')
+    yield 'nfd-inverted', one(1, tokn.NFD, 0, 1, b'')
+    yield 'lowercase-in-pretokenizer', one(0, tokn.LOWERCASE, 0, 0, b'')
+    yield 'lowercase-behavior-1', one(1, tokn.LOWERCASE, 1, 0, b'')
+    yield 'replace-pattern-in-pretokenizer', one(0, tokn.REPLACE_PATTERN, 0, 0, b'a', b'b')
+    yield 'replace-pattern-does-not-compile', one(1, tokn.REPLACE_PATTERN, 0, 0, b'(a', b'b')
+    yield 'replace-pattern-empty', one(1, tokn.REPLACE_PATTERN, 0, 0, b'', b'b')
+    yield 'replace-pattern-by-no-utf8', one(1, tokn.REPLACE_PATTERN, 0, 0, b'a', b'\xff')
+    yield 'end-of-word-in-normalizer', one(1, tokn.END_OF_WORD, 0, 0, b'.')
+    yield 'end-of-word-empty', one(0, tokn.END_OF_WORD, 0, 0, b'')
+    yield 'end-of-word-too-long', one(0, tokn.END_OF_WORD, 0, 0, b'.' * 65)
+    yield 'end-of-word-not-last', tokenizer(good.tokenizer_flags, steps=[tokn.Step(tokn.END_OF_WORD, 0, 0, b'.')] * 2, n_normalizers=0)
+    yield 'type-13', one(0, 13, 0, 0, b' ')
     yield 'nfc-with-offset', step_offset(one(1, tokn.NFC, 0, 0, b''))
 
 
@@ -639,6 +832,16 @@ def r28():
     yield 'entry-not-an-object', made([None] + entries[1:])
     yield 'null', made(None)
     yield 'empty', made([])
+    scaled = good.provenance_scales()
+    entries = good.matrices(scaled)
+
+    def again(entries):
+        return write(good.with_provenance(scaled, matrices=entries))
+    yield 'gamma-with-scales', again([{**entries[0], 'gamma': 1.0}] + entries[1:])
+    yield 'layer-of-an-embedding', again(entries[:-1] + [{**entries[-1], 'layer': 0xFFFFFFFF}])
+    yield 'layer-minus-1', again(entries[:-1] + [{**entries[-1], 'layer': -1}])
+    yield 'layer-not-there', again(entries[:-1] + [{k: v for k, v in entries[-1].items() if k != 'layer'}])
+    yield 'embedding-missing', again(entries[:-1])
 
 
 def r29():
@@ -668,14 +871,88 @@ def r29():
         'assistant_before': b'\xc3', 'assistant_after': b'\xa9'})))
 
 
+def r30():
+    raw = base(good.sampling_more)
+
+    def made(**changes):
+        model = good.sampling_more()
+        return write(replace(model, sampling={**model.sampling, **changes}))
+    yield 'repetition-0', made(repetition_penalty=0.0)
+    yield 'min-p-above-1', made(min_p=1.0000001192092896)
+    yield 'reserved', in_section(raw, 'SAMP', 63, b'\1')
+    yield 'size', grow(raw, 'SAMP', bytes(4))
+    yield 'too-short', cut_section(raw, 'SAMP', 20)
+    yield 'repetition-negative', made(repetition_penalty=-1.5)
+    yield 'repetition-101', made(repetition_penalty=101.0)
+    yield 'repetition-nan', made(repetition_penalty=NAN)
+    yield 'presence-above-2', made(presence_penalty=2.5)
+    yield 'presence-below-minus-2', made(presence_penalty=-2.5)
+    yield 'presence-nan', made(presence_penalty=NAN)
+    yield 'frequency-inf', made(frequency_penalty=INF)
+    yield 'frequency-below-minus-2', made(frequency_penalty=-3.0)
+    yield 'min-p-negative', made(min_p=-0.1)
+    yield 'min-p-nan', made(min_p=NAN)
+    yield 'reserved-start', in_section(raw, 'SAMP', 20, b'\1')
+
+
+def r31():
+    model = good.conv_texts()
+    raw, texts = write(model), model.chat.texts
+
+    def made(**changes):
+        return write(replace(model, chat=replace(model.chat, **changes)))
+
+    yield 'flag-bit-6', made(flags=64)
+    yield 'beside-chat', write(replace(good.chat_texts(), extra=[('CONV', bodies(raw)['CONV'])]))
+    yield 'without-tokn', write(replace(model, tokenizer=None))
+    yield 'too-long', grow(raw, 'CONV', b'\0')
+    yield 'stop-id', made(stop=[10, model.hyper['vocab_size']])
+    yield 'not-utf8', made(texts={**texts, 'user_before': b'\xff'})
+    yield 'begin-past-pool', in_section(raw, 'CONV', 36, b'\xff\0\0\0')
+    yield 'reserved', in_section(raw, 'CONV', 100, b'\1')
+
+
+def bodies(raw):
+    return {container.name(r): container.body(raw, r) for r in container.records(raw)}
+
+
 def cut_section(raw, kind, size):
     """The first bytes of a section with room in its page; the others become padding."""
     r = record(raw, kind)
     return put_record(raw_put(raw, r.offset + size, bytes(r.size - size)), kind, size=size)
 
 
-RULES = [r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12, r13, r14, r15, r16, r17, r18, r19, r20, r21, r22, r23, r24,
-         r25, r26, r27, r28, r29]
+def r32():
+    f16, f32 = base(good.groups_f16), base(good.groups_f32)
+    rows, minus_0 = base(good.row_scales_f16), b'\0\x80'
+    yield 'f16-inf', scale(f16, 16, 0, 0, b'\x00\x7c')
+    yield 'f32-nan', scale(f32, 22, 95, 1, float_bytes([NAN]))
+    yield 'f32-negative', scale(f32, 17, 3, 1, float_bytes([-1.0]))
+    yield 'padding-row', scale(f16, 16, 20, 1, b'\x00\x3c')  # 20 rows, padded to 32
+    yield 'f16-minus-0', scale(f16, 22, 32, 1, minus_0)
+    yield 'f16-nan', scale(f16, 18, 9, 1, b'\x01\xfe')
+    yield 'f16-least-negative', scale(f16, 19, 0, 0, b'\x01\x80')
+    yield 'f16-minus-inf', scale(f16, 21, 63, 1, b'\x00\xfc')
+    yield 'f32-inf', scale(f32, 16, 0, 0, float_bytes([INF]))
+    yield 'f32-minus-0', scale(f32, 16, 0, 0, float_bytes([-0.0]))
+    yield 'rows-inf', scale(rows, 20, 32, 0, b'\x00\x7c')
+    yield 'padding-row-of-rows', scale(rows, 20, 33, 0, b'\1\0')
+    yield 'padding-row-minus-0', scale(rows, 20, 47, 0, minus_0)
+    ends = base(good.ternary_embedding_and_output)
+    yield 'embedding', scale(ends, 33, 16, 1, b'\x00\x7c', NO_LAYER)
+    yield 'output-padding', scale(ends, 34, 31, 1, b'\x00\x3c', NO_LAYER)
+
+
+def scale(raw, role, row, group, new, layer=0):
+    """The scale of a row, which may be padding, and a group."""
+    t = find(raw, role, layer)
+    groups = layout.groups(t.cols, layout.unpack_hyper(container.body(raw, record(raw, 'HYPR'))))
+    return put(raw, t.scale_offset + len(new) * ((row // 16 * groups + group) * 16 + row % 16), new)
+
+
+RULES = {int(rule.__name__[1:]): rule for rule in (
+    r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12, r13, r14, r15, r16, r17, r18, r19, r20, r21, r22, r23, r24, r25,
+    r26, r27, r28, r29, r30, r31, r32)}
 
 
 def broken_rules(name):
@@ -685,6 +962,6 @@ def broken_rules(name):
 
 def samples(most=None):
     """(file name without .bnt, bytes): of each rule at most so many, the telling ones stand first."""
-    for number, rule in enumerate(RULES, 1):
+    for number, rule in RULES.items():
         for what, raw in itertools.islice(rule(), most):
             yield 'R%02d-%s' % (number, what), raw

@@ -14,14 +14,14 @@ import floats
 import layout
 import ternary
 import tokn
-from layout import ROLES, TERNARY
+from layout import ROLES
 from model import Int8, Matrix, Model, write
 
 HYPER = dict(
     n_layers=1, hidden_size=2, ffn_size=1, n_heads=1, n_kv_heads=1, head_dim=2, vocab_size=1, max_context=1,
     activation=1, flags=layout.TIED, norm_eps=floats.f32(1e-5), rope_scaling=0, rope_theta=10000.0, rope_factor=0.0,
     rope_low_freq_factor=0.0, rope_high_freq_factor=0.0, rope_original_context=0, bos_id=-1, eos_count=0,
-    eos_id=[0] * 8, temperature=0.0, top_p=1.0, top_k=0, reserved=0)
+    eos_id=[0] * 8, temperature=0.0, top_p=1.0, top_k=0, reserved=0, **layout.VERSION_1)
 
 
 def noise(name, size):
@@ -44,14 +44,24 @@ def make(weights=mixed, **hyper):
     for layer, number in layout.tensor_keys(model.hyper, False):
         role, (rows, cols) = ROLES[number], layout.shape(number, model.hyper)
         key = (layer if role.per_layer else None, role.name)
-        if role.dtype == TERNARY:
+        if layout.is_ternary(number, model.hyper):
             gamma = 1.0 if plain else (1 + noise((key, 'gamma'), 1)[0]) / 64
             model.ternary[key] = Matrix(rows, cols, weights(key, rows, cols), gamma)
+            if model.hyper['scale_group']:
+                model.ternary[key].gamma = 0.0
+                model.ternary[key].scales = scales(model.hyper, plain, key, rows * layout.groups(cols, model.hyper))
         elif role.section == 'NORM':
             model.norms[key] = [1.0 if plain else 0.5 + b / 256 for b in noise(key, cols)]
         else:
             model.embeddings[role.name] = embedding(model.hyper, plain, key, rows * cols)
     return model
+
+
+def scales(hyper, plain, key, count):
+    """Halves, or f32 values that no half can hold; one of them is 0."""
+    values = [1.0 if plain else (1 + b) / 1024 for b in noise((key, 'scales'), count)]
+    values[-1] = 0.0 if count > 1 else values[-1]
+    return values if hyper['scale_dtype'] == layout.F16 else [x + 2.0 ** -20 if x else x for x in values]
 
 
 def embedding(hyper, plain, key, count):
@@ -102,6 +112,25 @@ def llama3_rope():
 def sampling_defaults():
     return make(vocab_size=9, bos_id=0, eos_count=8, eos_id=[8, 7, 6, 5, 4, 3, 2, 1], temperature=floats.f32(0.6),
                 top_p=floats.f32(0.9), top_k=50, max_context=4096)
+
+
+def sampling_more():
+    """SAMP, which 1.1 brought."""
+    return replace(sampling_defaults(), version_minor=1, sampling={
+        'repetition_penalty': floats.f32(1.1), 'presence_penalty': 0.5, 'frequency_penalty': -0.25,
+        'min_p': floats.f32(0.05), 'max_new_tokens': 2048})
+
+
+def sampling_extremes():
+    """Ends of the ranges, and a minor version that could be lower."""
+    return replace(smallest(), version_minor=9, sampling={
+        'repetition_penalty': 100.0, 'presence_penalty': -2.0, 'frequency_penalty': 2.0, 'min_p': 1.0,
+        'max_new_tokens': 0xFFFFFFFF})
+
+
+def sampling_off():
+    """A section that says nothing; bnt-pack would not write it."""
+    return replace(smallest(), version_minor=1, sampling={'repetition_penalty': 1.0})
 
 
 def with_int8(model):
@@ -255,6 +284,25 @@ def tokenizer_empty_matches():
     return model
 
 
+def tokenizer_byte_level():
+    """What follows byte_level sees characters for bytes: \u0120 is the space, \u00c3 the first byte of \u00e9. Words end in "</w>"."""
+    t = bpe([b'a', b'b', b' ', b'\xc3', b'\xa9', b'a</w>', b'b</w>', b'\xa9</w>', b'ab</w>', b'</w>', b' </w>'],
+            [(b'a', b'b</w>')])
+    t.steps = [tokn.Step(tokn.SPLIT, tokn.MERGED_WITH_NEXT, 0, b' '), tokn.Step(tokn.BYTE_LEVEL, 0, 0, b''),
+               tokn.Step(tokn.SPLIT, tokn.ISOLATED, 0, '\u0120|\u00c3(?=b)'.encode()), tokn.Step(tokn.END_OF_WORD, 0, 0, b'</w>')]
+    return with_tokenizer(t)
+
+
+def tokenizer_forms():
+    """Every normalizer step that the others lack: a text becomes form KC and small, white space one space, \u00e9 two characters, \u00bd three."""
+    t = bpe([b'a', b'b', b' ', b'e', '\u0301'.encode(), b'1', b'2', '\u2044'.encode()], [], kind=tokn.CHARACTERS,
+            n_normalizers=5)
+    t.steps = [tokn.Step(tokn.NFKC, 0, 0, b''), tokn.Step(tokn.LOWERCASE, 0, 0, b''),
+               tokn.Step(tokn.REPLACE_PATTERN, 0, 0, rb'\s+', b' '), tokn.Step(tokn.NFD, 0, 0, b''),
+               tokn.Step(tokn.NFKD, 0, 0, b'')]
+    return with_tokenizer(t)
+
+
 def chat_texts():
     """A conversation in the manner of llama3, with the texts that tokenizer_full has tokens for."""
     model = tokenizer_full()
@@ -278,6 +326,14 @@ def chat_other_pool():
     ranges = layout.struct.pack('<8I', 2, 1, 0, 2, 0, 0, 3, 0)  # name, begin, system_before, system_after
     raw = raw[:at + 24] + ranges + raw[at + 56:]
     return container.fix_checksums(raw[:at + 64] + layout.struct.pack('<2I', 0, 2) + raw[at + 72:])
+
+
+def conv_texts():
+    """What CHAT cannot say: no system text, and thinking that is dropped from answers that another turn follows."""
+    talk = chat_texts().chat
+    texts = {name: text for name, text in talk.texts.items() if not name.startswith(('system', 'default'))}
+    flags = chat.TRIM_USER | chat.NO_SYSTEM | chat.DROP_THINKING | chat.DROP_NEWLINES
+    return replace(tokenizer_full(), chat=chat.Chat(texts, talk.stop, flags, 'CONV'), version_minor=1)
 
 
 PROVENANCE = {
@@ -377,6 +433,137 @@ def move(tensor, found, starts):
     return tensor._replace(offset=tensor.offset - found[kind][0].offset + starts[kind])
 
 
+# Version 2, a fact each.
+
+GROUPS_32 = dict(scale_group=32, scale_dtype=layout.F16)
+ROWS = dict(scale_group=layout.WHOLE_ROW, scale_dtype=layout.F16)
+
+
+def activation_16():
+    """The smallest file of version 2: one scale a matrix, inputs of 16 bits."""
+    return make(first_row, activation_bits=16)
+
+
+def groups_f16():
+    """One group, two and a short one: the scales of 33 columns are two a row."""
+    return make(hidden_size=33, ffn_size=64, n_heads=2, n_kv_heads=1, head_dim=10, vocab_size=3, **GROUPS_32)
+
+
+def groups_f32():
+    return make(hidden_size=96, ffn_size=80, n_heads=2, head_dim=16, vocab_size=3, scale_group=64,
+                scale_dtype=layout.F32, activation_bits=16)
+
+
+def groups_wider_than_rows():
+    """A group that no row fills is one scale a row, too."""
+    return make(hidden_size=35, scale_group=4096, scale_dtype=layout.F32)
+
+
+def row_scales_f16():
+    return make(hidden_size=20, ffn_size=33, **ROWS)
+
+
+def row_scales_f32():
+    return make(hidden_size=20, ffn_size=33, scale_group=layout.WHOLE_ROW, scale_dtype=layout.F32)
+
+
+def ternary_embedding_tied():
+    """It makes the logits too, so that EMBD is not there."""
+    return make(flags=layout.TIED | layout.TERNARY_EMBEDDING, hidden_size=3, vocab_size=17)
+
+
+def ternary_embedding_dense_output():
+    """With the int8 copy of the output matrix, which is ordinary."""
+    return with_int8(make(flags=layout.TERNARY_EMBEDDING, hidden_size=3, vocab_size=17))
+
+
+def dense_embedding_ternary_output():
+    return make(flags=layout.TERNARY_OUTPUT | layout.F32_EMBEDDINGS, hidden_size=3, vocab_size=17)
+
+
+def ternary_embedding_and_output():
+    return make(flags=layout.TERNARY_EMBEDDING | layout.TERNARY_OUTPUT, hidden_size=40, vocab_size=17, **GROUPS_32)
+
+
+def biases_of_q_k_v():
+    return make(flags=layout.TIED | layout.QKV_BIAS, hidden_size=3, n_heads=2, head_dim=4)
+
+
+def biases():
+    return make(flags=layout.TIED | layout.QKV_BIAS | layout.O_BIAS | layout.FFN_BIAS, hidden_size=3, ffn_size=5)
+
+
+def qk_norms():
+    return make(flags=layout.TIED | layout.QK_NORMS, n_heads=4, n_kv_heads=2, head_dim=6)
+
+
+def linear_norms():
+    return make(flags=layout.TIED | layout.LINEAR_NORMS, hidden_size=3, ffn_size=5, linear_norm_eps=floats.f32(1e-6))
+
+
+YARN = dict(rope_scaling=layout.YARN, rope_theta=1000000.0, rope_factor=4.0, rope_original_context=32, max_context=128,
+            rope_attention_factor=floats.f32(1.138629436), rope_beta_fast=32.0, rope_beta_slow=1.0)
+
+
+def yarn():
+    return make(**YARN)
+
+
+def yarn_not_rounded():
+    """And what it may be: a factor below 1, both ends in one place."""
+    return make(flags=layout.TIED | layout.YARN_NOT_ROUNDED,
+                **{**YARN, 'rope_factor': 0.5, 'rope_beta_slow': 32.0, 'rope_original_context': 1})
+
+
+def linear_rope():
+    return make(rope_scaling=layout.LINEAR, rope_factor=2.5)
+
+
+def pooling_last():
+    return make(flags=layout.TIED | layout.UNIT_VECTOR, pooling=1)
+
+
+def pooling_mean():
+    return make(pooling=2)
+
+
+def pooling_first():
+    return make(pooling=3)
+
+
+def provenance_scales():
+    """gamma is 0 where scales are by row and group, layer is null where there is none."""
+    model = make(flags=layout.TIED | layout.TERNARY_EMBEDDING, vocab_size=3, **ROWS)
+    return with_provenance(model, rounding='levels', matrices=matrices(model))
+
+
+def extremes_2():
+    """The edges of what version 2 allows: the least and the largest half, the largest group of 32 columns."""
+    model = make(flags=layout.TIED | layout.LINEAR_NORMS | layout.YARN_NOT_ROUNDED, scale_group=4096,
+                 scale_dtype=layout.F16, linear_norm_eps=2.0 ** -149, rope_scaling=layout.YARN, rope_factor=2.0 ** -149,
+                 rope_original_context=0xFFFFFFFF, rope_attention_factor=2.0 ** -149, rope_beta_fast=2.0 ** -149,
+                 rope_beta_slow=floats.f32(3.4028234663852886e38))
+    model.ternary[0, 'attn_q'].scales = [65504.0, 2.0 ** -24]
+    return model
+
+
+def everything_2():
+    """All of version 2 at once, sizes that need padding."""
+    flags = sum(1 << i for i in range(12)) & ~layout.TIED
+    model = make(hidden_size=70, ffn_size=65, n_heads=3, n_kv_heads=1, head_dim=10, n_layers=2, flags=flags,
+                 vocab_size=19, activation_bits=16, linear_norm_eps=floats.f32(1e-3), pooling=2, **GROUPS_32, **YARN)
+    model = replace(model, extra=[('XTRA', b'2')], tokenizer=tokenizer().tokenizer)
+    return with_provenance(model, matrices=matrices(model))
+
+
+def needless_version_2():
+    """Not in canonical form: none of its facts is one that version 1 lacks."""
+    raw = write(smallest())
+    bodies = [(container.name(r), container.body(raw, r)) for r in container.records(raw)]
+    bodies[0] = 'HYPR', layout.pack_hyper(smallest().hyper, 2)
+    return container.assemble([container.section(*b) for b in bodies], major=2)
+
+
 def shared_pool():
     """Not in canonical form: the added token's text is the token's own bytes in the pool, not a copy of them."""
     t = bpe([b'a', b'b'], [])
@@ -392,10 +579,16 @@ def shared_pool():
 GOOD = [smallest, sub_norms, untied, two_layers, grouped_heads, odd_sizes, relu2, llama3_rope, sampling_defaults,
         int8_tied, int8_untied, f32_tied, f32_untied, f32_int8_tied, f32_int8_untied, tokenizer, tokenizer_full,
         tokenizer_flags, tokenizer_characters, tokenizer_first, tokenizer_steps, tokenizer_added, tokenizer_long,
-        tokenizer_empty_matches, chat_texts, chat_empty, provenance, provenance_matrices, provenance_limits,
+        tokenizer_empty_matches, chat_texts, chat_empty, conv_texts, provenance, provenance_matrices, provenance_limits,
         provenance_nul, unknown_section, odd_type, newer_minor, extremes, everything, any_order, shared_pool,
-        chat_other_pool]
-NOT_CANONICAL = {'any-order', 'shared-pool', 'chat-other-pool'}  # good, but write(read(x)) gives the canonical form
+        chat_other_pool, sampling_more, sampling_extremes, sampling_off, tokenizer_byte_level, tokenizer_forms,
+        activation_16, groups_f16, groups_f32, groups_wider_than_rows, row_scales_f16, row_scales_f32,
+        ternary_embedding_tied, ternary_embedding_dense_output, dense_embedding_ternary_output,
+        ternary_embedding_and_output, biases_of_q_k_v, biases, qk_norms, linear_norms, yarn, yarn_not_rounded,
+        linear_rope, pooling_last, pooling_mean, pooling_first, provenance_scales, extremes_2, everything_2,
+        needless_version_2]
+# Good, but write(read(x)) gives the canonical form.
+NOT_CANONICAL = {'any-order', 'shared-pool', 'chat-other-pool', 'needless-version-2'}
 
 
 def samples():

@@ -41,6 +41,7 @@ struct options {
     const char *like, *out;
     enum bnt_synth_form form;
     enum bnt_synth_dtype dtype;
+    uint64_t group;  // of levels
     unsigned shards; // 0: one file named model.safetensors
     uint64_t seed;
     unsigned threads;
@@ -190,6 +191,37 @@ static void fill_scale(unsigned char *out, const struct bnt_synth_tensor *tensor
     store(out, to_dtype(value, tensor->dtype), bnt_synth_dtype_bytes(tensor->dtype));
 }
 
+// A level's scale, for a row and group of a tensor: as fill_scale's that multiply.
+static float level_scale(uint64_t key, uint64_t place)
+{
+    return (float)(128 + (mix(key + place * STEP) & 127)) * 0x1p-13f;
+}
+
+// The elements from FIRST on of a tensor of levels: -s, 0, +s in 5, 6, 5 of 16 cases. What shares a
+// scale is a matrix (group 0), or a row and so many of its columns.
+static void fill_levels(unsigned char *out, size_t count, uint64_t first, uint64_t key,
+                        const struct bnt_synth_tensor *tensor, uint64_t group)
+{
+    const unsigned width = bnt_synth_dtype_bytes(tensor->dtype);
+    const uint64_t cols = tensor->cols, groups = group ? (cols + group - 1) / group : 0;
+    uint64_t bits = 0, place = UINT64_MAX;
+    uint32_t plus = 0, minus = 0;
+    for (size_t i = 0; i < count; i++, bits >>= 4, out += width) {
+        const uint64_t at = first + i, row = at / cols, col = at % cols;
+        const uint64_t now = group ? row * groups + col / group : 0;
+        if (i % 16 == 0)
+            bits = mix(key + (at / 16 + 1) * STEP);
+        if (now != place) {
+            float scale = level_scale(~key, now);
+            place = now;
+            plus = to_dtype(scale, tensor->dtype);
+            minus = to_dtype(-scale, tensor->dtype);
+        }
+        const unsigned draw = bits & 15;
+        store(out, draw < 5 ? minus : draw < 11 ? 0 : plus, width);
+    }
+}
+
 // Files
 
 // One shard being written: threads take jobs from it in order, and write each at its own place.
@@ -198,6 +230,7 @@ struct writer {
     size_t count;
     const struct table *tables;
     uint64_t seed;
+    uint64_t group; // of levels
     int file;
     uint64_t data_start;
 
@@ -236,6 +269,10 @@ static void fill_job(unsigned char *out, const struct job *job, const struct wri
 {
     const struct bnt_synth_tensor *tensor = job->tensor;
     uint64_t key = mix(writer->seed ^ hash_name(tensor->name));
+    if (tensor->fill == BNT_SYNTH_LEVEL) {
+        fill_levels(out, job->count, job->element, key, tensor, writer->group);
+        return;
+    }
     if (tensor->fill >= TABLE_COUNT) {
         fill_scale(out, tensor, key);
         return;
@@ -383,6 +420,7 @@ static void write_shard(const struct options *options, const char *name,
                             .count = count,
                             .tables = tables,
                             .seed = options->seed,
+                            .group = options->group,
                             .data_start = size};
     writer.file = open_file(options->out, name);
     int error = write_at(writer.file, header, size, 0);
@@ -479,24 +517,44 @@ static _Noreturn void finish_output(void)
     exit(1);
 }
 
+// Words on lines of about 50 letters, indented as the help is.
+static void print_words(const char *words)
+{
+    size_t column = 0;
+    for (const char *c = words; *c; c++, column++) {
+        bool wrap = *c == ' ' && column > 50;
+        fputs(wrap ? "\n                           " : (const char[]){*c, 0}, stdout);
+        column = wrap ? 0 : column;
+    }
+}
+
 static void print_help(void)
 {
-    printf("usage: bnt-synth --like NAME|CONFIG.json --form masters|packed -o DIR [options]\n"
-           "\n"
-           "Makes a random Hugging Face checkpoint of any size. The same options give the same\n"
-           "bytes, on any machine.\n"
-           "\n"
-           "  --like NAME|CONFIG.json  the shapes: a config.json, or one of\n"
-           "                           %s\n"
-           "  --form masters|packed    weights before ternarizing, or U8 codes with weight_scale\n"
-           "  -o, --output DIR         the folder to write, made if it is not there\n"
-           "  --dtype bf16|f16|f32     type of the masters (default bf16; packed is always bf16)\n"
-           "  --shards N               N files with an index, instead of one model.safetensors\n"
-           "  --seed S                 0 to 2^64-1 (default 0)\n"
-           "  -j, --threads N          1 to 256 (default: one for each processor, at most 16)\n"
-           "  --quiet                  no summary on stderr\n"
-           "  --help, --version\n",
-           bnt_synth_names());
+    fputs("usage: bnt-synth --like NAME|CONFIG.json --form FORM -o DIR [options]\n"
+          "\n"
+          "Makes a random Hugging Face checkpoint of any size. The same options give the same\n"
+          "bytes, on any machine.\n"
+          "\n"
+          "  --like NAME|CONFIG.json  the shapes: a config.json, or one of\n"
+          "                           ",
+          stdout);
+    print_words(bnt_synth_names());
+    fputs(
+        "\n"
+        "  --form masters|packed|levels\n"
+        "                           weights before ternarizing, U8 codes with weight_scale, or\n"
+        "                           floats of three levels (Qwen3's embeddings too)\n"
+        "  --group N|row|matrix     what shares a scale of levels: N columns of a row, a row, or\n"
+        "                           a matrix (default 128)\n"
+        "  -o, --output DIR         the folder to write, made if it is not there\n"
+        "  --dtype bf16|f16|f32     type of the masters (default bf16; packed is always bf16)\n"
+        "  --shards N               N files with an index, instead of one model.safetensors\n"
+        "  --seed S                 0 to 2^64-1 (default 0)\n"
+        "  -j, --threads N          1 to 256 (default: one for each processor, at most 16)\n"
+        "  --quiet                  no summary on stderr\n"
+        "  -h, --help               print this help\n"
+        "  --version                print the version\n",
+        stdout);
 }
 
 // The index of TEXT among COUNT words.
@@ -526,33 +584,33 @@ static unsigned default_threads(void)
     return online < 1 ? 1 : online > 16 ? 16 : (unsigned)online;
 }
 
-enum { LIKE = 256, FORM, DTYPE, SHARDS, SEED, QUIET, HELP, VERSION };
+enum { LIKE = 256, FORM, GROUP, DTYPE, SHARDS, SEED, QUIET, VERSION };
 
 static const struct option long_options[] = {
-    {"like", required_argument, NULL, LIKE},
-    {"form", required_argument, NULL, FORM},
-    {"output", required_argument, NULL, 'o'},
-    {"dtype", required_argument, NULL, DTYPE},
-    {"shards", required_argument, NULL, SHARDS},
-    {"seed", required_argument, NULL, SEED},
-    {"threads", required_argument, NULL, 'j'},
-    {"quiet", no_argument, NULL, QUIET},
-    {"help", no_argument, NULL, HELP},
-    {"version", no_argument, NULL, VERSION},
-    {NULL, 0, NULL, 0},
+    {"like", required_argument, NULL, LIKE},   {"form", required_argument, NULL, FORM},
+    {"group", required_argument, NULL, GROUP}, {"output", required_argument, NULL, 'o'},
+    {"dtype", required_argument, NULL, DTYPE}, {"shards", required_argument, NULL, SHARDS},
+    {"seed", required_argument, NULL, SEED},   {"threads", required_argument, NULL, 'j'},
+    {"quiet", no_argument, NULL, QUIET},       {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, VERSION},   {NULL, 0, NULL, 0},
 };
 
 static void take_option(struct options *options, int option, const char *value, bool *form_given)
 {
-    static const char *const forms[] = {"masters", "packed"};
+    static const char *const forms[] = {"masters", "packed", "levels"};
     static const char *const dtypes[] = {"bf16", "f16", "f32"};
     switch (option) {
     case LIKE:
         options->like = value;
         break;
     case FORM:
-        options->form = parse_word("form", value, forms, 2);
+        options->form = parse_word("form", value, forms, 3);
         *form_given = true;
+        break;
+    case GROUP:
+        options->group = strcmp(value, "matrix") == 0 ? 0
+                         : strcmp(value, "row") == 0  ? 1 << 20
+                                                      : parse_number("group", value, 1, 1 << 20);
         break;
     case 'o':
         options->out = value;
@@ -572,7 +630,7 @@ static void take_option(struct options *options, int option, const char *value, 
     case QUIET:
         options->quiet = true;
         break;
-    case HELP:
+    case 'h':
         print_help();
         finish_output();
     case VERSION:
@@ -586,12 +644,12 @@ static void take_option(struct options *options, int option, const char *value, 
 static struct options parse_options(int argc, char **argv)
 {
     static char name[] = "bnt-synth"; // what getopt_long begins its messages with
-    struct options options = {.threads = default_threads()};
+    struct options options = {.threads = default_threads(), .group = 128};
     bool form_given = false;
     int option;
     if (argc > 0)
         argv[0] = name;
-    while ((option = getopt_long(argc, argv, "o:j:", long_options, NULL)) != -1)
+    while ((option = getopt_long(argc, argv, "o:j:h", long_options, NULL)) != -1)
         take_option(&options, option, optarg, &form_given);
     if (optind < argc)
         bnt_synth_die(2, "%s: an argument that is not expected", argv[optind]);
@@ -614,7 +672,7 @@ int main(int argc, char **argv)
     struct options options = parse_options(argc, argv);
     struct bnt_synth_model model;
     double start = seconds();
-    bnt_synth_model_load(&model, options.like, options.form, options.dtype);
+    bnt_synth_model_load(&model, options.like, options.form, options.dtype, options.group);
     bnt_synth_model_lay_out(&model, options.shards ? options.shards : 1);
     open_folder(&options);
     write_shards(&options, &model);

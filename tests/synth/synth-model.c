@@ -134,6 +134,92 @@ static const struct {
          "torch_dtype" : "bfloat16",
          "vocab_size" : 131072
      })},
+    {"trilm-3.9b", JSON({
+         "architectures" : ["LlamaForCausalLM"],
+         "attention_bias" : false,
+         "bos_token_id" : 0,
+         "eos_token_id" : 0,
+         "hidden_act" : "silu",
+         "hidden_size" : 3072,
+         "intermediate_size" : 9216,
+         "max_position_embeddings" : 2048,
+         "mlp_bias" : false,
+         "model_type" : "llama",
+         "num_attention_heads" : 24,
+         "num_hidden_layers" : 30,
+         "num_key_value_heads" : 24,
+         "rms_norm_eps" : 1e-05,
+         "rope_scaling" : null,
+         "rope_theta" : 10000.0,
+         "tie_word_embeddings" : false,
+         "torch_dtype" : "float16",
+         "vocab_size" : 50688
+     })},
+    {"bonsai-1.7b", JSON({
+         "architectures" : ["Qwen3ForCausalLM"],
+         "attention_bias" : false,
+         "bos_token_id" : 151643,
+         "eos_token_id" : 151645,
+         "head_dim" : 128,
+         "hidden_act" : "silu",
+         "hidden_size" : 2048,
+         "intermediate_size" : 6144,
+         "max_position_embeddings" : 32768,
+         "model_type" : "qwen3",
+         "num_attention_heads" : 16,
+         "num_hidden_layers" : 28,
+         "num_key_value_heads" : 8,
+         "rms_norm_eps" : 1e-06,
+         "rope_theta" : 1000000,
+         "tie_word_embeddings" : true,
+         "torch_dtype" : "float16",
+         "use_sliding_window" : false,
+         "vocab_size" : 151936
+     })},
+    {"bonsai-4b", JSON({
+         "architectures" : ["Qwen3ForCausalLM"],
+         "attention_bias" : false,
+         "bos_token_id" : 151643,
+         "eos_token_id" : 151645,
+         "head_dim" : 128,
+         "hidden_act" : "silu",
+         "hidden_size" : 2560,
+         "intermediate_size" : 9728,
+         "max_position_embeddings" : 32768,
+         "model_type" : "qwen3",
+         "num_attention_heads" : 32,
+         "num_hidden_layers" : 36,
+         "num_key_value_heads" : 8,
+         "rms_norm_eps" : 1e-06,
+         "rope_theta" : 1000000,
+         "tie_word_embeddings" : true,
+         "torch_dtype" : "float16",
+         "use_sliding_window" : false,
+         "vocab_size" : 151936
+     })},
+    {"bonsai-8b", JSON({
+         "architectures" : ["Qwen3ForCausalLM"],
+         "attention_bias" : false,
+         "bos_token_id" : 151643,
+         "eos_token_id" : 151645,
+         "head_dim" : 128,
+         "hidden_act" : "silu",
+         "hidden_size" : 4096,
+         "intermediate_size" : 12288,
+         "max_position_embeddings" : 65536,
+         "model_type" : "qwen3",
+         "num_attention_heads" : 32,
+         "num_hidden_layers" : 36,
+         "num_key_value_heads" : 8,
+         "rms_norm_eps" : 1e-06,
+         "rope_scaling" :
+             {"factor" : 4.0, "original_max_position_embeddings" : 16384, "rope_type" : "yarn"},
+         "rope_theta" : 1000000,
+         "tie_word_embeddings" : false,
+         "torch_dtype" : "float16",
+         "use_sliding_window" : false,
+         "vocab_size" : 151936
+     })},
     {"tiny", JSON({
          "architectures" : ["BitNetForCausalLM"],
          "attention_bias" : false,
@@ -161,13 +247,20 @@ static const struct {
 struct architecture {
     const char *name;
     const char *attention_norm, *ffn_norm; // the sub-norms' names, or NULL
-    bool divides; // the packed form that its published checkpoints have, see weight_scale
+    bool divides;    // the packed form that its published checkpoints have, see weight_scale
+    bool head_norms; // q_norm and k_norm
+    bool biases;     // of q, k and v
+    bool ternary_embeddings; // in the form of levels
 };
 
 static const struct architecture architectures[] = {
-    {"BitNetForCausalLM", "self_attn.attn_sub_norm", "mlp.ffn_sub_norm", false},
-    {"BitnetForCausalLM", "self_attn.inner_attn_ln", "mlp.ffn_layernorm", false},
-    {"LlamaForCausalLM", NULL, NULL, true},
+    {"BitNetForCausalLM", "self_attn.attn_sub_norm", "mlp.ffn_sub_norm", false, false, false,
+     false},
+    {"BitnetForCausalLM", "self_attn.inner_attn_ln", "mlp.ffn_layernorm", false, false, false,
+     false},
+    {"LlamaForCausalLM", NULL, NULL, true, false, false, false},
+    {"Qwen2ForCausalLM", NULL, NULL, true, false, true, false},
+    {"Qwen3ForCausalLM", NULL, NULL, true, true, false, true},
 };
 
 #define ARCHITECTURE_COUNT (sizeof architectures / sizeof architectures[0])
@@ -197,7 +290,7 @@ const char *bnt_synth_dtype_name(enum bnt_synth_dtype dtype)
 
 const char *bnt_synth_names(void)
 {
-    static char names[256];
+    static char names[512];
     size_t used = 0;
     for (size_t i = 0; i < KNOWN_COUNT && used < sizeof names; i++) {
         int n = snprintf(names + used, sizeof names - used, "%s%s", i ? " " : "", known[i].name);
@@ -238,9 +331,14 @@ static const struct architecture *find_architecture(const json_t *config)
     for (size_t i = 0; name && i < ARCHITECTURE_COUNT; i++)
         if (strcmp(name, architectures[i].name) == 0)
             return &architectures[i];
-    bnt_synth_die(1, "config.json: architectures: %s is not supported (only %s, %s, %s)",
-                  name ? name : "nothing", architectures[0].name, architectures[1].name,
-                  architectures[2].name);
+    char names_of[256] = "";
+    for (size_t i = 0, used = 0; i < ARCHITECTURE_COUNT && used < sizeof names_of; i++) {
+        int n = snprintf(names_of + used, sizeof names_of - used, "%s%s", i ? ", " : "",
+                         architectures[i].name);
+        used += n > 0 ? (size_t)n : 0;
+    }
+    bnt_synth_die(1, "config.json: architectures: %s is not supported (only %s)",
+                  name ? name : "nothing", names_of);
 }
 
 // A number that must be there, unless the fallback is not 0.
@@ -368,6 +466,10 @@ static bool stays_float(const json_t *config, const char *module)
 static void add_linear(struct bnt_synth_model *model, const char *module, uint64_t rows,
                        uint64_t cols)
 {
+    if (model->form == BNT_SYNTH_LEVELS) {
+        add(model, module, "weight", BNT_SYNTH_LEVEL, rows, cols);
+        return;
+    }
     if (model->form == BNT_SYNTH_MASTERS || stays_float(model->config, module)) {
         add(model, module, "weight", BNT_SYNTH_WEIGHT, rows, cols);
         return;
@@ -406,6 +508,8 @@ static void add_layers(struct bnt_synth_model *model, const struct architecture 
         {"mlp.up_proj", ffn, hidden},
         {"mlp.down_proj", hidden, ffn},
         {architecture->ffn_norm, ffn, 0},
+        {architecture->head_norms ? "self_attn.q_norm" : NULL, head_dim, 0},
+        {architecture->head_norms ? "self_attn.k_norm" : NULL, head_dim, 0},
         {"input_layernorm", hidden, 0},
         {"post_attention_layernorm", hidden, 0},
     };
@@ -419,6 +523,8 @@ static void add_layers(struct bnt_synth_model *model, const struct architecture 
                 add_linear(model, module, parts[i].rows, parts[i].cols);
             else
                 add(model, module, "weight", BNT_SYNTH_NORM, parts[i].rows, 0);
+            if (architecture->biases && i < 3)
+                add(model, module, "bias", BNT_SYNTH_WEIGHT, parts[i].rows, 0);
         }
     }
 }
@@ -427,27 +533,30 @@ static void add_tensors(struct bnt_synth_model *model, const struct architecture
 {
     uint64_t vocab = dimension(model->config, "vocab_size", 0);
     uint64_t hidden = dimension(model->config, "hidden_size", 0);
-    add(model, "model.embed_tokens", "weight", BNT_SYNTH_WEIGHT, vocab, hidden);
+    const enum bnt_synth_fill embedding =
+        model->form == BNT_SYNTH_LEVELS && architecture->ternary_embeddings ? BNT_SYNTH_LEVEL
+                                                                            : BNT_SYNTH_WEIGHT;
+    add(model, "model.embed_tokens", "weight", embedding, vocab, hidden);
     add_layers(model, architecture);
     add(model, "model.norm", "weight", BNT_SYNTH_NORM, hidden, 0);
     if (!json_is_true(json_object_get(model->config, "tie_word_embeddings")))
-        add(model, "lm_head", "weight", BNT_SYNTH_WEIGHT, vocab, hidden);
+        add(model, "lm_head", "weight", embedding, vocab, hidden);
 }
 
 void bnt_synth_model_load(struct bnt_synth_model *model, const char *like, enum bnt_synth_form form,
-                          enum bnt_synth_dtype dtype)
+                          enum bnt_synth_dtype dtype, uint64_t group)
 {
     static const char *const torch_names[] = {"bfloat16", "float16", "float32"};
     bool built_in;
-    *model = (struct bnt_synth_model){.form = form, .dtype = dtype};
+    *model = (struct bnt_synth_model){.form = form, .dtype = dtype, .group = group};
     model->config = load_config(like, &built_in);
     const struct architecture *architecture = find_architecture(model->config);
     refuse_extras(model->config, json_object_get(model->config, "quantization_config"));
     if (form == BNT_SYNTH_PACKED)
         describe_packed(model, architecture);
-    else
-        describe_masters(model);
-    if (built_in) // a config.json of the user's own is kept as it is
+    else if (form == BNT_SYNTH_MASTERS)
+        describe_masters(model); // checkpoints of levels say nothing of it
+    if (built_in)                // a config.json of the user's own is kept as it is
         set(model->config, "torch_dtype", json_string(torch_names[dtype]));
     add_tensors(model, architecture);
 }

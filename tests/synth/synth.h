@@ -15,6 +15,7 @@
 enum bnt_synth_form {
     BNT_SYNTH_MASTERS, // weights before ternarizing, in a float type
     BNT_SYNTH_PACKED,  // U8 with four codes a byte, and a weight_scale beside each
+    BNT_SYNTH_LEVELS,  // floats that hold three levels, by matrix, row, or row and group
 };
 
 enum bnt_synth_dtype { BNT_SYNTH_BF16, BNT_SYNTH_F16, BNT_SYNTH_F32, BNT_SYNTH_U8 };
@@ -26,6 +27,7 @@ enum bnt_synth_fill {
     BNT_SYNTH_CODES,   // bytes of four codes 0..2
     BNT_SYNTH_GAMMA,   // a weight_scale that multiplies
     BNT_SYNTH_INVERSE, // a weight_scale that divides
+    BNT_SYNTH_LEVEL,   // -s, 0, +s
 };
 
 struct bnt_synth_tensor {
@@ -44,6 +46,7 @@ struct bnt_synth_model {
     enum bnt_synth_form form;
     enum bnt_synth_dtype dtype; // of everything that is not codes
     bool divides;               // packed only: weight_scale is 1/gamma
+    uint64_t group;             // levels only: columns that share a scale; 0: all of a matrix
     struct bnt_synth_tensor *tensors;
     size_t count, capacity;
     uint64_t bytes;
@@ -61,7 +64,7 @@ const char *bnt_synth_names(void);
 
 // Fills *model for LIKE, which is a built-in name or the path of a config.json. Exits on error.
 void bnt_synth_model_load(struct bnt_synth_model *model, const char *like, enum bnt_synth_form form,
-                          enum bnt_synth_dtype dtype);
+                          enum bnt_synth_dtype dtype, uint64_t group);
 
 // Spreads the tensors over the shards and puts them in file order, with offsets. Exits on error.
 void bnt_synth_model_lay_out(struct bnt_synth_model *model, unsigned shards);

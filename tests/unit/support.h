@@ -20,6 +20,12 @@
 
 #include "formats/file.h"
 
+// A way of choosing tokens: temperature, top_k, top_p and seed, without anything else.
+#define TEST_SAMPLING(t, k, p, s)                                                                  \
+    {                                                                                              \
+        .temperature = (t), .top_k = (k), .top_p = (p), .seed = (s)                                \
+    }
+
 #define TEST_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 // Sanitizers take malloc's place, so that counting allocations means nothing, and time: the thread

@@ -19,7 +19,7 @@
 #include "pack/tokenizer_json.h"
 #include "runtime/bnt.h"
 
-enum { VOCAB = 300, TEXT = 4096 };
+enum { VOCAB = 300, TEXT = 8192 };
 
 static void fail_on_report(void *context, const char *rule, const char *message)
 {
@@ -60,18 +60,22 @@ static void build_tokenizer(const json_t *entry, struct bnt_buffer *out)
 
 // Returns whether the template is known.
 static bool build_chat(const json_t *entry, const struct bnt_buffer *tokenizer,
-                       struct bnt_buffer *out)
+                       struct bnt_chat_built *out)
 {
     struct bnt_tokenizer_view view;
     struct bnt_report report = {.found = fail_on_report};
     const char *text = bnt_json_text(entry, "template", NULL);
     assert_true(bnt_tokenizer_view_open(&view, tokenizer->data, tokenizer->size, VOCAB, &report));
-    return bnt_chat_build(text, strlen(text), bnt_json_text(entry, "bos", NULL),
-                          bnt_json_text(entry, "eos", NULL), &view, out);
+    const struct bnt_chat_source source = {.text = text,
+                                           .size = strlen(text),
+                                           .bos = bnt_json_text(entry, "bos", NULL),
+                                           .eos = bnt_json_text(entry, "eos", NULL),
+                                           .tokenizer = &view};
+    return bnt_chat_build(&source, out);
 }
 
 static void write_model(const char *path, const struct bnt_buffer *tokenizer,
-                        const struct bnt_buffer *chat)
+                        const struct bnt_chat_built *chat)
 {
     const struct bnt_hyper hyper = {.n_layers = 1,
                                     .hidden_size = 2,
@@ -92,10 +96,12 @@ static void write_model(const char *path, const struct bnt_buffer *tokenizer,
     struct bnt_writer w;
     struct bnt_error err;
     assert_int_equal(bnt_output_open_random(&out, path, &err), BNT_OK);
-    assert_int_equal(bnt_writer_open(&w, &out, &hyper, false,
-                                     (struct bnt_writer_section){tokenizer->data, tokenizer->size},
-                                     (struct bnt_writer_section){chat->data, chat->size}, &err),
-                     BNT_OK);
+    assert_int_equal(
+        bnt_writer_open(&w, &out, &hyper, false,
+                        (struct bnt_writer_section){tokenizer->data, tokenizer->size},
+                        (struct bnt_writer_section){chat->bytes.data, chat->bytes.size},
+                        chat->section, NULL, &err),
+        BNT_OK);
     for (uint64_t i = 0; i < w.n_tensors; i++)
         w.tensors[i].scale = w.tensors[i].dtype == BNT_TERNARY ? 1.0f : 0.0f;
     assert_int_equal(bnt_writer_finish(&w, "{}", 2, &err), BNT_OK);
@@ -111,22 +117,29 @@ static void check_conversation(const struct bnt_model *model, const json_t *conv
     struct bnt_error err;
     const json_t *turns = json_object_get(conversation, "turns");
     const char *system = bnt_json_text(conversation, "system", "");
+    const char *wanted = bnt_json_text(conversation, "text", NULL);
     json_array_foreach(turns, i, turn)
     {
         const char *user = json_string_value(json_array_get(turn, 0));
         const char *answer = json_string_value(json_array_get(turn, 1));
         size_t size;
-        assert_int_equal(bnt_chat_turn(model, i == 0, *system ? system : NULL, user, strlen(user),
-                                       text + used, TEXT - used, &size, &err),
-                         BNT_OK);
+        enum bnt_status status = bnt_chat_turn(model, i == 0, *system ? system : NULL, user,
+                                               strlen(user), text + used, TEXT - used, &size, &err);
+        if (!wanted) { // the template refuses this system text
+            assert_int_equal(status, BNT_ERR_UNSUPPORTED);
+            assert_non_null(strstr(err.message, "system text"));
+            return;
+        }
+        assert_int_equal(status, BNT_OK);
         used += size;
         if (i + 1 < json_array_size(turns)) { // the last answer is still to come
-            memcpy(text + used, answer, strlen(answer));
-            used += strlen(answer);
+            answer = bnt_chat_answer(model, answer, strlen(answer), &size);
+            memcpy(text + used, answer, size);
+            used += size;
         }
     }
     text[used] = '\0';
-    assert_string_equal(text, bnt_json_text(conversation, "text", NULL));
+    assert_string_equal(text, wanted);
 }
 
 static void check_stop(const struct bnt_model *model, const json_t *entry)
@@ -142,15 +155,26 @@ static void check_stop(const struct bnt_model *model, const json_t *entry)
 static void check_template(const json_t *entry)
 {
     char path[] = "/tmp/bnt-test-chat-XXXXXX";
-    struct bnt_buffer tokenizer = {0}, chat = {0};
+    struct bnt_buffer tokenizer = {0};
+    struct bnt_chat_built chat;
     struct bnt_model *model;
     struct bnt_error err;
     size_t i, size;
     json_t *conversation;
-    bool known = bnt_json_get(entry, "name") != NULL;
+    const char *refused = bnt_json_text(entry, "refused", NULL);
+    bool known = !refused;
     assert_true(close(mkstemp(path)) == 0);
     build_tokenizer(entry, &tokenizer);
     assert_int_equal(build_chat(entry, &tokenizer, &chat), known);
+    if (known) {
+        struct bnt_range name;
+        memcpy(&name, chat.bytes.data + offsetof(struct bnt_chat_record, text), sizeof name);
+        assert_memory_equal(chat.bytes.data + sizeof(struct bnt_chat_record) + name.offset,
+                            bnt_json_text(entry, "name", ""), name.size);
+    } else {
+        assert_non_null(strstr(chat.why, refused));
+        bnt_buffer_free(&chat.bytes);
+    }
     write_model(path, &tokenizer, &chat);
     assert_int_equal(bnt_model_open(path, NULL, &model, &err), BNT_OK);
     if (known) {
@@ -163,7 +187,7 @@ static void check_template(const json_t *entry)
     }
     bnt_model_close(model);
     bnt_buffer_free(&tokenizer);
-    bnt_buffer_free(&chat);
+    bnt_buffer_free(&chat.bytes);
     (void)unlink(path);
 }
 
@@ -179,7 +203,7 @@ static void test_templates(void **state)
         bnt_read_file(BNT_TEST_DATA "/chat/templates.json", 1 << 20, &text, &size, &missing, &err),
         BNT_OK);
     assert_int_equal(bnt_json_parse(text, size, "templates.json", &json, &err), BNT_OK);
-    assert_true(json_array_size(json_object_get(json, "templates")) >= 7);
+    assert_true(json_array_size(json_object_get(json, "templates")) >= 40);
     json_array_foreach(json_object_get(json, "templates"), i, entry) check_template(entry);
     json_decref(json);
     free(text);

@@ -183,7 +183,7 @@ static void check_same(const struct run *expected, struct request request)
     free(run);
 }
 
-static const struct bnt_sampling greedy = {0, 0, 1, 0};
+static const struct bnt_sampling greedy = TEST_SAMPLING(0, 0, 1, 0);
 
 // --- which tokens ---
 
@@ -250,7 +250,8 @@ static void a_long_prompt_goes_on_as_if_fed_by_hand(void **state)
 
 static void the_seed_decides_the_text(void **state)
 {
-    struct request request = {.model = fairy, .max_tokens = SOME, .sampling = {1, 0, 1, 7}};
+    struct request request = {
+        .model = fairy, .max_tokens = SOME, .sampling = TEST_SAMPLING(1, 0, 1, 7)};
     struct run *first = generate(request);
     size_t others = 0;
     (void)state;
@@ -272,12 +273,15 @@ static void one_candidate_is_greedy(void **state)
     struct run *expected =
         generate((struct request){.model = fairy, .max_tokens = SOME, .sampling = greedy});
     (void)state;
-    check_same(expected,
-               (struct request){.model = fairy, .max_tokens = SOME, .sampling = {1, 1, 1, 3}});
-    check_same(expected,
-               (struct request){.model = fairy, .max_tokens = SOME, .sampling = {1, 0, 1e-6f, 4}});
-    check_same(expected,
-               (struct request){.model = fairy, .max_tokens = SOME, .sampling = {1e-5f, 0, 1, 5}});
+    check_same(expected, (struct request){.model = fairy,
+                                          .max_tokens = SOME,
+                                          .sampling = TEST_SAMPLING(1, 1, 1, 3)});
+    check_same(expected, (struct request){.model = fairy,
+                                          .max_tokens = SOME,
+                                          .sampling = TEST_SAMPLING(1, 0, 1e-6f, 4)});
+    check_same(expected, (struct request){.model = fairy,
+                                          .max_tokens = SOME,
+                                          .sampling = TEST_SAMPLING(1e-5f, 0, 1, 5)});
     free(expected);
 }
 
@@ -372,7 +376,7 @@ static void an_eos_token_ends_it(void **state)
     char *own = test_make_dir(), *path = test_join(own, names[0]);
     struct bnt_hyper hyper = tiny_hyper(40);
     const uint32_t prompt = 3;
-    struct bnt_generation generation = {.max_tokens = 9, .sampling = {5, 0, 1, 1}};
+    struct bnt_generation generation = {.max_tokens = 9, .sampling = TEST_SAMPLING(5, 0, 1, 1)};
     struct bnt_generation_result result;
     (void)state;
     for (uint32_t count = 0; count <= 8; count += 4) {
@@ -465,7 +469,8 @@ static void check_stops(const struct run *all, struct request request)
 // Every piece of a text is a stop text in turn: they begin and end inside tokens and span several.
 static void stop_texts_never_show(void **state)
 {
-    struct request request = {.model = fairy, .max_tokens = 16, .sampling = {0.9f, 0, 1, 2}};
+    struct request request = {
+        .model = fairy, .max_tokens = 16, .sampling = TEST_SAMPLING(0.9f, 0, 1, 2)};
     struct run *all = generate(request);
     static const size_t sizes[] = {1, 2, 3, 7, 13};
     uint64_t random = 1;
@@ -487,7 +492,8 @@ static void stop_texts_never_show(void **state)
 // What begins like a stop text but is none must come out in the end.
 static void what_is_held_back_comes_at_the_end(void **state)
 {
-    struct request request = {.model = fairy, .max_tokens = 16, .sampling = {0.9f, 0, 1, 2}};
+    struct request request = {
+        .model = fairy, .max_tokens = 16, .sampling = TEST_SAMPLING(0.9f, 0, 1, 2)};
     struct run *all = generate(request);
     (void)state;
     for (size_t held = 1; held <= 20; held += 3) {
@@ -505,7 +511,8 @@ static void what_is_held_back_comes_at_the_end(void **state)
 
 static void of_several_stop_texts_the_first_counts(void **state)
 {
-    struct request request = {.model = fairy, .max_tokens = 16, .sampling = {0.9f, 0, 1, 2}};
+    struct request request = {
+        .model = fairy, .max_tokens = 16, .sampling = TEST_SAMPLING(0.9f, 0, 1, 2)};
     struct run *all = generate(request);
     char late[4] = "", early[8] = "";
     (void)state;
@@ -527,8 +534,10 @@ static void pieces_are_valid_and_make_the_detokenized_text(void **state)
     size_t ill_formed = 0;
     (void)state;
     for (uint64_t seed = 0; seed < 60; seed++) {
-        struct run *run = generate((struct request){
-            .model = bytes, .max_tokens = 45, .sampling = {50, 0, 1, seed}, .context = 64});
+        struct run *run = generate((struct request){.model = bytes,
+                                                    .max_tokens = 45,
+                                                    .sampling = TEST_SAMPLING(50, 0, 1, seed),
+                                                    .context = 64});
         char expected[MAX_TEXT];
         size_t size;
         test_ok(bnt_detokenize(bytes, run->tokens, run->n_tokens, expected, sizeof expected, &size,
@@ -551,8 +560,10 @@ static void stop_texts_of_parts_of_characters(void **state)
     size_t checked = 0;
     (void)state;
     for (uint64_t seed = 0; seed < 60; seed++) {
-        struct request request = {
-            .model = bytes, .max_tokens = 25, .sampling = {50, 0, 1, seed}, .context = 64};
+        struct request request = {.model = bytes,
+                                  .max_tokens = 25,
+                                  .sampling = TEST_SAMPLING(50, 0, 1, seed),
+                                  .context = 64};
         struct run *all = generate(request);
         if (strlen(all->text) == all->size) {
             request.stops[0] = stops[seed % TEST_COUNT(stops)];
@@ -571,7 +582,8 @@ static void a_stop_text_is_found_in_what_ends_the_text(void **state)
     size_t cut = 0;
     (void)state;
     for (uint64_t seed = 0; seed < 40; seed++) {
-        struct request request = {.model = bytes, .max_tokens = 1, .sampling = {50, 0, 1, seed}};
+        struct request request = {
+            .model = bytes, .max_tokens = 1, .sampling = TEST_SAMPLING(50, 0, 1, seed)};
         struct run *all = generate(request);
         if (all->tail && strlen(all->text) == all->size) {
             request.stops[0] = "\xEF\xBF\xBD";
@@ -603,7 +615,14 @@ static void no_memory_is_allocated_between_tokens(void **state)
     (void)state;
 #if COUNTS_ALLOCATIONS
     static const struct bnt_sampling ways[] = {
-        {0},
+        {.temperature = 0},
+        {.temperature = 0, .repetition_penalty = 1.3f},
+        {.temperature = 0.8f,
+         .top_k = 9,
+         .min_p = 0.1f,
+         .presence_penalty = 1,
+         .frequency_penalty = 1},
+        {.temperature = 1, .repetition_penalty = 0.9f, .frequency_penalty = -1},
         {.temperature = 0.8f, .top_k = 50, .top_p = 0.95f, .seed = 1},
         {.temperature = 0.8f, .top_k = 40, .seed = 1},
         {.temperature = 0.8f, .top_p = 0.9f, .seed = 1},

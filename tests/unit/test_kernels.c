@@ -10,49 +10,7 @@
 #include "formats/bytes.h"
 #include "runtime/exp.h"
 #include "runtime/kernels.h"
-#include "tests/unit/support.h"
-
-// AVX-VNNI as AVX-512 encodes it: more machines can run that.
-#if defined(__x86_64__)
-#define BNT_EVEX
-#include "runtime/kernel_avx_vnni.c"
-#endif
-
-// --- sets, and what tests share ---
-
-// The i-th set to test, NULL past the last: those of the library, then that one.
-static const struct bnt_kernels *kernel_set(size_t i)
-{
-    const struct bnt_kernels *kernels = bnt_kernels_get(i);
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (!kernels && bnt_kernels_get(i - 1) && __builtin_cpu_supports("avx2") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
-        return &bnt_kernels_avx_vnni_evex;
-#endif
-    return kernels;
-}
-
-static uint32_t bits(float v)
-{
-    return bnt_bits_from_float(v);
-}
-
-// The same bits. NaN is NaN: its sign and payload are the processor's.
-static bool same(float a, float b)
-{
-    return bits(a) == bits(b) || (isnan(a) && isnan(b));
-}
-
-static void expect_floats(const char *set, const char *function, size_t size, const float *got,
-                          const float *expected, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (!same(got[i], expected[i]))
-            fail_msg("%s of %s differs, size %zu, at %zu: %a, not %a", function, set, size, i,
-                     (double)got[i], (double)expected[i]);
-    }
-}
+#include "tests/unit/kernel_sets.h"
 
 // Floats of very different size, so that any other order of adding gives other bits.
 static void wild_floats(uint64_t *random, float *out, size_t n)

@@ -14,7 +14,8 @@ static enum bnt_status parse(const char *text, struct bnt_st_header *header, str
 static void a_header_is_read(void **state)
 {
     static const char text[] =
-        "{\"__metadata__\":{\"format\":\"pt\",\"text\":\"a\\nb\"},"
+        "{\"__metadata__\":{\"format\":\"np\",\"text\":\"a\\nb\",\"format\":\"pt\",\"loss\":NaN,"
+        "\"tokens\":1000000000000000019884624838656,\"zero\":\"\\u0000\",\"half\":\"\\ud800\"},"
         "\"b\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[8,32]},"
         "\"a\":{\"dtype\":\"BF16\",\"shape\":[4],\"data_offsets\":[0,8]},"
         "\"scalar\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[32,40]},"
@@ -123,7 +124,7 @@ static const struct {
     {ONE("\"U8\"", "[4294967296,4294967296]", "[0,0]"), "shape must be"},
     {ONE("\"U8\"", "[9223372036854775807,3]", "[0,4]"), "shape must be"},
     {ONE("\"F32\"", "[4611686018427387905]", "[0,4]"), "do not fit its shape"},
-    {ONE("\"U8\"", "[9223372036854775808]", "[0,4]"), "not valid JSON"},
+    {ONE("\"U8\"", "[9223372036854775808]", "[0,4]"), "x: shape must be"},
     {ONE("\"U8\"", "[4]", "[-1,3]"), "data_offsets must be"},
     {ONE("\"U8\"", "[4]", "[4,0]"), "data_offsets must be"},
     {ONE("\"U8\"", "[4]", "[0,-4]"), "data_offsets must be"},
@@ -132,25 +133,23 @@ static const struct {
     {ONE("\"U8\"", "[4]", "[0,4.0]"), "data_offsets must be"},
     {ONE("\"U8\"", "[4]", "[0,\"4\"]"), "data_offsets must be"},
     {ONE("\"U8\"", "[4]", "\"0,4\""), "data_offsets must be"},
-    {ONE("\"U8\"", "[4]", "[0,18446744073709551620]"), "not valid JSON"},
+    {ONE("\"U8\"", "[4]", "[0,18446744073709551620]"), "x: data_offsets must be"},
     {ONE("\"U8\"", "[4]", "[9223372036854775804,9223372036854775807]"), "do not fit its shape"},
     {ONE("\"U8\"", "[3]", "[9223372036854775804,9223372036854775807]"), "begins at"},
     {TWO(U8("[9223372036854775807]", "[0,9223372036854775807]"),
          U8("[9223372036854775807]", "[0,9223372036854775807]")),
      "must not overlap"},
-    {"{\"x\":" U8("[4]", "[0,4]") ",\"x\":" U8("[4]", "[4,8]") "}", "duplicate"},
-    {"{\"x\":{\"dtype\":\"U8\",\"dtype\":\"I8\",\"shape\":[4],\"data_offsets\":[0,4]}}",
-     "duplicate"},
+    {"{\"x\":" U8("[4]", "[0,4]") ",\"x\":" U8("[4]", "[4,8]") "}", "begins at"},
+    {"{\"x\":{\"dtype\":\"U8\",\"dtype\":NaN,\"shape\":[4],\"data_offsets\":[0,4]}}",
+     "x: unknown dtype"},
     {"[]", "must be a JSON object"},
-    {"7", "not valid JSON"},
+    {"7", "must be a JSON object"},
     {"", "not valid JSON"},
     {" ", "not valid JSON"},
     {"{", "not valid JSON"},
     {"{\"x\":" U8("[4]", "[0,4]"), "not valid JSON"},
     {"{} {}", "not valid JSON"},
-    {"{\"x\\ud800\":1}", "not valid JSON"},
     {"{\"\xFF\":1}", "not valid JSON"},
-    {"{\"__metadata__\":{\"a\":\"b\\u0000c\"}}", "not valid JSON"}, // texts end up as C strings
 };
 
 static void bad_headers_are_refused_with_a_reason(void **state)

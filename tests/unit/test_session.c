@@ -267,7 +267,7 @@ static void a_cache_of_halves_differs_but_mildly(void **state)
     uint32_t *tokens;
     char *text = test_read_file(BNT_TEST_DATA "/fairy-6m/golden/eval.txt", &size);
     (void)state;
-    test_ok(bnt_tokenize(model, text, 2000, true, &tokens, &count, &err), &err);
+    test_ok(bnt_tokenize(model, text, 2000, BNT_TOKENIZE_SPECIAL, &tokens, &count, &err), &err);
     assert_true(count >= n);
     float *halves = feed(model, options, tokens, n, n);
     options.cache = BNT_CACHE_F32;

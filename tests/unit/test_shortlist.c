@@ -248,16 +248,44 @@ static void check_choice(struct bnt_session *s, struct bnt_sampling sampling)
                  sampling.top_k, (double)sampling.top_p, token, expected);
 }
 
+// A text of which the likeliest token is a part, so that penalties have something to do.
+static void see_tokens(struct bnt_session *s, uint64_t *random)
+{
+    const struct bnt_sampling greedy = {.temperature = 0};
+    const uint32_t vocab = s->model->hyper.vocab_size;
+    bnt_history_rewind(&s->history, 0);
+    for (uint32_t i = 0; i < s->context; i++) {
+        const uint32_t token =
+            i ? test_random_below(random, vocab) : bnt_next_token(s, &greedy, random);
+        bnt_history_put(&s->history, i, &token, 1);
+    }
+    s->position = s->context;
+    bnt_history_end_prompt(&s->history, test_random_below(random, s->context + 1));
+}
+
 static void check_choices(struct bnt_session *s, uint32_t k, uint64_t *random)
 {
     static const float temperatures[] = {0.01f, 0.7f, 1, 5, 100}, shares[] = {0, 0.1f, 0.9f, 1};
+    static const float repetitions[] = {0, 1.1f, 3, 0.7f}, others[] = {0, 0.5f, 2, -0.5f};
+    const uint32_t position = s->position;
+    see_tokens(s, random);
     check_choice(s, (struct bnt_sampling){.temperature = 0, .top_k = k});
+    check_choice(s, (struct bnt_sampling){
+                        .temperature = (float)test_random_below(random, 2),
+                        .top_k = k,
+                        .seed = test_random(random),
+                        .min_p = test_random_below(random, 2) ? 0.05f : 0,
+                        .repetition_penalty = repetitions[test_random_below(random, 4)],
+                        .presence_penalty = others[test_random_below(random, 4)],
+                        .frequency_penalty = others[test_random_below(random, 4)],
+                    });
     check_choice(s, (struct bnt_sampling){
                         .temperature = temperatures[test_random_below(random, 5)],
                         .top_k = k,
                         .top_p = shares[test_random_below(random, 4)],
                         .seed = test_random(random),
                     });
+    s->position = position;
 }
 
 static const size_t ks[] = {1, 2, 3, 40, 100, 1000, 1023, BNT_SHORTLIST_MAX};
@@ -316,7 +344,7 @@ static void check_matrix(enum matrix matrix, const struct shape *shape)
         struct bnt_model *model = test_open_model(dir, files[0], bnt_kernel_name(i));
         const uint32_t threads[] = {1, 2 + ((uint32_t)matrix + shape->vocab) % 4};
         for (size_t j = 0; j < (i == 0 ? 2 : 1); j++) {
-            struct bnt_session *s = test_open_session(model, 1, threads[j]);
+            struct bnt_session *s = test_open_session(model, 8, threads[j]);
             uint64_t digest = check_session(s, seed);
             if (i == 0 && j == 0)
                 expected = digest;
@@ -459,7 +487,7 @@ static uint32_t *read_text(const struct bnt_model *model)
     struct bnt_error err;
     uint32_t *tokens;
     char *text = test_read_file(BNT_TEST_DATA "/fairy-6m/golden/eval.txt", &size);
-    test_ok(bnt_tokenize(model, text, 1 << 12, true, &tokens, &count, &err), &err);
+    test_ok(bnt_tokenize(model, text, 1 << 12, BNT_TOKENIZE_SPECIAL, &tokens, &count, &err), &err);
     assert_true(count >= POSITIONS);
     free(text);
     return tokens;
@@ -556,7 +584,12 @@ static struct text generate(const struct bnt_model *model, bool full_output, uin
 static void check_texts(const char *name)
 {
     static const struct bnt_sampling ways[] = {
-        {0}, {.temperature = 0.8f, .top_k = 40, .top_p = 0.9f}, {.temperature = 3, .top_k = 1000}};
+        {0},
+        {.temperature = 0.8f, .top_k = 40, .top_p = 0.9f},
+        {.temperature = 3, .top_k = 1000},
+        {.temperature = 0.8f, .top_k = 40, .min_p = 0.02f, .repetition_penalty = 1.2f},
+        {.temperature = 1, .top_k = 9, .presence_penalty = 0.4f, .frequency_penalty = 0.3f},
+        {.temperature = 1, .top_k = 9, .presence_penalty = -0.4f}};
     struct bnt_model *model = test_open_model(dir, name, NULL);
     for (size_t i = 0; i < TEST_COUNT(ways); i++) {
         struct bnt_sampling sampling = ways[i];

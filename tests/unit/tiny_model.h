@@ -169,7 +169,7 @@ static inline void tiny_write_weights(const char *path, const struct bnt_hyper *
     assert_int_equal(bnt_output_open_random(&out, path, &err), BNT_OK);
     assert_int_equal(bnt_writer_open(&w.writer, &out, hyper, weights.int8,
                                      (struct bnt_writer_section){tokenizer, tokenizer_size},
-                                     (struct bnt_writer_section){0}, &err),
+                                     (struct bnt_writer_section){0}, 0, NULL, &err),
                      BNT_OK);
     for (uint64_t i = 0; i < w.writer.n_tensors; i++)
         tiny_write_tensor(&w, &w.writer.tensors[i]);
