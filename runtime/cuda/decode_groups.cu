@@ -184,10 +184,10 @@ __device__ __forceinline__ void quantize(const slice<CHUNKS> &x, uint32_t *to, f
 // activations of blocks 0 and 1 and those of blocks 2 and 3 stand in different columns of the other
 // operand, or each block's in its own where groups are that small.
 struct group_lane {
-    uint32_t words[4];  // where they are, from the chunk's start, in bytes
-    bool has_x;         // else its activations are zeros
-    uint32_t x_offset;  // in bytes: of its first 16 activations
-    uint32_t x_to_next; // exclusive or: of the others
+    uint32_t words[4]; // where they are, from the chunk's start, in bytes
+    bool has_x;        // else its activations are zeros
+    uint32_t
+        x_offset; // in bytes, of its first 16 activations; the others are 16 further on or back
     uint32_t g, t;
 };
 
@@ -203,7 +203,6 @@ __device__ __forceinline__ group_lane find_group_lane(uint32_t part_bytes)
     const uint32_t columns = KIND == BY_BLOCKS ? 4 : 2, part = at.g / columns;
     at.has_x = part < (WIDE ? 2u : 1u) && at.g % columns == (KIND == BY_BLOCKS ? at.t : at.t / 2);
     at.x_offset = part * part_bytes + at.t * 32 + at.t % 2 * 16;
-    at.x_to_next = 16;
     if (!at.has_x)
         at.x_offset = 0;
     return at;
@@ -232,7 +231,7 @@ struct chunk_x {
         if (!at.has_x)
             return;
         of[0] = *reinterpret_cast<const uint4 *>(chunk + at.x_offset);
-        of[1] = *reinterpret_cast<const uint4 *>(chunk + (at.x_offset ^ at.x_to_next));
+        of[1] = *reinterpret_cast<const uint4 *>(chunk + (at.x_offset ^ 16));
     }
 };
 

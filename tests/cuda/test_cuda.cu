@@ -1743,6 +1743,7 @@ static void test_greedy(struct pair *p, uint32_t steps)
 {
     struct bnt_error err = {};
     struct bnt_sampling greedy = {};
+    const struct bnt_seen_list none = {};
     float *logits = (float *)malloc(p->vocab * 4);
     uint64_t state = 0;
     uint32_t same = 0, wrong = 0, prompt[3] = {1 % p->vocab, 17 % p->vocab, 200 % p->vocab},
@@ -1751,7 +1752,7 @@ static void test_greedy(struct pair *p, uint32_t steps)
                bnt_cuda_session_rewind(p->cuda, 0, &err) == BNT_OK &&
                bnt_evaluate(p->session, prompt, 3, BNT_LOGITS_LAST, logits, &err) == BNT_OK &&
                bnt_cuda_evaluate(p->cuda, prompt, 3, BNT_LOGITS_LAST, NULL, &err) == BNT_OK &&
-               bnt_cuda_sample(p->cuda, &greedy, &state, &gpu, &err) == BNT_OK,
+               bnt_cuda_sample(p->cuda, &greedy, none, &state, &gpu, &err) == BNT_OK,
            err.message);
     for (uint32_t i = 0; i < steps; i++) {
         const uint32_t best = best_of(logits, p->vocab);
@@ -1759,7 +1760,7 @@ static void test_greedy(struct pair *p, uint32_t steps)
         same += best == gpu;
         wrong += !(lost <= 10 * p->relative * deviation(logits, p->vocab));
         expect(bnt_evaluate(p->session, &gpu, 1, BNT_LOGITS_LAST, logits, &err) == BNT_OK &&
-                   bnt_cuda_next(p->cuda, gpu, &greedy, &state, &gpu, &err) == BNT_OK,
+                   bnt_cuda_next(p->cuda, gpu, &greedy, none, &state, &gpu, &err) == BNT_OK,
                err.message);
     }
     printf("  greedy: %u of %u tokens as on the CPU\n", same, steps);
