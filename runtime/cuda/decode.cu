@@ -47,27 +47,49 @@ static struct decode_input input(const struct bnt_cuda_decoder *d, const float *
     return {x, norm, n, 1.0f / (float)n, d->session->model->hyper.norm_eps};
 }
 
-static struct bnt_cuda_product stack_gate_up(const struct bnt_cuda_session *s,
-                                             const struct bnt_cuda_layer *layer)
+static struct decode_product plan_product(const struct bnt_cuda_decoder *d, struct decode_input in,
+                                          const struct bnt_cuda_matrix *m, float *out, bool add)
 {
-    struct bnt_cuda_product p = bnt_cuda_stack(&layer->gate, s->up, false);
-    bnt_cuda_add_part(&p, &layer->up, NULL);
-    p.gated = true;
-    p.activation = s->model->hyper.activation;
+    return {in, bnt_cuda_stack(m, out, add), false, d->session->model->hyper.activation_bits == 16};
+}
+
+// The four products of a layer.
+struct layer_products {
+    struct decode_product qkv, o, gate_up, down;
+};
+
+static struct layer_products plan_layer(const struct bnt_cuda_decoder *d, uint32_t i)
+{
+    const struct bnt_cuda_session *s = d->session;
+    const struct bnt_hyper *h = &s->model->hyper;
+    const struct bnt_cuda_layer *layer = &s->model->layers[i];
+    struct layer_products p = {
+        plan_product(d, input(d, s->x, h->hidden_size, layer->attn_norm), &layer->q, s->q, false),
+        plan_product(d, input(d, s->att, bnt_q_size(h), layer->attn_sub_norm), &layer->o, s->x,
+                     true),
+        plan_product(d, input(d, s->x, h->hidden_size, layer->ffn_norm), &layer->gate, s->up,
+                     false),
+        plan_product(d, input(d, s->up, h->ffn_size, layer->ffn_sub_norm), &layer->down, s->x,
+                     true)};
+    bnt_cuda_add_part(&p.qkv.product, &layer->k, s->k);
+    bnt_cuda_add_part(&p.qkv.product, &layer->v, s->v);
+    p.o.alone = true;
+    bnt_cuda_add_part(&p.gate_up.product, &layer->up, NULL);
+    p.gate_up.product.gated = true;
+    p.gate_up.product.activation = h->activation;
     return p;
 }
 
-static cudaError_t launch_attention(const struct bnt_cuda_decoder *d, uint32_t i)
+static struct decode_product plan_ternary_output(const struct bnt_cuda_decoder *d)
 {
     const struct bnt_cuda_session *s = d->session;
-    const struct bnt_cuda_layer *layer = &s->model->layers[i];
-    struct decode_device device = d->device;
-    device.is_early = device.is_early && i > 0; // waits for all of the embedding, and *place
-    const struct bnt_hyper *h = &s->model->hyper;
-    struct decode_product qkv = {input(d, s->x, h->hidden_size, layer->attn_norm),
-                                 bnt_cuda_stack(&layer->q, s->q, false), false};
-    bnt_cuda_add_part(&qkv.product, &layer->k, s->k);
-    bnt_cuda_add_part(&qkv.product, &layer->v, s->v);
+    return plan_product(d, input(d, s->x, s->model->hyper.hidden_size, s->model->final_norm),
+                        &s->model->output_ternary, s->logits, false);
+}
+
+static struct decode_attention plan_attention(const struct bnt_cuda_decoder *d, uint32_t i)
+{
+    const struct bnt_cuda_session *s = d->session;
     struct decode_attention attention = {};
     attention.q = s->q;
     attention.k = s->k;
@@ -77,27 +99,27 @@ static cudaError_t launch_attention(const struct bnt_cuda_decoder *d, uint32_t i
     attention.heads = bnt_cuda_session_heads(s);
     attention.att = s->att;
     attention.place = d->place;
+    attention.q_norm = s->model->layers[i].q_norm;
+    attention.k_norm = s->model->layers[i].k_norm;
+    attention.norm_eps = s->model->hyper.norm_eps;
     attention.parts = d->parts;
     attention.arrived = d->items_arrived;
-    const struct decode_product o = {input(d, s->att, bnt_q_size(h), layer->attn_sub_norm),
-                                     bnt_cuda_stack(&layer->o, s->x, true), true};
-    cudaError_t error = decode_product_launch(&qkv, &device, s->stream);
-    if (error == cudaSuccess)
-        error = decode_attention_launch(&attention, &d->device, s->stream);
-    return error == cudaSuccess ? decode_product_launch(&o, &d->device, s->stream) : error;
+    return attention;
 }
 
-static cudaError_t launch_ffn(const struct bnt_cuda_decoder *d, uint32_t i)
+static cudaError_t launch_layer(const struct bnt_cuda_decoder *d, uint32_t i)
 {
-    const struct bnt_cuda_session *s = d->session;
-    const struct bnt_hyper *h = &s->model->hyper;
-    const struct bnt_cuda_layer *layer = &s->model->layers[i];
-    const struct decode_product gate_up = {input(d, s->x, h->hidden_size, layer->ffn_norm),
-                                           stack_gate_up(s, layer), false};
-    const struct decode_product down = {input(d, s->up, h->ffn_size, layer->ffn_sub_norm),
-                                        bnt_cuda_stack(&layer->down, s->x, true), false};
-    cudaError_t error = decode_product_launch(&gate_up, &d->device, s->stream);
-    return error == cudaSuccess ? decode_product_launch(&down, &d->device, s->stream) : error;
+    cudaStream_t stream = d->session->stream;
+    const struct layer_products p = plan_layer(d, i);
+    const struct decode_attention attention = plan_attention(d, i);
+    struct decode_device device = d->device;
+    device.is_early = device.is_early && i > 0; // waits for all of the embedding, and *place
+    cudaError_t error = decode_product_launch(&p.qkv, &device, stream);
+    if (error == cudaSuccess)
+        error = decode_attention_launch(&attention, &d->device, stream);
+    for (const struct decode_product *next : {&p.o, &p.gate_up, &p.down})
+        error = error == cudaSuccess ? decode_product_launch(next, &d->device, stream) : error;
+    return error;
 }
 
 static struct decode_output plan_output(const struct bnt_cuda_decoder *d, uint32_t *best)
@@ -120,6 +142,11 @@ static cudaError_t launch_output(const struct bnt_cuda_decoder *d, int which, ui
 {
     const struct bnt_cuda_session *s = d->session;
     const struct decode_output output = plan_output(d, best);
+    if (s->model->output_ternary.blocks) {
+        const struct decode_product product = plan_ternary_output(d);
+        cudaError_t error = decode_product_launch(&product, &d->device, s->stream);
+        return error == cudaSuccess ? decode_best_launch(&output, &d->device, s->stream) : error;
+    }
     if (which == ALL_LOGITS)
         return decode_output_launch(&output, &d->device, s->stream);
     struct decode_shortlist shortlist = {};
@@ -146,7 +173,9 @@ static struct decode_embed plan_embed(const struct bnt_cuda_decoder *d, uint32_t
             d->place,
             s->frequency,
             s->angles,
-            s->model->hyper.head_dim};
+            s->model->hyper.head_dim,
+            bnt_cuda_angle_factor(&s->model->hyper),
+            bnt_cuda_rows_of(&s->model->embedding_ternary)};
 }
 
 static cudaError_t launch_all(const struct bnt_cuda_decoder *d, int which, uint32_t *best)
@@ -154,9 +183,7 @@ static cudaError_t launch_all(const struct bnt_cuda_decoder *d, int which, uint3
     const struct decode_embed embed = plan_embed(d, 0, {});
     cudaError_t error = decode_embed_launch(&embed, d->session->stream);
     for (uint32_t i = 0; i < d->session->model->hyper.n_layers && error == cudaSuccess; i++) {
-        error = launch_attention(d, i);
-        if (error == cudaSuccess)
-            error = launch_ffn(d, i);
+        error = launch_layer(d, i);
     }
     return error == cudaSuccess ? launch_output(d, which, best) : error;
 }
@@ -183,13 +210,25 @@ static cudaError_t make_graph(struct bnt_cuda_decoder *d, int which, uint32_t *b
     return error;
 }
 
-static bool are_shapes_fit(const struct bnt_hyper *h, const struct decode_device *device)
+// Whether the graph's kernels can do it: one product may have one norm before it, and each finds
+// room on a multiprocessor.
+static bool fits(const struct bnt_cuda_decoder *d)
 {
-    return h->head_dim <= 2 * h->hidden_size && h->hidden_size % 8 == 0 && h->ffn_size % 4 == 0 &&
-           decode_attention_fits({h->n_heads, h->n_kv_heads, h->head_dim}, device) &&
-           decode_product_fits(h->hidden_size, device) &&
-           decode_product_fits(h->ffn_size, device) && decode_product_fits(bnt_q_size(h), device) &&
-           decode_output_fits(h->hidden_size, device);
+    const struct bnt_hyper *h = &d->session->model->hyper;
+    const struct decode_device *device = &d->device;
+    if (h->flags & BNT_HYPER_LINEAR_NORMS || h->head_dim > 2 * h->hidden_size ||
+        h->hidden_size % 8 || h->ffn_size % 4 ||
+        !decode_attention_fits(bnt_cuda_session_heads(d->session), h->flags & BNT_HYPER_QK_NORMS,
+                               device))
+        return false;
+    const struct layer_products p = plan_layer(d, 0);
+    for (const struct decode_product *product : {&p.qkv, &p.o, &p.gate_up, &p.down})
+        if (!decode_product_fits(product, device))
+            return false;
+    if (!bnt_output_is_ternary(h))
+        return decode_output_fits(h->hidden_size, device);
+    const struct decode_product output = plan_ternary_output(d);
+    return decode_product_fits(&output, device);
 }
 
 // Takes room for count elements of a type out of memory that is laid out from at on.
@@ -248,20 +287,18 @@ enum bnt_status bnt_cuda_decoder_open(const struct bnt_cuda_session *s,
 {
     *decoder = NULL;
     const struct bnt_cuda_model *m = s->model;
-    struct decode_device device;
-    cudaError_t error = decode_find_device(&device);
-    if (error != cudaSuccess)
-        return bnt_cuda_fail(err, error, "preparing the GPU for single tokens");
-    if (!are_shapes_fit(&m->hyper, &device))
-        return BNT_OK;
     struct bnt_cuda_decoder *d = static_cast<struct bnt_cuda_decoder *>(calloc(1, sizeof *d));
     if (!d)
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     d->session = s;
-    d->device = device;
-    d->has_shortlist =
-        m->output_int8 && !s->full_output && decode_shortlist_fits(m->hyper.hidden_size, &device);
-    error = allocate(d);
+    cudaError_t error = decode_find_device(&d->device);
+    if (error == cudaSuccess && !fits(d)) {
+        bnt_cuda_decoder_close(d);
+        return BNT_OK;
+    }
+    d->has_shortlist = m->output_int8 && !s->full_output &&
+                       decode_shortlist_fits(m->hyper.hidden_size, &d->device);
+    error = error == cudaSuccess ? allocate(d) : error;
     if (error != cudaSuccess) {
         bnt_cuda_decoder_close(d);
         return bnt_cuda_fail(err, error, "preparing the GPU for single tokens");

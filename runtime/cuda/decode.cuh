@@ -7,8 +7,9 @@
 
 struct bnt_cuda_decoder;
 
-// *decoder stays NULL where the model's shapes are not made for it: head_dim not divisible by 4 or
-// above 256, sizes not divisible by 8 and 4, or vectors too long for shared memory.
+// *decoder stays NULL where the model is not made for it: head_dim not divisible by 4 (with q/k
+// norms by 64) or above 256, sizes not divisible by 8 and 4, vectors too long for shared memory, or
+// a norm of its own before each linear.
 enum bnt_status bnt_cuda_decoder_open(const struct bnt_cuda_session *session,
                                       struct bnt_cuda_decoder **decoder, struct bnt_error *err);
 void bnt_cuda_decoder_close(struct bnt_cuda_decoder *decoder);

@@ -42,6 +42,7 @@ struct part_totals {
 
 template <int HEADS> struct small_shared {
     barrier arrived, parts;
+    float squares[WARPS]; // of the elements that a warp norms
     part_totals of_warps[HEADS][WARPS], of_blocks[HEADS][MAX_CLUSTER];
     bool is_last;
     alignas(16) float weights[WARPS][BATCH * HEADS]; // of a batch
@@ -157,6 +158,57 @@ __device__ __forceinline__ void rotate(const pair &p, uint32_t half)
     if (!p.from)
         return;
     const float x = load_fresh(p.from), y = load_fresh(p.from + half);
+    const float a = (x * p.angle.x - y * p.angle.y) * p.scale;
+    const float b = (y * p.angle.x + x * p.angle.y) * p.scale;
+    p.shared[0] = a;
+    p.shared[half] = b;
+    if (p.cache) {
+        p.cache[0] = a;
+        p.cache[half] = b;
+    }
+}
+
+// The two elements' weights in the norm of a head, or NULL.
+struct pair_norm {
+    const float *weights;
+    float a, b;
+};
+
+__device__ __forceinline__ pair_norm find_norm(const attention_args &a, const item &t,
+                                               uint32_t head, uint32_t e)
+{
+    const uint32_t half = a.step.heads.head_dim / 2;
+    const float *weights = head < t.heads ? a.step.q_norm : head == t.heads ? a.step.k_norm : NULL;
+    if (!weights)
+        return {NULL, 1, 1};
+    return {weights, weights[e], weights[half + e]};
+}
+
+// By all threads: the same with a norm before it. A head's pairs are those of whole warps, half /
+// 32 of them from the first on.
+__device__ __forceinline__ void norm_and_rotate(const pair &p, const pair_norm &n, uint32_t half,
+                                                uint32_t first_warp, float eps, float *squares)
+{
+    float x = 0, y = 0;
+    if (p.from) {
+        x = load_fresh(p.from);
+        y = load_fresh(p.from + half);
+    }
+    const float sum = warp_sum(x * x + y * y);
+    if (threadIdx.x % WARP == 0)
+        squares[threadIdx.x / WARP] = sum;
+    __syncthreads();
+    float all = 0;
+    for (uint32_t i = 0; i < half / WARP && first_warp + i < WARPS; i++)
+        all += squares[first_warp + i];
+    __syncthreads();
+    if (!p.from)
+        return;
+    if (n.weights) {
+        const float factor = rsqrtf(all / (float)(2 * half) + eps);
+        x = n.a * (x * factor);
+        y = n.b * (y * factor);
+    }
     const float a = (x * p.angle.x - y * p.angle.y) * p.scale;
     const float b = (y * p.angle.x + x * p.angle.y) * p.scale;
     p.shared[0] = a;
@@ -522,8 +574,8 @@ __device__ __forceinline__ void join_parts(const attention_args &a, const item &
     }
 }
 
-// RUNS: of 128 elements, in a head.
-template <int HEADS, int RUNS>
+// RUNS: of 128 elements, in a head. NORMS: of heads, before they are rotated.
+template <int HEADS, int RUNS, bool NORMS>
 __global__ void __launch_bounds__(THREADS, 2) attend(const __grid_constant__ attention_args a)
 {
     extern __shared__ __align__(128) float dynamic[];
@@ -554,6 +606,9 @@ __global__ void __launch_bounds__(THREADS, 2) attend(const __grid_constant__ att
     pair first = find_pair(a, t, r, head < at_once ? head : UINT32_MAX, element);
     uint32_t count = t.to - t.from, first_of_warp = warp * BATCH;
     uint32_t more_heads = t.heads + 2 > at_once;
+    pair_norm norm = {NULL, 1, 1};
+    if (NORMS && head < at_once)
+        norm = find_norm(a, t, head, element);
     keep(first.from);
     keep(first.angle.x);
     keep(first.angle.y);
@@ -563,9 +618,20 @@ __global__ void __launch_bounds__(THREADS, 2) attend(const __grid_constant__ att
     __syncthreads();
 
     wait_for_previous();
-    rotate(first, half);
-    for (uint32_t h = head + at_once; more_heads && head < at_once && h < t.heads + 2; h += at_once)
-        rotate(find_pair(a, t, r, h, element), half);
+    if (NORMS) {
+        const uint32_t first_warp = head * (half / WARP);
+        norm_and_rotate(first, norm, half, first_warp, a.step.norm_eps, shared.squares);
+        for (uint32_t done = at_once; done < t.heads + 2; done += at_once) {
+            const uint32_t h = head < at_once ? done + head : UINT32_MAX;
+            norm_and_rotate(find_pair(a, t, r, h, element), find_norm(a, t, h, element), half,
+                            first_warp, a.step.norm_eps, shared.squares);
+        }
+    } else {
+        rotate(first, half);
+        for (uint32_t h = head + at_once; more_heads && head < at_once && h < t.heads + 2;
+             h += at_once)
+            rotate(find_pair(a, t, r, h, element), half);
+    }
     __syncthreads();
     warp_attention<HEADS, RUNS> own;
     own.begin();
@@ -601,11 +667,15 @@ __global__ void __launch_bounds__(THREADS, 2) attend(const __grid_constant__ att
 
 typedef void (*kernel)(attention_args);
 
-kernel choose_kernel(uint32_t heads, uint32_t dim)
+template <bool NORMS> kernel choose_kernel(uint32_t heads, uint32_t dim)
 {
     if (dim <= 128)
-        return heads == 1 ? attend<1, 1> : heads == 2 ? attend<2, 1> : attend<4, 1>;
-    return heads == 1 ? attend<1, 2> : heads == 2 ? attend<2, 2> : attend<4, 2>;
+        return heads == 1   ? attend<1, 1, NORMS>
+               : heads == 2 ? attend<2, 1, NORMS>
+                            : attend<4, 1, NORMS>;
+    return heads == 1   ? attend<1, 2, NORMS>
+           : heads == 2 ? attend<2, 2, NORMS>
+                        : attend<4, 2, NORMS>;
 }
 
 uint32_t choose_heads(struct bnt_cuda_heads heads)
@@ -656,7 +726,7 @@ cudaError_t decode_attention_find_cluster(const struct decode_device *device, ui
     *blocks = MAX_CLUSTER;
     if (!device->is_early)
         return cudaSuccess;
-    const kernel run = choose_kernel(MAX_HEADS, MAX_DIM);
+    const kernel run = choose_kernel<false>(MAX_HEADS, MAX_DIM);
     cudaError_t error = allow_most(run, *device);
     if (error != cudaSuccess)
         return error;
@@ -674,9 +744,10 @@ cudaError_t decode_attention_find_cluster(const struct decode_device *device, ui
     return error;
 }
 
-bool decode_attention_fits(struct bnt_cuda_heads heads, const struct decode_device *device)
+bool decode_attention_fits(struct bnt_cuda_heads heads, bool has_norms,
+                           const struct decode_device *device)
 {
-    if (heads.head_dim % 4 || heads.head_dim > MAX_DIM)
+    if (heads.head_dim % (has_norms ? 2 * WARP : 4) || heads.head_dim > MAX_DIM)
         return false;
     attention_args a = {};
     a.step.heads = heads;
@@ -711,7 +782,8 @@ cudaError_t decode_attention_launch(const struct decode_attention *step,
     a.group = step->heads.n_heads / step->heads.n_kv_heads;
     a.subgroups = items / step->heads.n_kv_heads;
     a.scale = 1.0f / sqrtf((float)step->heads.head_dim);
-    const kernel run = choose_kernel(heads, step->heads.head_dim);
+    const kernel run = step->q_norm ? choose_kernel<true>(heads, step->heads.head_dim)
+                                    : choose_kernel<false>(heads, step->heads.head_dim);
     room r;
     const size_t bytes = find_room(a, heads, &r, NULL) * sizeof(float);
     cudaError_t error = allow_most(run, *device);

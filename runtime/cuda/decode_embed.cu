@@ -2,7 +2,7 @@
 // The first kernel of a token. It does not let the next start early: what comes after it may read
 // *place before it waits.
 #include "runtime/cuda/decode_steps.cuh"
-#include "runtime/cuda/device.cuh"
+#include "runtime/cuda/scales.cuh"
 
 namespace
 {
@@ -13,10 +13,14 @@ __global__ void __launch_bounds__(THREADS) embed(const __grid_constant__ decode_
     const uint32_t i = blockIdx.x * THREADS + threadIdx.x;
     const size_t at = (size_t)a.token * a.hidden + i;
     if (i < a.hidden)
-        a.x[i] = a.wide ? static_cast<const float *>(a.embedding)[at]
-                        : __bfloat162float(static_cast<const __nv_bfloat16 *>(a.embedding)[at]);
-    if (i < a.head_dim / 2)
-        sincosf((float)a.here.position * a.frequency[i], &a.angles[i].y, &a.angles[i].x);
+        a.x[i] = a.ternary.blocks ? ternary_value(a.ternary, a.token, i)
+                 : a.wide         ? static_cast<const float *>(a.embedding)[at]
+                          : __bfloat162float(static_cast<const __nv_bfloat16 *>(a.embedding)[at]);
+    if (i < a.head_dim / 2) {
+        float2 angle;
+        sincosf((float)a.here.position * a.frequency[i], &angle.y, &angle.x);
+        a.angles[i] = make_float2(angle.x * a.angle_factor, angle.y * a.angle_factor);
+    }
     if (i == 0)
         *a.place = a.here;
 }

@@ -28,6 +28,18 @@ __global__ void __launch_bounds__(ROW_THREADS, 1)
     }
     choose_best(a, best);
 }
+
+__global__ void __launch_bounds__(ROW_THREADS, 1) find_best(const __grid_constant__ decode_output a)
+{
+    wait_for_previous();
+    unsigned long long best = 0;
+    for (uint32_t i = blockIdx.x * ROW_THREADS + threadIdx.x; i < a.vocab;
+         i += gridDim.x * ROW_THREADS)
+        best = max(best, rank_of(load_fresh(a.logits + i), i));
+    for (int step = WARP / 2; step > 0; step /= 2)
+        best = max(best, __shfl_xor_sync(FULL_WARP, best, step));
+    choose_best(a, best);
+}
 } // namespace
 
 uint32_t decode_output_blocks(const struct decode_device *device)
@@ -46,4 +58,10 @@ cudaError_t decode_output_launch(const struct decode_output *step,
                                  const struct decode_device *device, cudaStream_t stream)
 {
     return launch_rows(multiply_rows, step, arranged_runs(*step) * sizeof(float4), device, stream);
+}
+
+cudaError_t decode_best_launch(const struct decode_output *step, const struct decode_device *device,
+                               cudaStream_t stream)
+{
+    return launch_rows(find_best, step, 0, device, stream);
 }

@@ -6,26 +6,11 @@
 // A tile's columns are cut into slices, one a warp: it quantizes its slice of the input and
 // multiplies it by all of the block's tiles, with no barrier between the two. Sums of the slices
 // meet in shared memory; integers, they come out the same in any order.
-#include "runtime/cuda/bulk.cuh"
-#include "runtime/cuda/chunk.cuh"
 #include "runtime/cuda/cuda.h"
-#include "runtime/cuda/decode_input.cuh"
+#include "runtime/cuda/decode_slices.cuh"
 
 namespace
 {
-enum {
-    MAX_WARPS = 14,
-    MAX_CHUNKS = 4,           // of a slice, at once
-    SHORT_WARPS = 10,         // where slices of half as many chunks suffice
-    WEIGHT_BYTES = 100 << 10, // of a block, at most where one unit does not need more
-    OWN_BYTES = 20 << 10,     // of shared memory, besides the dynamic one
-    // So that any two kernels that follow one another in a layer find room on a multiprocessor, and
-    // attention's 512 threads of 64 registers beside one of these.
-    SHORT_REGISTERS = 80,
-    LONG_REGISTERS = 88,
-};
-static_assert(WARP * (SHORT_WARPS * SHORT_REGISTERS + MAX_WARPS * LONG_REGISTERS) <= 1 << 16, "");
-
 // Where a row's product goes. It lies in shared memory while the weights are multiplied: in
 // registers it would make the compiler put others into local memory, which is far away.
 struct alignas(16) target {
@@ -53,90 +38,25 @@ __device__ __forceinline__ target find_target(const decode_product &a, uint32_t 
     return to;
 }
 
-// round_half_even(v · s) in the lowest byte: 1.5 · 2^23 leaves no room for a fraction. The product
-// is at most 127 by the choice of s.
-__device__ __forceinline__ uint32_t quantize_bits(float v, float s)
-{
-    return __float_as_uint(fmaf(v, s, 12582912.0f));
-}
-
 __device__ __forceinline__ uint32_t quantize_run(float4 v, float s)
 {
     return pack_bytes(quantize_bits(v.x, s), quantize_bits(v.y, s), quantize_bits(v.z, s),
                       quantize_bits(v.w, s));
 }
 
-// Some chunks of the input: a run of four values of each, in each lane; the first `left` of them
-// exist.
-template <int CHUNKS> struct slice {
-    float4 v[CHUNKS];
-
-    __device__ __forceinline__ void ask(const float *from, uint32_t left)
-    {
-#pragma unroll
-        for (uint32_t i = 0; i < CHUNKS; i++) {
-            v[i] = make_float4(0, 0, 0, 0);
-            if (i < left)
-                v[i] = load_fresh(reinterpret_cast<const float4 *>(from + i * BNT_CUDA_CHUNK_COLS));
-        }
-    }
-
-    // norm: the weights, or NULL.
-    __device__ __forceinline__ void weigh(const float4 *norm, uint32_t left, input_totals *t)
-    {
-#pragma unroll
-        for (uint32_t i = 0; i < CHUNKS; i++) {
-            const float4 plain = v[i];
-            if (norm && i < left)
-                v[i] = times(plain, norm[i * WARP]);
-            t->add(plain, v[i]);
-        }
-    }
-
-    // Into shared memory, for the warp alone. Returns the sum of all.
-    __device__ __forceinline__ int quantize(uint32_t *to, float scale) const
-    {
-        int sum = 0;
-        __syncwarp();
-#pragma unroll
-        for (uint32_t i = 0; i < CHUNKS; i++) {
-            const uint32_t q = quantize_run(v[i], scale);
-            to[i * WARP] = q;
-            sum = __dp4a((int)q, 0x01010101, sum);
-        }
-        return warp_sum(sum);
-    }
-};
-
-// How a lane takes part where weights lie in shared memory. There 8 lanes that read their 16 bytes
-// of a chunk (chunk.cuh) would meet only half of the banks; so lanes with t >= 2 read the second 8
-// first, and thereby offer other rows than those with t < 2 at the same place. The activations of
-// these two halves of the columns stand in different columns of the other operand, zeros between
-// them, and so do their sums: each lane finds two of them, of rows that follow one another.
-struct shared_lane {
-    uint32_t first, second; // where the lane reads, from the chunk's start
-    uint32_t x_offset;
-    bool has_x;   // else its activations are zeros
-    bool odd;     // its sums are in the odd columns
-    bool is_last; // and in the second operand
-    bool is_half; // of the first half of the columns, even blocks
-    uint32_t row; // of the first sum
-};
-
-__device__ __forceinline__ shared_lane find_shared_lane()
+// The slice into shared memory, for the warp alone. Returns the sum of all.
+template <int CHUNKS>
+__device__ __forceinline__ int quantize(const slice<CHUNKS> &x, uint32_t *to, float scale)
 {
-    const chunk_lane at = find_chunk_lane();
-    const uint32_t half = at.t / 2 * 8;
-    shared_lane s;
-    s.first = at.offset + half;
-    s.second = at.offset + 8 - half;
-    s.x_offset = at.x_offset;
-    s.has_x = threadIdx.x / 8 % 2 == at.t / 2;
-    s.odd = at.odd;
-    s.is_last = at.t >= 2;
-    s.is_half = at.t % 2 == 0 && !at.odd;
-    s.row = at.row + (at.t == 0 || at.t == 3 ? 0 : 2);
-    return s;
+    int sum = 0;
+    __syncwarp();
+#pragma unroll
+    for (uint32_t i = 0; i < CHUNKS; i++) {
+        const uint32_t q = quantize_run(x.v[i], scale);
+        to[i * WARP] = q;
+        sum = __dp4a((int)q, 0x01010101, sum);
+    }
+    return warp_sum(sum);
 }
 
 // Of two operands' sums, those that the lane finds.
@@ -284,7 +204,7 @@ __global__ void __maxnreg__(CHUNKS < MAX_CHUNKS ? SHORT_REGISTERS : LONG_REGISTE
             x.ask(x_at + done * BNT_CUDA_CHUNK_COLS, rest);
             x.weigh(has_norm ? norm + done * WARP : NULL, rest, &t);
         }
-        const int sum = x.quantize(reinterpret_cast<uint32_t *>(quantized[warp]) + lane, factor);
+        const int sum = quantize(x, reinterpret_cast<uint32_t *>(quantized[warp]) + lane, factor);
         uint4 q[CHUNKS];
         __syncwarp();
 #pragma unroll
@@ -307,13 +227,6 @@ __global__ void __maxnreg__(CHUNKS < MAX_CHUNKS ? SHORT_REGISTERS : LONG_REGISTE
     if (to.out)
         *to.out = finish_row(a, to, (float)rows[thread], up, scale);
 }
-
-typedef void (*kernel)(const decode_product, cut, cut);
-
-struct plan {
-    kernel run;
-    uint32_t units, blocks, slices, chunks, bytes;
-};
 
 uint32_t unit_bytes(const bnt_cuda_product &product)
 {
@@ -345,9 +258,11 @@ plan choose_plan(const bnt_cuda_product &product, const struct decode_device &de
 }
 } // namespace
 
-bool decode_product_fits(uint32_t n, const struct decode_device *device)
+bool decode_product_fits(const struct decode_product *step, const struct decode_device *device)
 {
-    const uint64_t blocks = bnt_cuda_pad(n, 32) / 32, chunks = (blocks + 3) / 4;
+    if (!decode_product_is_plain(step))
+        return decode_groups_fits(step, device);
+    const uint64_t blocks = step->product.n_blocks, chunks = (blocks + 3) / 4;
     return 2 * blocks * BLOCK_BYTES + other_bytes((uint32_t)chunks) + OWN_BYTES <=
            device->shared_bytes;
 }
@@ -355,24 +270,7 @@ bool decode_product_fits(uint32_t n, const struct decode_device *device)
 cudaError_t decode_product_launch(const struct decode_product *step,
                                   const struct decode_device *device, cudaStream_t stream)
 {
-    plan p = choose_plan(step->product, *device);
-    cudaError_t error = cudaFuncSetAttribute(p.run, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                             (int)(device->shared_bytes - OWN_BYTES));
-    if (error != cudaSuccess)
-        return error;
-    cudaFuncAttributes own;
-    error = cudaFuncGetAttributes(&own, (const void *)p.run);
-    if (error != cudaSuccess)
-        return error;
-    if (step->alone && device->is_early) // half of a multiprocessor's, besides what all blocks need
-        p.bytes = max(p.bytes, device->processor_shared_bytes / 2 - (uint32_t)own.sharedSizeBytes);
-    cudaLaunchAttribute attributes[2] = {};
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(p.blocks);
-    config.blockDim = dim3(p.slices * WARP);
-    config.dynamicSmemBytes = p.bytes;
-    config.stream = stream;
-    set_sharing(&config, attributes, device->is_early);
-    return cudaLaunchKernelEx(&config, p.run, *step, cut_evenly(p.units, p.blocks),
-                              cut_evenly(p.chunks, p.slices));
+    if (!decode_product_is_plain(step))
+        return decode_groups_launch(step, device, stream);
+    return launch(choose_plan(step->product, *device), *step, *device, stream);
 }

@@ -38,11 +38,13 @@ struct decode_embed {
     bool wide;
     uint32_t hidden, token;
     struct decode_place here;
-    float *x;                   // (hidden)
-    struct decode_place *place; // gets here
-    const float *frequency;     // (head_dim / 2)
-    float2 *angles;             // (head_dim / 2), cosine and sine
-    uint32_t head_dim;          // at most 2 hidden
+    float *x;                     // (hidden)
+    struct decode_place *place;   // gets here
+    const float *frequency;       // (head_dim / 2)
+    float2 *angles;               // (head_dim / 2), cosine and sine
+    uint32_t head_dim;            // at most 2 hidden
+    float angle_factor;           // of cosines and sines
+    struct bnt_cuda_rows ternary; // instead of embedding, or without blocks
 };
 cudaError_t decode_embed_launch(const struct decode_embed *step, cudaStream_t stream);
 // The parameters of that kernel in a graph, for another token.
@@ -54,14 +56,27 @@ cudaError_t decode_embed_update(cudaGraphExec_t graph, cudaGraphNode_t node,
 struct decode_product {
     struct decode_input in;
     struct bnt_cuda_product product;
-    bool alone; // no two of its blocks may share a multiprocessor: see decode.cu
+    bool alone;     // no two of its blocks may share a multiprocessor: see decode.cu
+    bool is_16_bit; // how the input is quantized
 };
-// Whether a vector so long fits.
-bool decode_product_fits(uint32_t n, const struct decode_device *device);
+// Whether it finds room.
+bool decode_product_fits(const struct decode_product *step, const struct decode_device *device);
 cudaError_t decode_product_launch(const struct decode_product *step,
                                   const struct decode_device *device, cudaStream_t stream);
 
-// Rotates q and k, puts k and v into the cache and attends. (decode_attention.cu)
+// Whether γ and 8 bits are all that it needs. The others are: (decode_groups.cu)
+static inline bool decode_product_is_plain(const struct decode_product *step)
+{
+    bnt_cuda_quantized x = {};
+    x.is_16_bit = step->is_16_bit;
+    return bnt_cuda_is_plain(&step->product, &x);
+}
+bool decode_groups_fits(const struct decode_product *step, const struct decode_device *device);
+cudaError_t decode_groups_launch(const struct decode_product *step,
+                                 const struct decode_device *device, cudaStream_t stream);
+
+// Norms, if there are weights for it, and rotates q and k, puts k and v into the cache and attends.
+// (decode_attention.cu)
 struct decode_attention {
     const float *q, *k, *v; // (n_heads * head_dim), (n_kv_heads * head_dim) each
     const float2 *angles;   // (head_dim / 2), cosine and sine, written by the first kernel
@@ -69,12 +84,15 @@ struct decode_attention {
     struct bnt_cuda_heads heads; // see decode_attention_fits
     float *att;                  // (n_heads * head_dim)
     const struct decode_place *place;
+    const float *q_norm, *k_norm; // (head_dim), or NULL
+    float norm_eps;
     float *parts;      // (decode_attention_parts)
     unsigned *arrived; // (decode_attention_items), zero
 };
 // The greatest cluster that the device, as it is, has a place for. device: all else.
 cudaError_t decode_attention_find_cluster(const struct decode_device *device, uint32_t *blocks);
-bool decode_attention_fits(struct bnt_cuda_heads heads, const struct decode_device *device);
+bool decode_attention_fits(struct bnt_cuda_heads heads, bool has_norms,
+                           const struct decode_device *device);
 size_t decode_attention_parts(struct bnt_cuda_heads heads, const struct decode_device *device);
 uint32_t decode_attention_items(struct bnt_cuda_heads heads);
 cudaError_t decode_attention_launch(const struct decode_attention *step,
@@ -93,6 +111,9 @@ struct decode_output {
 };
 cudaError_t decode_output_launch(const struct decode_output *step,
                                  const struct decode_device *device, cudaStream_t stream);
+// The last step alone, where logits are there: of it, logits and what follows are used.
+cudaError_t decode_best_launch(const struct decode_output *step, const struct decode_device *device,
+                               cudaStream_t stream);
 uint32_t decode_output_blocks(const struct decode_device *device);
 bool decode_output_fits(uint32_t hidden, const struct decode_device *device);
 

@@ -32,6 +32,8 @@ struct bnt_cuda_part {
     uint32_t out_stride; // in elements
     size_t head_stride;  // of heads: from one to the next, in elements
     bool rotate;         // of heads: by the token's angles
+    const void *scales;  // (tiles, n_groups, 16) halves or floats, where n_groups > 0
+    const float *bias;   // (rows), or NULL
 };
 enum { BNT_CUDA_MAX_PARTS = 3 };
 struct bnt_cuda_product {
@@ -42,19 +44,24 @@ struct bnt_cuda_product {
     struct bnt_cuda_part parts[BNT_CUDA_MAX_PARTS]; // ascending by first_tile, from 0 on
     bool add;                                       // out += instead of out =: the residual
     bool gated; // of two parts alike only act(part 0) · part 1 comes out, at part 0's place
-    uint32_t activation;  // bnt_activation, where gated
-    uint32_t head_dim;    // 0, or rows are those of heads: see bnt_cuda_gemm_takes_heads
-    const float2 *angles; // (M, head_dim / 2), cosine and sine
+    uint32_t activation;   // bnt_activation, where gated
+    uint32_t head_dim;     // 0, or rows are those of heads: see bnt_cuda_gemm_takes_heads
+    const float2 *angles;  // (M, head_dim / 2), cosine and sine
+    uint32_t n_groups;     // scales of a row (bnt.md section 5.1), or 0: γ
+    uint32_t group_blocks; // blocks of 32 columns in a group; the last may have fewer
+    bool halves;           // scales are float16
 };
 
 // Quantized activations of M tokens. A tile of tokens at 128 columns is one run of memory, and lies
 // there as it is to lie in shared memory: each token's 128 bytes are eight pieces of 16, of which
-// piece p is at place p ^ t % 8. One token lies as a plain row.
+// piece p is at place p ^ t % 8. One token lies as a plain row. In 16 bits a token has two rows,
+// the upper bytes and the lower ones after them: 2 M rows in place of M.
 struct bnt_cuda_quantized {
     int8_t *x;       // (stride / 128, M, 128), zero from K on
     uint32_t stride; // a multiple of BNT_CUDA_CHUNK_COLS
     float *scale;    // (M) s
-    int32_t *sum;    // (M) sum of x
+    int32_t *sum;    // (M) sum of x; in 16 bits not used
+    bool is_16_bit;
 };
 
 // Where column k of token t lies in x.
@@ -87,12 +94,55 @@ cudaError_t bnt_cuda_gemm_wgmma(const struct bnt_cuda_product *product,
                                 const struct bnt_cuda_quantized *x, uint32_t m, int32_t *sums,
                                 uint32_t shape, cudaStream_t stream);
 
+// Whether a product needs nothing beyond γ and 8 bits: all others are bnt_cuda_gemm_groups' alone.
+static inline bool bnt_cuda_is_plain(const struct bnt_cuda_product *p,
+                                     const struct bnt_cuda_quantized *x)
+{
+    bool has_bias = false;
+    for (uint32_t i = 0; i < p->n_parts; i++)
+        has_bias = has_bias || p->parts[i].bias;
+    return p->n_groups == 0 && !x->is_16_bit && !has_bias;
+}
+
+// Products of M tokens, one or more, with scales of any kind, biases, and activations of 8 or 16
+// bits: y of bnt.md section 5.1 into the parts. Not of heads, and gated only as told.
+// (gemm_groups.cu)
+bool bnt_cuda_gemm_groups_gates(const struct bnt_cuda_product *product);
+cudaError_t bnt_cuda_gemm_groups(const struct bnt_cuda_product *product,
+                                 const struct bnt_cuda_quantized *x, uint32_t m,
+                                 cudaStream_t stream);
+
+// The form that any device has, and the one by Hopper's products of warpgroups, where it has them
+// for groups of that size. (gemm_groups.cu, gemm_groups_wgmma.cu)
+cudaError_t bnt_cuda_gemm_groups_plain(const struct bnt_cuda_product *product,
+                                       const struct bnt_cuda_quantized *x, uint32_t m,
+                                       cudaStream_t stream);
+bool bnt_cuda_gemm_groups_has_wgmma(const struct bnt_cuda_product *product);
+cudaError_t bnt_cuda_gemm_groups_wgmma(const struct bnt_cuda_product *product,
+                                       const struct bnt_cuda_quantized *x, uint32_t m,
+                                       cudaStream_t stream);
+
 // x[t] = row tokens[t] of the embedding. (embed.cu)
 cudaError_t bnt_cuda_embed(float *x,              // (M, hidden)
                            const void *embedding, // (vocab, hidden) bf16, or f32 if wide
                            bool wide,
                            const uint32_t *tokens, // (M), below vocab
                            uint32_t hidden, uint32_t m, cudaStream_t stream);
+
+// A ternary matrix of which single rows are wanted.
+struct bnt_cuda_rows {
+    const uint32_t *blocks;
+    uint32_t cols;
+    float scale;        // γ, where n_groups is 0
+    const void *scales; // as those of a part
+    uint32_t n_groups, group_blocks;
+    bool halves;
+};
+// The same of a ternary embedding. (embed.cu)
+cudaError_t bnt_cuda_embed_ternary(float *x, // (M, cols)
+                                   const struct bnt_cuda_rows *embedding,
+                                   const uint32_t *tokens, // (M)
+                                   uint32_t m, cudaStream_t stream);
 
 // RMS norm (unless weight is NULL) and quantization. (norm_quantize.cu)
 cudaError_t bnt_cuda_norm_quantize(const struct bnt_cuda_quantized *out,
@@ -108,7 +158,13 @@ cudaError_t bnt_cuda_activate_quantize(const struct bnt_cuda_quantized *out,
                                        const float *weight, // (n) or NULL
                                        float eps, uint32_t n, uint32_t m, cudaStream_t stream);
 
-// RMS norm alone. (norm_quantize.cu)
+// gate = act(gate) · up. (norm_quantize.cu)
+cudaError_t bnt_cuda_activate(float *gate,         // (count)
+                              const float *up,     // (count)
+                              uint32_t activation, // bnt_activation
+                              size_t count, cudaStream_t stream);
+
+// RMS norm alone; out may be x. (norm_quantize.cu)
 cudaError_t bnt_cuda_norm(float *out,          // (M, n)
                           const float *x,      // (M, n)
                           const float *weight, // (n)
@@ -127,10 +183,19 @@ struct bnt_cuda_heads {
     uint32_t n_heads, n_kv_heads, head_dim;
 };
 
-// Cosine and sine of the angles of tokens from position on. (rope.cu)
+// Cosine and sine, times a factor, of the angles of tokens from position on. (rope.cu)
 cudaError_t bnt_cuda_angles(float2 *angles,         // (M, head_dim / 2)
                             const float *frequency, // (head_dim / 2)
-                            uint32_t head_dim, uint32_t position, uint32_t m, cudaStream_t stream);
+                            float factor, uint32_t head_dim, uint32_t position, uint32_t m,
+                            cudaStream_t stream);
+
+// RMS norms of each head's own queries and keys, in place. (rope.cu)
+cudaError_t bnt_cuda_norm_heads(float *q,              // (M, n_heads * head_dim)
+                                float *k,              // (M, n_kv_heads * head_dim)
+                                const float *q_weight, // (head_dim)
+                                const float *k_weight, // (head_dim)
+                                float eps, struct bnt_cuda_heads heads, uint32_t m,
+                                cudaStream_t stream);
 
 // Rotates q in place and k on its way into the cache; v goes there as it is. (rope.cu)
 cudaError_t bnt_cuda_rope(float *q,             // (M, n_heads * head_dim)

@@ -16,7 +16,8 @@ __device__ pair rotate(const float *head, uint32_t i, uint32_t half, float2 angl
     return {a * angle.x - b * angle.y, b * angle.x + a * angle.y};
 }
 
-__global__ void find_angles(float2 *angles, const float *frequency, uint32_t half, uint32_t first)
+__global__ void find_angles(float2 *angles, const float *frequency, float factor, uint32_t half,
+                            uint32_t first)
 {
     let_next_start();
     wait_for_previous();
@@ -24,8 +25,30 @@ __global__ void find_angles(float2 *angles, const float *frequency, uint32_t hal
     for (uint32_t i = threadIdx.x; i < half; i += blockDim.x) {
         float2 angle;
         sincosf(position * frequency[i], &angle.y, &angle.x);
-        angles[(size_t)blockIdx.x * half + i] = angle;
+        angles[(size_t)blockIdx.x * half + i] = make_float2(angle.x * factor, angle.y * factor);
     }
+}
+
+// A warp takes a head, of the queries first.
+__global__ void norm_heads(float *q, float *k, const float *q_weight, const float *k_weight,
+                           float eps, bnt_cuda_heads heads)
+{
+    let_next_start();
+    wait_for_previous();
+    const uint32_t dim = heads.head_dim, lane = threadIdx.x % WARP;
+    const uint32_t head = blockIdx.y * (blockDim.x / WARP) + threadIdx.x / WARP;
+    if (head >= heads.n_heads + heads.n_kv_heads)
+        return;
+    const bool is_query = head < heads.n_heads;
+    const float *weight = is_query ? q_weight : k_weight;
+    float *x = is_query ? q + ((size_t)blockIdx.x * heads.n_heads + head) * dim
+                        : k + ((size_t)blockIdx.x * heads.n_kv_heads + head - heads.n_heads) * dim;
+    float squares = 0;
+    for (uint32_t i = lane; i < dim; i += WARP)
+        squares += x[i] * x[i];
+    const float factor = 1.0f / sqrtf(warp_sum(squares) / (float)dim + eps);
+    for (uint32_t i = lane; i < dim; i += WARP)
+        x[i] = weight[i] * (x[i] * factor);
 }
 
 __global__ void rope(float *q, const float *k, const float *v, const float2 *angles,
@@ -56,11 +79,21 @@ __global__ void rope(float *q, const float *k, const float *v, const float2 *ang
 }
 } // namespace
 
-cudaError_t bnt_cuda_angles(float2 *angles, const float *frequency, uint32_t head_dim,
+cudaError_t bnt_cuda_angles(float2 *angles, const float *frequency, float factor, uint32_t head_dim,
                             uint32_t position, uint32_t m, cudaStream_t stream)
 {
-    return launch_early(find_angles, dim3(m), dim3(64), 0, stream, angles, frequency, head_dim / 2,
-                        position);
+    return launch_early(find_angles, dim3(m), dim3(64), 0, stream, angles, frequency, factor,
+                        head_dim / 2, position);
+}
+
+cudaError_t bnt_cuda_norm_heads(float *q, float *k, const float *q_weight, const float *k_weight,
+                                float eps, struct bnt_cuda_heads heads, uint32_t m,
+                                cudaStream_t stream)
+{
+    const uint32_t warps = 4;
+    const dim3 grid(m, divide_up(heads.n_heads + heads.n_kv_heads, warps));
+    return launch_early(norm_heads, grid, dim3(warps * WARP), 0, stream, q, k, q_weight, k_weight,
+                        eps, heads);
 }
 
 cudaError_t bnt_cuda_rope(float *q, const float *k, const float *v, const float2 *angles,

@@ -35,6 +35,12 @@ static uint32_t max_u32(uint32_t a, uint32_t b)
     return a > b ? a : b;
 }
 
+bool bnt_cuda_session_has_up(const struct bnt_hyper *h)
+{
+    return h->scale_group || h->activation_bits > 8 ||
+           h->flags & (BNT_HYPER_FFN_BIAS | BNT_HYPER_LINEAR_NORMS);
+}
+
 static uint32_t widest_input(const struct bnt_hyper *h)
 {
     return max_u32(max_u32(h->hidden_size, h->ffn_size), bnt_q_size(h));
@@ -45,7 +51,11 @@ static uint32_t choose_batch(const struct bnt_hyper *h, uint32_t context)
 {
     size_t floats = (size_t)h->hidden_size + 2 * (size_t)bnt_q_size(h) +
                     2 * (size_t)bnt_kv_size(h) + h->ffn_size + h->head_dim;
-    size_t bytes = floats * sizeof(float) + bnt_cuda_pad(widest_input(h), BNT_CUDA_CHUNK_COLS);
+    floats += bnt_cuda_session_has_up(h) ? h->ffn_size : 0;
+    floats += h->flags & BNT_HYPER_LINEAR_NORMS ? widest_input(h) : 0;
+    const size_t parts = h->activation_bits / 8;
+    size_t bytes =
+        floats * sizeof(float) + parts * bnt_cuda_pad(widest_input(h), BNT_CUDA_CHUNK_COLS);
     size_t n = WORK_BYTES / bytes;
     if (n > BATCH_STEP)
         n -= n % BATCH_STEP;
@@ -75,6 +85,9 @@ static cudaError_t allocate_work(struct bnt_cuda_session *s)
 {
     const struct bnt_hyper *h = &s->model->hyper;
     const size_t n = s->batch, q = bnt_q_size(h), kv = bnt_kv_size(h);
+    // What the output layer takes in, and no fewer rows than a batch has.
+    const size_t rows = n > BNT_CUDA_OUTPUT_BATCH ? n : (size_t)BNT_CUDA_OUTPUT_BATCH;
+    s->quantized.is_16_bit = h->activation_bits == 16;
     s->quantized.stride = bnt_cuda_pad(widest_input(h), BNT_CUDA_CHUNK_COLS);
     const struct {
         float **to;
@@ -86,23 +99,24 @@ static cudaError_t allocate_work(struct bnt_cuda_session *s)
         {&s->v, n * kv},
         {&s->att, n * q},
         {&s->gate, n * h->ffn_size},
-        {&s->up, h->ffn_size},
+        {&s->up, (bnt_cuda_session_has_up(h) ? n : 1) * h->ffn_size},
+        {&s->h, h->flags & BNT_HYPER_LINEAR_NORMS ? n * widest_input(h) : 0},
         {&s->normed, (size_t)BNT_CUDA_OUTPUT_BATCH * h->hidden_size},
         {&s->logits, (size_t)BNT_CUDA_OUTPUT_BATCH * h->vocab_size},
         {&s->frequency, h->head_dim / 2},
-        {&s->quantized.scale, n},
+        {&s->quantized.scale, rows},
     };
     cudaError_t error = cudaSuccess;
     for (size_t i = 0; i < sizeof floats / sizeof floats[0] && error == cudaSuccess; i++)
-        error = allocate(floats[i].to, floats[i].count);
+        error = floats[i].count ? allocate(floats[i].to, floats[i].count) : cudaSuccess;
     if (error == cudaSuccess)
         error = allocate(&s->tokens, n);
     if (error == cudaSuccess)
         error = allocate(&s->angles, n * (h->head_dim / 2));
     if (error == cudaSuccess)
-        error = allocate(&s->quantized.sum, n);
+        error = allocate(&s->quantized.sum, rows);
     if (error == cudaSuccess)
-        error = allocate(&s->quantized.x, n * s->quantized.stride);
+        error = allocate(&s->quantized.x, rows * (h->activation_bits / 8) * s->quantized.stride);
     return error;
 }
 
@@ -184,6 +198,7 @@ void bnt_cuda_session_close(struct bnt_cuda_session *s)
                              s->att,
                              s->gate,
                              s->up,
+                             s->h,
                              s->normed,
                              s->logits,
                              s->quantized.x,

@@ -9,7 +9,12 @@
 struct bnt_cuda_matrix {
     const uint32_t *blocks; // on the device, as all pointers here
     uint32_t rows, cols;
-    float scale;
+    float scale;        // γ, where n_groups is 0
+    const void *scales; // by row and group (bnt.md section 5.1)
+    uint32_t n_groups, group_blocks;
+    bool halves;
+    const float *bias; // (rows), or NULL
+    const float *norm; // (cols) of the norm before it, or NULL
 };
 
 struct bnt_cuda_layer {
@@ -17,6 +22,8 @@ struct bnt_cuda_layer {
     const float *attn_sub_norm; // (n_heads * head_dim), or NULL
     const float *ffn_norm;      // (hidden)
     const float *ffn_sub_norm;  // (ffn), or NULL
+    const float *q_norm;        // (head_dim), or NULL
+    const float *k_norm;        // likewise
     struct bnt_cuda_matrix q, k, v, o, gate, up, down;
 };
 
@@ -32,6 +39,8 @@ struct bnt_cuda_model {
     const int8_t *output_int8;      // (vocab, hidden), or NULL
     const float *output_int8_scale; // (vocab), or NULL
     bool wide;
+    struct bnt_cuda_matrix embedding_ternary; // instead of embedding, or without blocks
+    struct bnt_cuda_matrix output_ternary;    // instead of output, likewise
 };
 
 struct bnt_cuda_session {
@@ -51,7 +60,8 @@ struct bnt_cuda_session {
     float *k, *v;                        // (batch, n_kv_heads * head_dim)
     float *att;                          // (batch, n_heads * head_dim)
     float *gate;                         // (batch, ffn), of several tokens times up
-    float *up;                           // (ffn), of one token alone
+    float *up;                           // (ffn), of one token alone, or (batch, ffn)
+    float *h;                            // (batch, widest input) where linears have norms, or NULL
     struct bnt_cuda_quantized quantized; // (batch, widest K')
     float *normed;                       // (OUTPUT_BATCH, hidden)
     float *logits;                       // (OUTPUT_BATCH, vocab)
@@ -73,6 +83,20 @@ enum bnt_status bnt_cuda_use(int i, int *device, struct bnt_cuda_device *info,
 // Whether count tokens may be fed. (evaluate.cu)
 enum bnt_status bnt_cuda_check_tokens(const struct bnt_cuda_session *session,
                                       const uint32_t *tokens, size_t count, struct bnt_error *err);
+
+// Whether gate and up of a prompt come out one by one, and not as their gated product.
+bool bnt_cuda_session_has_up(const struct bnt_hyper *hyper);
+
+// By what cosines and sines are multiplied.
+static inline float bnt_cuda_angle_factor(const struct bnt_hyper *h)
+{
+    return h->rope_scaling == BNT_ROPE_YARN ? h->rope_attention_factor : 1.0f;
+}
+
+static inline struct bnt_cuda_rows bnt_cuda_rows_of(const struct bnt_cuda_matrix *m)
+{
+    return {m->blocks, m->cols, m->scale, m->scales, m->n_groups, m->group_blocks, m->halves};
+}
 
 // The heads and the cache of one layer.
 struct bnt_cuda_heads bnt_cuda_session_heads(const struct bnt_cuda_session *session);

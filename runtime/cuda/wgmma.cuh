@@ -131,6 +131,37 @@ static __device__ __forceinline__ void wgmma_codes(int (&d)[64], const uint32_t 
               BNT_D16(32), BNT_D16(48));
 }
 
+// The same of signed weights (scales.cuh); what was in d counts only if keep is not 0.
+#define BNT_WGMMA_SIGNED(n, places, a0, a1, a2, a3, b, k, ...)                                     \
+    asm volatile("{\n"                                                                             \
+                 ".reg .pred keep;\n"                                                              \
+                 "setp.ne.u32 keep, " k ", 0;\n"                                                   \
+                 "wgmma.mma_async.sync.aligned.m64n" n "k32.s32.s8.s8 {" places "}, "              \
+                 "{" a0 ", " a1 ", " a2 ", " a3 "}, " b ", keep;\n"                                \
+                 "}"                                                                               \
+                 : __VA_ARGS__                                                                     \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(rows), "r"(keep))
+
+static __device__ __forceinline__ void wgmma_weights(int (&d)[16], const uint32_t (&a)[4],
+                                                     uint64_t rows, uint32_t keep)
+{
+    BNT_WGMMA_SIGNED("32", BNT_P16, "%16", "%17", "%18", "%19", "%20", "%21", BNT_D16(0));
+}
+
+static __device__ __forceinline__ void wgmma_weights(int (&d)[32], const uint32_t (&a)[4],
+                                                     uint64_t rows, uint32_t keep)
+{
+    BNT_WGMMA_SIGNED("64", BNT_P32, "%32", "%33", "%34", "%35", "%36", "%37", BNT_D16(0),
+                     BNT_D16(16));
+}
+
+static __device__ __forceinline__ void wgmma_weights(int (&d)[64], const uint32_t (&a)[4],
+                                                     uint64_t rows, uint32_t keep)
+{
+    BNT_WGMMA_SIGNED("128", BNT_P64, "%64", "%65", "%66", "%67", "%68", "%69", BNT_D16(0),
+                     BNT_D16(16), BNT_D16(32), BNT_D16(48));
+}
+
 // d (64 × 64, float32) = a (64 × 16) · b (16 × 64), both float16 rows of shared memory. To it, or
 // to zero: add is "1" or "0", and the places are "+f" or "=f".
 #define BNT_F4(f, i)  f(d[i]), f(d[i + 1]), f(d[i + 2]), f(d[i + 3])
@@ -193,5 +224,6 @@ static __device__ __forceinline__ void wgmma_columns_add(float (&d)[64], const u
 #undef BNT_P48
 #undef BNT_P64
 #undef BNT_WGMMA
+#undef BNT_WGMMA_SIGNED
 
 #endif

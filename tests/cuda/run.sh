@@ -4,8 +4,8 @@
 # All that needs a GPU: the tests against the CPU, under compute-sanitizer too where it is installed,
 # bnt-bench's own tests, and what it measures of the products and of a model of
 # BitNet-b1.58-2B-4T's shape with random weights, with and without the int8 copy of its output
-# matrix. Prints everything; tests/cuda/results.md keeps the latest tables. Needs 4 GB of disk in
-# TMPDIR.
+# matrix, and of one of Ternary-Bonsai-1.7B's, with scales by groups of 128 and with one a matrix.
+# Prints everything; tests/cuda/results.md keeps the latest tables. Needs 6 GB of disk in TMPDIR.
 #
 #     tests/cuda/run.sh [BUILD]     BUILD: the build folder, default build
 set -euo pipefail
@@ -48,4 +48,10 @@ pack "$work/2b-4t" 2b-4t
 pack "$work/2b-4t" 2b-4t-int8 --embedding int8
 for name in 2b-4t 2b-4t-int8; do
     "$bin/bnt-bench" --device cuda "$work/$name.bnt"
+done
+for group in 128 matrix; do
+    "$bin/bnt-synth" --like bonsai-1.7b --form levels --group "$group" --quiet -o "$work/bonsai"
+    pack "$work/bonsai" "bonsai-$group"
+    rm -r "$work/bonsai"
+    "$bin/bnt-bench" --device cuda "$work/bonsai-$group.bnt"
 done
