@@ -186,6 +186,8 @@ def levels(masters, cols, group):
     scales = [level(row[i:i + width]) for row in rows for i in range(0, len(row), width)]
     if None in scales:
         return None
+    if scales == [0.0] and not group:
+        scales = [f32(1e-5)]  # γ is never 0
     return scales, bytes(0 if x == 0 else 1 if x > 0 else 0xFF for x in masters)
 
 

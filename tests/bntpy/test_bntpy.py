@@ -147,6 +147,8 @@ class Levels(unittest.TestCase):
     def test_levels(self):
         self.assertEqual(ternary.levels([0.5, -0.5, 0.0, -0.0], 2, 0), ([0.5], b'\1\xff\0\0'))
         self.assertEqual(ternary.levels([0.5, -0.5, 0.0, 0.25], 2, 0), None)
+        self.assertEqual(ternary.levels([0.0, 0.0], 2, 0), ([floats.f32(1e-5)], b'\0\0'))
+        self.assertEqual(ternary.levels([0.0, -0.0], 2, 32), ([0.0], b'\0\0'))
         self.assertEqual(ternary.levels([0.5, -0.5, 0.0, 0.25], 2, layout.WHOLE_ROW), ([0.5, 0.25], b'\1\xff\0\1'))
         self.assertEqual(ternary.levels([0.5, -0.5, 0.25, 0.0, 0.0, 0.0], 3, 2), ([0.5, 0.25, 0.0, 0.0], b'\1\xff\1\0\0\0'))
 

@@ -627,5 +627,65 @@ class Source(Verdicts):
         self.differs({'S5'})
 
 
+class SourceOfVersion2(Verdicts):
+    """--source, with a file that is not quite what the checkpoint gives: written anew, so that all else is right."""
+
+    def differs(self, checkpoint, change, rules):
+        model = bntpy.read(read(packed(checkpoint)))
+        change(model)
+        self.breaks(self.file('m.bnt', bntpy.write(model)), rules, '--source', checkpoint)
+
+    @staticmethod
+    def forget_counts(model):
+        """They would be wrong (R28)."""
+        provenance = json.loads(model.provenance.decode('utf-8'))
+        model.provenance = json.dumps({**provenance, 'matrices': None}).encode('utf-8').replace(b'"matrices": null', b'"x": 0')
+
+    def test_sign(self):
+        """Of a weight in the last group of a row, and of the embedding."""
+        for key in ((1, 'ffn_down'), (None, 'token_embedding')):
+            def change(model, key=key):
+                matrix = model.ternary[key]
+                at = max(i for i, w in enumerate(matrix.weights) if w)
+                matrix.weights = matrix.weights[:at] + bytes([-matrix.weights[at] & 255]) + matrix.weights[at + 1:]
+                self.forget_counts(model)
+            self.differs(QWEN3_GROUPS, change, {'S2', 'S6'})
+
+    def test_scale(self):
+        """Of the last group; of a row; of a matrix. The next float is another."""
+        def group(model):
+            scales = model.ternary[1, 'ffn_down'].scales
+            scales[-1] = floats.halves(floats.half_bytes([scales[-1] * 1.001]))[0]
+
+        def row(model):
+            model.ternary[0, 'attn_v'].scales[17] *= 2
+
+        def matrix(model):
+            model.ternary[1, 'attn_q'].gamma *= 2
+            self.forget_counts(model)
+        self.differs(QWEN3_GROUPS, group, {'S3', 'S6'})
+        self.differs(LLAMA_ROWS, row, {'S3', 'S6'})
+        self.differs(QWEN2_BIAS, matrix, {'S3', 'S6'})
+
+    def test_norms_and_biases(self):
+        for checkpoint, key in ((QWEN3_GROUPS, (1, 'attn_k_norm')), (QWEN2_BIAS, (0, 'attn_v_bias')),
+                                (LINEAR_NORM, (1, 'ffn_down_linear_norm'))):
+            def change(model, key=key):
+                model.norms[key][-1] += 0.25
+            self.differs(checkpoint, change, {'S4'})
+
+    def test_hyperparameters(self):
+        def bits(model):
+            model.hyper['activation_bits'] = 24 - model.hyper['activation_bits']
+
+        def eps(model):
+            model.hyper['linear_norm_eps'] *= 2
+        self.differs(LINEAR_NORM, eps, {'S1'})
+        for checkpoint in VERSION_2:  # an option of bnt-pack, not the config's word
+            model = bntpy.read(read(packed(checkpoint)))
+            bits(model)
+            self.valid(self.file('m.bnt', bntpy.write(model)), '--source', checkpoint)
+
+
 if __name__ == '__main__':
     tools.main()

@@ -550,7 +550,7 @@ def extremes_2():
 def everything_2():
     """All of version 2 at once, sizes that need padding."""
     flags = sum(1 << i for i in range(12)) & ~layout.TIED
-    model = make(hidden_size=70, ffn_size=65, n_heads=3, n_kv_heads=1, head_dim=10, n_layers=2, flags=flags,
+    model = make(hidden_size=40, ffn_size=33, n_heads=3, n_kv_heads=1, head_dim=6, n_layers=2, flags=flags,
                  vocab_size=19, activation_bits=16, linear_norm_eps=floats.f32(1e-3), pooling=2, **GROUPS_32, **YARN)
     model = replace(model, extra=[('XTRA', b'2')], tokenizer=tokenizer().tokenizer)
     return with_provenance(model, matrices=matrices(model))

@@ -489,6 +489,42 @@ static void rope_scaling_is_checked(void **state)
     assert_string_equal(bnt_hyper_problem(&h), "rope_theta");
 }
 
+// Each field of yarn is needed with it, and only the factor with linear.
+static void rope_scaling_of_version_2_is_checked(void **state)
+{
+    static const struct {
+        const char *field;
+        size_t offset;
+    } fields[] = {
+        {"rope_factor", offsetof(struct bnt_hyper, rope_factor)},
+        {"rope_original_context", offsetof(struct bnt_hyper, rope_original_context)},
+        {"rope_attention_factor", offsetof(struct bnt_hyper, rope_attention_factor)},
+        {"rope_beta_fast", offsetof(struct bnt_hyper, rope_beta_fast)},
+        {"rope_beta_slow", offsetof(struct bnt_hyper, rope_beta_slow)},
+        {"rope_low_freq_factor", offsetof(struct bnt_hyper, rope_low_freq_factor)},
+        {"rope_high_freq_factor", offsetof(struct bnt_hyper, rope_high_freq_factor)},
+    };
+    static const uint32_t one = 0x3f800000, zero = 0; // as an integer one is not zero either
+    enum { OF_YARN = 5 };
+    struct bnt_hyper yarn = shape(4, 64, 64, 4, 2, 16, 100, 0), linear = yarn;
+    (void)state;
+    yarn.rope_scaling = BNT_ROPE_YARN;
+    for (size_t i = 0; i < OF_YARN; i++)
+        memcpy((uint8_t *)&yarn + fields[i].offset, &one, sizeof one);
+    linear.rope_scaling = BNT_ROPE_LINEAR;
+    linear.rope_factor = 1;
+    assert_null(bnt_hyper_problem(&yarn));
+    assert_null(bnt_hyper_problem(&linear));
+    for (size_t i = 0; i < TEST_COUNT(fields); i++) {
+        struct bnt_hyper h = yarn;
+        memcpy((uint8_t *)&h + fields[i].offset, i < OF_YARN ? &zero : &one, sizeof one);
+        assert_string_equal(bnt_hyper_problem(&h), fields[i].field);
+        h = linear;
+        memcpy((uint8_t *)&h + fields[i].offset, i == 0 ? &zero : &one, sizeof one);
+        assert_string_equal(bnt_hyper_problem(&h), fields[i].field);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -503,6 +539,7 @@ int main(void)
         cmocka_unit_test(roles_and_their_names),
         cmocka_unit_test(hyperparameters_out_of_range_are_named),
         cmocka_unit_test(rope_scaling_is_checked),
+        cmocka_unit_test(rope_scaling_of_version_2_is_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
