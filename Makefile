@@ -102,7 +102,7 @@ lint:
 	clang-format --dry-run --Werror $(C_FILES)
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability --inline-suppr --suppress=missingIncludeSystem \
 	  -I. -DBNT_VERSION='""' -j $(JOBS) formats convert pack verify runtime
-	clang-tidy --quiet -p $(BUILD)/lint $(filter-out tests/% runtime/kernel_%,$(filter %.c,$(C_FILES)))
+	clang-tidy --quiet -p $(BUILD)/lint $(filter-out tests/% runtime/kernels/kernel_%,$(filter %.c,$(C_FILES)))
 	shellcheck $(SH_FILES)
 
 format:

@@ -24,14 +24,6 @@ struct finder {
     struct bnt_error *err;
 };
 
-struct bnt_level_matrix bnt_source_levels(const struct bnt_source *source)
-{
-    return (struct bnt_level_matrix){.type = bnt_source_float_type(source),
-                                     .data = source->data,
-                                     .rows = source->place.rows,
-                                     .cols = source->place.cols};
-}
-
 static double weights_of(const struct bnt_source *source)
 {
     return (double)source->place.rows * source->place.cols;

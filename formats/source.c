@@ -20,6 +20,14 @@ enum bnt_float_type bnt_source_float_type(const struct bnt_source *source)
     }
 }
 
+struct bnt_level_matrix bnt_source_levels(const struct bnt_source *source)
+{
+    return (struct bnt_level_matrix){.type = bnt_source_float_type(source),
+                                     .data = source->data,
+                                     .rows = source->place.rows,
+                                     .cols = source->place.cols};
+}
+
 enum bnt_status bnt_source_not_finite(const struct bnt_checkpoint *c,
                                       const struct bnt_source *source, struct bnt_error *err)
 {

@@ -3,8 +3,8 @@
 #ifndef BNT_FORMATS_STATUS_H
 #define BNT_FORMATS_STATUS_H
 
-// The one list. runtime/bnt.h spells it out for readers of the public header; runtime/status.c
-// asserts that both agree.
+// The one list. runtime/bnt.h spells it out for readers of the public header;
+// runtime/engine/status.c asserts that both agree.
 #define BNT_STATUS_LIST(X)                                                                         \
     X(BNT_OK, 0, "success")                                                                        \
     X(BNT_ERR_IO, 1, "a file or stream could not be read or written")                              \

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Building the TOKN section: what its three files share. tokenizer_json.c puts it together,
-// tokenizer_vocab.c knows tokens and merges, tokenizer_steps.c what surrounds them.
+// Building the TOKN section: tokenizer_json.c puts it together, tokenizer_vocab.c knows tokens and
+// merges, tokenizer_steps.c what surrounds them, tokenizer_builder.c what all of them need.
 #ifndef BNT_PACK_TOKENIZER_BUILDER_H
 #define BNT_PACK_TOKENIZER_BUILDER_H
 
@@ -48,24 +48,26 @@ enum bnt_status bnt_builder_refuse(struct tokenizer_builder *b, const char *what
 enum bnt_status bnt_builder_bad(struct tokenizer_builder *b, const char *what);
 enum bnt_status bnt_builder_no_memory(struct tokenizer_builder *b);
 
+// The model's kind and options. (tokenizer_vocab.c)
+enum bnt_status bnt_builder_check_model(struct tokenizer_builder *b);
 // Kind, space mark, decoder: what must be known before the first token. (tokenizer_steps.c)
 enum bnt_status bnt_builder_find_kind(struct tokenizer_builder *b);
 // The steps of the normalizer, which tokens need. (tokenizer_steps.c)
 enum bnt_status bnt_builder_add_normalizers(struct tokenizer_builder *b);
-// Appends a text as the normalizer leaves it. (tokenizer_json.c)
+// Appends a text as the normalizer leaves it.
 enum bnt_status bnt_builder_put_normalized(struct tokenizer_builder *b, const char *text,
                                            size_t size, struct bnt_buffer *out);
-// Tokens, added tokens, merges, and before them the normalizer. (tokenizer_vocab.c)
+// Tokens, added tokens, merges. (tokenizer_vocab.c)
 enum bnt_status bnt_builder_add_vocabulary(struct tokenizer_builder *b);
 // Pre-tokenizer, post-processor. Offsets of steps count from step_texts.
 // (tokenizer_steps.c)
 enum bnt_status bnt_builder_add_steps(struct tokenizer_builder *b);
 
-// Appends a text with the space mark replaced by a space. (tokenizer_vocab.c)
+// Appends a text with the space mark replaced by a space.
 void bnt_builder_put_text(const struct tokenizer_builder *b, const char *text, size_t size,
                           struct bnt_buffer *out);
 // Appends the bytes that a token's text stands for in the input. false, perhaps with some appended:
-// no input leads to it. (tokenizer_vocab.c)
+// no input leads to it.
 bool bnt_builder_put_matched(const struct tokenizer_builder *b, const char *text, size_t size,
                              struct bnt_buffer *out);
 

@@ -11,78 +11,6 @@
 
 static const char file_name[] = "tokenizer.json";
 
-enum bnt_status bnt_builder_refuse(struct tokenizer_builder *b, const char *what, const char *value)
-{
-    return bnt_fail(b->err, BNT_ERR_UNSUPPORTED, "%s: %s \"%s\" is not supported", file_name, what,
-                    value);
-}
-
-enum bnt_status bnt_builder_bad(struct tokenizer_builder *b, const char *what)
-{
-    return bnt_fail(b->err, BNT_ERR_FORMAT, "%s: %s", file_name, what);
-}
-
-enum bnt_status bnt_builder_no_memory(struct tokenizer_builder *b)
-{
-    return bnt_fail(b->err, BNT_ERR_MEMORY, "%s: out of memory", file_name);
-}
-
-// --- the pool behind the tokens ---
-
-// Applies a normalizer's step to *text, which is malloc'd.
-static enum bnt_status apply_step(struct tokenizer_builder *b, const struct bnt_step_record *step,
-                                  uint8_t **text, size_t *size)
-{
-    struct bnt_regex regex = {0};
-    struct bnt_regex_search search = {.regex = &regex};
-    uint8_t *next;
-    if (bnt_step_has_pattern(step)) { // it compiled when the step was made
-        enum bnt_status status =
-            bnt_regex_open(&regex, b->step_texts.data + step->offset, step->size, b->err);
-        if (status != BNT_OK)
-            return status;
-        search.match = pcre2_match_data_create(1, NULL);
-    }
-    enum bnt_normalize_result result = bnt_normalize(step, b->step_texts.data, search, true, *text,
-                                                     *size, BNT_TOKENIZER_MAX_TEXT, &next, size);
-    pcre2_match_data_free(search.match);
-    bnt_regex_close(&regex);
-    switch (result) {
-    case BNT_NORMALIZED:
-        free(*text);
-        *text = next;
-        return BNT_OK;
-    case BNT_NORMALIZE_TOO_LARGE:
-        return bnt_builder_bad(b, "an added token becomes too long by the normalizer");
-    case BNT_NORMALIZE_PATTERN_FAILS:
-        return bnt_builder_bad(b, "a Replace fails on an added token");
-    case BNT_NORMALIZE_NO_MEMORY:
-        break;
-    }
-    return bnt_builder_no_memory(b);
-}
-
-// The text of an added token as the normalizer would leave it.
-enum bnt_status bnt_builder_put_normalized(struct tokenizer_builder *b, const char *text,
-                                           size_t size, struct bnt_buffer *out)
-{
-    const struct bnt_step_record *steps = (const void *)b->steps.data;
-    uint8_t *now = malloc(size + 1);
-    if (!now)
-        return bnt_builder_no_memory(b);
-    memcpy(now, text, size);
-    for (uint32_t i = 0; i < b->record.n_normalizers; i++) {
-        enum bnt_status status = apply_step(b, &steps[i], &now, &size);
-        if (status != BNT_OK) {
-            free(now);
-            return status;
-        }
-    }
-    bnt_buffer_put(out, now, size);
-    free(now);
-    return BNT_OK;
-}
-
 // qsort takes no context; building is single-threaded and this is set just around the call.
 static const uint8_t *sorting_pool;
 
@@ -222,6 +150,12 @@ enum bnt_status bnt_tokenizer_build(const char *json, size_t size, const char *c
         return status;
     struct tokenizer_builder b = {.json = root, .vocab_size = vocab_size, .err = err};
     status = check_values(&b);
+    if (status == BNT_OK)
+        status = bnt_builder_check_model(&b);
+    if (status == BNT_OK)
+        status = bnt_builder_find_kind(&b);
+    if (status == BNT_OK)
+        status = bnt_builder_add_normalizers(&b);
     if (status == BNT_OK)
         status = bnt_builder_add_vocabulary(&b);
     if (status == BNT_OK)

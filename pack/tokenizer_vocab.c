@@ -9,50 +9,6 @@
 #include "formats/json.h"
 #include "formats/utf8.h"
 
-// Appends the bytes of a token's text in the byte-level alphabet; false, with some of them
-// appended, if any character is none of it.
-static bool put_bytes(const char *text, size_t size, struct bnt_buffer *out)
-{
-    for (size_t at = 0; at < size;) {
-        uint32_t code;
-        int n = bnt_utf8_next((const uint8_t *)text + at, size - at, &code);
-        const int value = n > 0 ? bnt_character_to_byte(code) : -1;
-        if (value < 0)
-            return false;
-        const uint8_t byte = (uint8_t)value;
-        bnt_buffer_put(out, &byte, 1);
-        at += (size_t)n;
-    }
-    return true;
-}
-
-// A text with every space mark replaced by a space.
-void bnt_builder_put_text(const struct tokenizer_builder *b, const char *text, size_t size,
-                          struct bnt_buffer *out)
-{
-    size_t mark = b->mark ? strlen(b->mark) : 0;
-    for (size_t at = 0; at < size;) {
-        if (mark && size - at >= mark && memcmp(text + at, b->mark, mark) == 0) {
-            bnt_buffer_put(out, " ", 1);
-            at += mark;
-        } else {
-            bnt_buffer_put(out, text + at, 1);
-            at++;
-        }
-    }
-}
-
-bool bnt_builder_put_matched(const struct tokenizer_builder *b, const char *text, size_t size,
-                             struct bnt_buffer *out)
-{
-    if (b->record.kind == BNT_TOKENIZER_BYTE_BPE)
-        return put_bytes(text, size, out);
-    if (b->mark && memchr(text, ' ', size))
-        return false; // every space of the input has become a mark
-    bnt_builder_put_text(b, text, size, out);
-    return true;
-}
-
 // The byte of a byte token's text, "<0x0A>", or −1.
 static int byte_token(const struct tokenizer_builder *b, const char *text, size_t size)
 {
@@ -73,7 +29,7 @@ static enum bnt_status check_empty(struct tokenizer_builder *b, const char *key)
     return value[0] ? bnt_builder_refuse(b, key, value) : BNT_OK;
 }
 
-static enum bnt_status check_model(struct tokenizer_builder *b)
+enum bnt_status bnt_builder_check_model(struct tokenizer_builder *b)
 {
     b->model = bnt_json_get(b->json, "model");
     const char *type =
@@ -418,13 +374,7 @@ static enum bnt_status add_merges(struct tokenizer_builder *b)
 
 enum bnt_status bnt_builder_add_vocabulary(struct tokenizer_builder *b)
 {
-    enum bnt_status status = check_model(b);
-    if (status == BNT_OK)
-        status = bnt_builder_find_kind(b);
-    if (status == BNT_OK)
-        status = bnt_builder_add_normalizers(b);
-    if (status == BNT_OK)
-        status = count_tokens(b);
+    enum bnt_status status = count_tokens(b);
     if (status == BNT_OK)
         status = find_unk(b);
     if (status == BNT_OK && !allocate(b))

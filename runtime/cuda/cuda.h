@@ -27,7 +27,7 @@ extern "C" {
 
 #include "formats/view.h"
 #include "runtime/bnt.h"
-#include "runtime/history.h"
+#include "runtime/engine/history.h"
 
 struct bnt_cuda_device {
     char name[128];

@@ -2,7 +2,7 @@
 // The forward pass over a prompt, in chunks of tokens (bnt.md section 10).
 #include "runtime/cuda/session.cuh"
 
-#include "runtime/check.h"
+#include "runtime/engine/check.h"
 
 #define TRY(call)                                                                                  \
     do {                                                                                           \

@@ -2,8 +2,8 @@
 // A step of generation: a token in, the next one out.
 #include "runtime/cuda/decode.cuh"
 #include "runtime/cuda/sample.cuh"
-#include "runtime/penalty.h"
-#include "runtime/random.h"
+#include "runtime/engine/penalty.h"
+#include "runtime/engine/random.h"
 
 static bool is_greedy(const struct bnt_sampling *sampling)
 {

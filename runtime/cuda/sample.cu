@@ -14,7 +14,7 @@
 #include "runtime/cuda/device.cuh"
 #include "runtime/cuda/rank.cuh"
 #include "runtime/cuda/sample.cuh"
-#include "runtime/penalty.h"
+#include "runtime/engine/penalty.h"
 
 namespace
 {

@@ -8,7 +8,7 @@
 #include "runtime/cuda/decode.cuh"
 #include "runtime/cuda/sample.cuh"
 extern "C" {
-#include "runtime/rope.h"
+#include "runtime/engine/rope.h"
 }
 
 enum { MAX_BATCH = 2048, BATCH_STEP = 128, WORK_BYTES = 160 << 20 };

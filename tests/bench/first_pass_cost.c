@@ -14,8 +14,8 @@
 #include <time.h>
 
 #include "formats/cli.h"
-#include "runtime/kernels.h"
-#include "runtime/pool.h"
+#include "runtime/kernels/kernels.h"
+#include "runtime/engine/pool.h"
 
 #if defined(__x86_64__)
 

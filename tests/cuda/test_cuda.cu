@@ -20,7 +20,7 @@
 #include "runtime/cuda/sample.cuh"
 extern "C" {
 #include "formats/map.h"
-#include "runtime/kernels.h"
+#include "runtime/kernels/kernels.h"
 #include "tests/cuda/models.h"
 }
 

@@ -6,13 +6,13 @@
 #include <math.h>
 
 #include "formats/bytes.h"
-#include "runtime/kernels.h"
+#include "runtime/kernels/kernels.h"
 #include "tests/unit/support.h"
 
 // AVX-VNNI as AVX-512 encodes it: more machines can run that.
 #if defined(__x86_64__)
 #define BNT_EVEX
-#include "runtime/kernel_avx_vnni.c"
+#include "runtime/kernels/kernel_avx_vnni.c"
 #endif
 
 // The i-th set to test, NULL past the last: those of the library, then that one.

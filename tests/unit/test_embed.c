@@ -3,7 +3,7 @@
 // bits whatever the batches, threads and kernels are.
 #include <math.h>
 
-#include "runtime/session.h"
+#include "runtime/engine/session.h"
 #include "tests/unit/fairy.h"
 #include "tests/unit/tiny_model.h"
 

@@ -8,8 +8,8 @@
 
 #include "formats/block.h"
 #include "formats/bytes.h"
-#include "runtime/exp.h"
-#include "runtime/kernels.h"
+#include "runtime/kernels/exp.h"
+#include "runtime/kernels/kernels.h"
 #include "tests/unit/kernel_sets.h"
 
 // Floats of very different size, so that any other order of adding gives other bits.

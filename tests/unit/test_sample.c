@@ -6,7 +6,7 @@
 #include <math.h>
 
 #include "runtime/bnt.h"
-#include "runtime/penalty.h"
+#include "runtime/engine/penalty.h"
 #include "tests/unit/tiny_model.h"
 
 enum { SMALL = 16, LARGE = 3000 };

@@ -6,7 +6,7 @@
 #include <math.h>
 #include <pthread.h>
 
-#include "runtime/kernels.h"
+#include "runtime/kernels/kernels.h"
 #include "tests/unit/fairy.h"
 #include "tests/unit/tiny_model.h"
 

@@ -4,7 +4,7 @@
 // matrices and activations made to mislead it. And where it should be short, it is.
 #include <math.h>
 
-#include "runtime/session.h"
+#include "runtime/engine/session.h"
 #include "tests/unit/fairy.h"
 #include "tests/unit/tiny_model.h"
 
