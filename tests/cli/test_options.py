@@ -32,7 +32,7 @@ NEVER_MISSING = {'bnt-bench', 'bnt-convert', 'bnt-pack', 'bnt-verify', 'bnt-info
 
 def sources():
     """tool -> the text of its source file."""
-    paths = glob.glob(os.path.join(ROOT, '*', 'bnt-*.c')) + glob.glob(os.path.join(ROOT, 'tests', '*', 'bnt-*.c'))
+    paths = [path for at in ('*', 'runtime/*', 'tests/*') for path in glob.glob(os.path.join(ROOT, at, 'bnt-*.c'))]
     found = {os.path.basename(path)[:-2]: tools.read(path).decode('utf-8') for path in paths}
     assert NEVER_MISSING <= set(found)
     return found
