@@ -23,6 +23,12 @@ def with_halves(tensor, values):
     return tensor._replace(data=struct.pack('<%dH' % len(values), *values))
 
 
+def spoil(checkpoint, name, seed=1):
+    noise = random.Random(seed)
+    values = [noise.randrange(0x2000, 0x3000) | noise.randrange(2) << 15 for _ in range(len(checkpoint.tensors[name].data) // 2)]
+    checkpoint.tensors[name] = with_halves(checkpoint.tensors[name], values)
+
+
 class Levels(Case):
     def pack(self, folder, *options, name='m.bnt', quiet=True):
         path = self.path(name)
@@ -116,24 +122,32 @@ class Near(Levels):
         errors = self.errors(path, self.folder)
         self.assertEqual({place for place, error in errors.items() if error}, {(1, 'ffn_up')})
 
+    def test_values_that_are_not_finite(self):
+        """They are far from every level, and found behind weights that are off one."""
+        for bits in (0x7c00, 0xfc00, 0x7e01):
+            checkpoint = Checkpoint(self.folder)
+            values = halves(checkpoint.tensors[self.name])
+            values[-1] = bits
+            checkpoint.tensors[self.name] = with_halves(checkpoint.tensors[self.name], values)
+            folder = checkpoint.save(self.path('in'))
+            for options in ((), ('--nearest',), ('--force', '--nearest')):
+                with self.subTest(bits=bits, options=options):
+                    self.refused('bnt-convert', folder, *options, names=[self.name, 'element %d' % (len(values) - 1), 'not finite'])
+
 
 class Ordinary(Levels):
-    def spoil(self, checkpoint, name, seed=1):
-        noise = random.Random(seed)
-        values = [noise.randrange(0x2000, 0x3000) | noise.randrange(2) << 15 for _ in range(len(checkpoint.tensors[name].data) // 2)]
-        checkpoint.tensors[name] = with_halves(checkpoint.tensors[name], values)
 
     def test_an_ordinary_model(self):
         checkpoint = Checkpoint(LLAMA_ROWS)
         for name in [n for n in checkpoint.tensors if n.endswith('_proj.weight')]:
-            self.spoil(checkpoint, name)
+            spoil(checkpoint, name)
         folder = checkpoint.save(self.path('ordinary'))
         self.refused('bnt-convert', folder, names=['q_proj.weight', '% of the weights', 'off three levels', '--force'])
 
     def test_one_matrix_among_others(self):
         checkpoint = Checkpoint(QWEN3_GROUPS)
         name = checkpoint.name('layers.1.self_attn.k_proj.weight')
-        self.spoil(checkpoint, name)
+        spoil(checkpoint, name)
         folder = checkpoint.save(self.path('mixed'))
         self.refused('bnt-convert', folder, names=[name, '1 do not'])
         path = self.pack(folder, '--force', quiet=False)
