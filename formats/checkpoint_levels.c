@@ -241,8 +241,6 @@ enum bnt_status bnt_checkpoint_find_levels(struct bnt_checkpoint *c,
     if (f.n_other && !options->force)
         return refuse_mixed(&f);
     status = look_at_embeddings(&f);
-    if (status == BNT_OK && f.n_near && c->config.ternary)
-        return BNT_OK;
     if (status == BNT_OK && f.n_near && !options->nearest)
         return refuse_near(&f);
     if (status == BNT_OK && f.n_other)

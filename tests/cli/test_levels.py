@@ -122,6 +122,22 @@ class Near(Levels):
         errors = self.errors(path, self.folder)
         self.assertEqual({place for place, error in errors.items() if error}, {(1, 'ffn_up')})
 
+    def test_whatever_the_config_says(self):
+        """With a mark of ternary training they are no masters either: their mean is not their level."""
+        embedding = Checkpoint(QWEN3_GROUPS)
+        name = embedding.name('embed_tokens.weight')
+        values = halves(embedding.tensors[name])
+        values[:2] = [0x2000, 0x2400]
+        embedding.tensors[name] = with_halves(embedding.tensors[name], values)
+        for checkpoint in (Checkpoint(self.folder), embedding):
+            checkpoint.config['quantization_config'] = {'quant_method': 'bitnet', 'linear_class': 'autobitlinear',
+                                                        'quantization_mode': 'online'}
+            folder = checkpoint.save(self.path('marked'))
+            self.refused('bnt-convert', folder, names='--nearest')
+            path = self.pack(folder, '--nearest', quiet=False)
+            self.assertEqual(self.info(path)['provenance']['rounding'], 'nearest_level')
+            self.assertEqual(len([e for e in self.errors(path, folder).values() if e]), 1)
+
     def test_values_that_are_not_finite(self):
         """They are far from every level, and found behind weights that are off one."""
         for bits in (0x7c00, 0xfc00, 0x7e01):
