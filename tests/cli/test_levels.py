@@ -122,6 +122,15 @@ class Near(Levels):
         errors = self.errors(path, self.folder)
         self.assertEqual({place for place, error in errors.items() if error}, {(1, 'ffn_up')})
 
+    def test_beside_an_ordinary_matrix(self):
+        checkpoint = Checkpoint(self.folder)
+        spoil(checkpoint, checkpoint.name('layers.0.self_attn.k_proj.weight'))
+        folder = checkpoint.save(self.path('near and ordinary'))
+        path = self.pack(folder, '--force', '--nearest', quiet=False)
+        self.assertEqual(self.info(path)['provenance']['rounding'], 'nearest_level, half_even')
+        errors = self.errors(path, folder)
+        self.assertEqual({place for place, error in errors.items() if error}, {(0, 'attn_k'), (1, 'ffn_up')})
+
     def test_whatever_the_config_says(self):
         """With a mark of ternary training they are no masters either: their mean is not their level."""
         embedding = Checkpoint(QWEN3_GROUPS)
