@@ -170,15 +170,29 @@ class Ordinary(Levels):
         self.refused('bnt-convert', folder, names=['q_proj.weight', '% of the weights', 'off three levels', '--force'])
 
     def test_one_matrix_among_others(self):
-        checkpoint = Checkpoint(QWEN3_GROUPS)
-        name = checkpoint.name('layers.1.self_attn.k_proj.weight')
-        spoil(checkpoint, name)
-        folder = checkpoint.save(self.path('mixed'))
-        self.refused('bnt-convert', folder, names=[name, '1 do not'])
-        path = self.pack(folder, '--force', quiet=False)
-        self.assertEqual(self.info(path)['provenance']['rounding'], 'levels, half_even')
-        errors = self.errors(path, folder)
-        self.assertEqual({place for place, error in errors.items() if error}, {(1, 'attn_k')})
+        """The first of all, too: what follows is looked at whatever it is."""
+        for layer, module, role in ((0, 'q_proj', 'attn_q'), (1, 'k_proj', 'attn_k')):
+            checkpoint = Checkpoint(QWEN3_GROUPS)
+            name = checkpoint.name('layers.%d.self_attn.%s.weight' % (layer, module))
+            spoil(checkpoint, name)
+            folder = checkpoint.save(self.path('mixed'))
+            self.refused('bnt-convert', folder, names=[name, '1 do not'])
+            path = self.pack(folder, '--force', quiet=False)
+            self.assertEqual(self.info(path)['provenance']['rounding'], 'levels, half_even')
+            errors = self.errors(path, folder)
+            self.assertEqual({place for place, error in errors.items() if error}, {(layer, role)})
+
+    def test_zeros_among_ordinary_matrices(self):
+        """They hold any levels, so they say nothing."""
+        checkpoint = Checkpoint(LLAMA_ROWS)
+        names = [n for n in checkpoint.tensors if n.endswith('_proj.weight')]
+        for name in names:
+            spoil(checkpoint, name)
+        zeros = checkpoint.tensors[names[1]]
+        checkpoint.tensors[names[1]] = zeros._replace(data=bytes(len(zeros.data)))
+        folder = checkpoint.save(self.path('ordinary'))
+        self.refused('bnt-convert', folder, names='ternarizing an ordinary model')
+        self.assertEqual(self.info(self.pack(folder, '--force', quiet=False))['provenance']['rounding'], 'half_even')
 
     def test_values_that_are_not_finite(self):
         for bits in (0x7c00, 0xfc00, 0x7e01):
