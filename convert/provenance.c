@@ -118,7 +118,7 @@ static bool is_sharded(const struct bnt_checkpoint *c)
 static const char *rounding(const struct bnt_checkpoint *c)
 {
     if (c->config.form == BNT_FORM_LEVELS && c->levels.forced)
-        return "levels, half_even";
+        return c->levels.nearest ? "nearest_level, half_even" : "levels, half_even";
     if (c->config.form == BNT_FORM_LEVELS)
         return c->levels.nearest ? "nearest_level" : "levels";
     return c->config.form == BNT_FORM_MASTERS ? "half_even" : "stored";

@@ -99,8 +99,8 @@ struct bnt_levels_options {
 };
 
 // Of float weights: if they hold three levels, the form becomes BNT_FORM_LEVELS, hyper gets its
-// scales and activations, and embeddings that hold them become ternary. All weights are looked at,
-// unless it is clear from the first that they are ordinary. Refused: weights that are near to
+// scales and activations, and embeddings that hold them become ternary. Every matrix is looked at,
+// an ordinary one until it is known for one. Refused: weights that are near to
 // levels without nearest, some matrices with levels and some without (without force). Does nothing
 // to other forms.
 enum bnt_status bnt_checkpoint_find_levels(struct bnt_checkpoint *checkpoint,

@@ -57,6 +57,12 @@ static enum bnt_status look(struct finder *f, const struct bnt_source *source,
     return bnt_source_not_finite(f->checkpoint, source, f->err);
 }
 
+// A matrix of zeros holds any levels: it says nothing of the others.
+static bool all_zero(const struct bnt_levels *levels)
+{
+    return levels->holds >> BNT_LEVELS_MATRIX & 1 && levels->level == 0;
+}
+
 static void add_near(struct finder *f, const struct bnt_source *source,
                      const struct bnt_levels *levels)
 {
@@ -73,7 +79,7 @@ static void add_near(struct finder *f, const struct bnt_source *source,
 static void add_matrix(struct finder *f, struct bnt_source *source, const struct bnt_levels *levels)
 {
     if (levels->holds) {
-        f->n_exact++;
+        f->n_exact += !all_zero(levels);
         f->holds &= levels->holds;
         f->halves = f->halves && levels->halves;
         source->level = levels->level;
@@ -103,7 +109,8 @@ static void describe(const struct finder *f, char *out, size_t size)
         bnt_levels_name(BNT_LEVELS_32));
 }
 
-// Looks at the layers' matrices until it is clear that they are ordinary.
+// All of the layers' matrices: the first may be the only one without levels. Ordinary ones are
+// known by their first rows.
 static enum bnt_status look_at_linears(struct finder *f)
 {
     struct bnt_checkpoint *c = f->checkpoint;
@@ -116,8 +123,6 @@ static enum bnt_status look_at_linears(struct finder *f)
         if (status != BNT_OK)
             return status;
         add_matrix(f, source, &levels);
-        if (f->n_other && !f->n_exact && !f->n_near)
-            return BNT_OK;
     }
     return BNT_OK;
 }
@@ -232,7 +237,7 @@ enum bnt_status bnt_checkpoint_find_levels(struct bnt_checkpoint *c,
     enum bnt_status status = look_at_linears(&f);
     if (status != BNT_OK)
         return status;
-    if (!f.n_exact && !f.n_near) {
+    if (f.n_other && !f.n_exact && !f.n_near) {
         describe(&f, c->levels.unlike, sizeof c->levels.unlike);
         return BNT_OK;
     }
@@ -241,8 +246,6 @@ enum bnt_status bnt_checkpoint_find_levels(struct bnt_checkpoint *c,
     if (f.n_other && !options->force)
         return refuse_mixed(&f);
     status = look_at_embeddings(&f);
-    if (status == BNT_OK && f.n_near && c->config.ternary)
-        return BNT_OK;
     if (status == BNT_OK && f.n_near && !options->nearest)
         return refuse_near(&f);
     if (status == BNT_OK && f.n_other)

@@ -246,16 +246,19 @@ static void count_off(const struct bnt_level_matrix *m, uint32_t row, enum bnt_l
     for (uint32_t k = 0; k < m->cols; k += group) {
         uint32_t n = m->cols - k < group ? m->cols - k : group;
         float s = value_of(m->type, vote(m, data + (uint64_t)k * size, n));
+        levels->finite = levels->finite && isfinite(s);
         for (uint32_t i = 0; i < n && s > 0; i++) {
-            float distance;
-            (void)nearest_level(bnt_float_load(m->type, data, k + i), s, &distance);
+            float distance, w = bnt_float_load(m->type, data, k + i);
+            levels->finite = levels->finite && isfinite(w);
+            (void)nearest_level(w, s, &distance);
             levels->off[kind] += distance != 0;
             levels->worst[kind] = distance > levels->worst[kind] ? distance : levels->worst[kind];
         }
     }
 }
 
-// Every row of a small matrix, and some hundred of a large one that is nowhere near.
+// Every row of a small matrix, and some hundred of a large one that is nowhere near. What the first
+// look broke off before, infinite weights, is found here too.
 static void look_near(const struct bnt_level_matrix *m, struct bnt_levels *levels)
 {
     enum { SAMPLE = 64 };

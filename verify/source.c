@@ -379,7 +379,9 @@ enum bnt_status bnt_verify_source(const struct bnt_view *view, const char *dir, 
     json_t *provenance = load_provenance(view);
     const char *rounding = bnt_json_text(provenance, "rounding", "");
     const struct bnt_levels_options options = {
-        .threads = threads, .nearest = strcmp(rounding, "nearest_level") == 0, .force = true};
+        .threads = threads,
+        .nearest = strncmp(rounding, "nearest_level", strlen("nearest_level")) == 0,
+        .force = true};
     struct comparison c = {.view = view,
                            .checkpoint = &checkpoint,
                            .sources = json_object_get(provenance, "sources"),

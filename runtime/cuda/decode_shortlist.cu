@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 // The output layer of one token by way of the int8 copy of the matrix (bnt.md section 7), exactly,
-// as in runtime/engine/shortlist.c: half the bytes give every token a score and a bound on its distance
-// from the logit. The k-th greatest lower bound is a threshold below which a token is not among the
-// k likeliest; here it is the k-th of the greatest of each half block's rows, which is no greater.
-// Only rows whose upper bound reaches it are then computed from the matrix itself, in the same
-// order of additions as without the copy.
+// as in runtime/engine/shortlist.c: half the bytes give every token a score and a bound on its
+// distance from the logit. The k-th greatest lower bound is a threshold below which a token is not
+// among the k likeliest; here it is the k-th of the greatest of each half block's rows, which is no
+// greater. Only rows whose upper bound reaches it are then computed from the matrix itself, in the
+// same order of additions as without the copy.
 #include <float.h>
 
 #include "runtime/cuda/decode_rows.cuh"

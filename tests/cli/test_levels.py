@@ -23,6 +23,12 @@ def with_halves(tensor, values):
     return tensor._replace(data=struct.pack('<%dH' % len(values), *values))
 
 
+def spoil(checkpoint, name, seed=1):
+    noise = random.Random(seed)
+    values = [noise.randrange(0x2000, 0x3000) | noise.randrange(2) << 15 for _ in range(len(checkpoint.tensors[name].data) // 2)]
+    checkpoint.tensors[name] = with_halves(checkpoint.tensors[name], values)
+
+
 class Levels(Case):
     def pack(self, folder, *options, name='m.bnt', quiet=True):
         path = self.path(name)
@@ -116,30 +122,77 @@ class Near(Levels):
         errors = self.errors(path, self.folder)
         self.assertEqual({place for place, error in errors.items() if error}, {(1, 'ffn_up')})
 
+    def test_beside_an_ordinary_matrix(self):
+        checkpoint = Checkpoint(self.folder)
+        spoil(checkpoint, checkpoint.name('layers.0.self_attn.k_proj.weight'))
+        folder = checkpoint.save(self.path('near and ordinary'))
+        path = self.pack(folder, '--force', '--nearest', quiet=False)
+        self.assertEqual(self.info(path)['provenance']['rounding'], 'nearest_level, half_even')
+        errors = self.errors(path, folder)
+        self.assertEqual({place for place, error in errors.items() if error}, {(0, 'attn_k'), (1, 'ffn_up')})
+
+    def test_whatever_the_config_says(self):
+        """With a mark of ternary training they are no masters either: their mean is not their level."""
+        embedding = Checkpoint(QWEN3_GROUPS)
+        name = embedding.name('embed_tokens.weight')
+        values = halves(embedding.tensors[name])
+        values[:2] = [0x2000, 0x2400]
+        embedding.tensors[name] = with_halves(embedding.tensors[name], values)
+        for checkpoint in (Checkpoint(self.folder), embedding):
+            checkpoint.config['quantization_config'] = {'quant_method': 'bitnet', 'linear_class': 'autobitlinear',
+                                                        'quantization_mode': 'online'}
+            folder = checkpoint.save(self.path('marked'))
+            self.refused('bnt-convert', folder, names='--nearest')
+            path = self.pack(folder, '--nearest', quiet=False)
+            self.assertEqual(self.info(path)['provenance']['rounding'], 'nearest_level')
+            self.assertEqual(len([e for e in self.errors(path, folder).values() if e]), 1)
+
+    def test_values_that_are_not_finite(self):
+        """They are far from every level, and found behind weights that are off one."""
+        for bits in (0x7c00, 0xfc00, 0x7e01):
+            checkpoint = Checkpoint(self.folder)
+            values = halves(checkpoint.tensors[self.name])
+            values[-1] = bits
+            checkpoint.tensors[self.name] = with_halves(checkpoint.tensors[self.name], values)
+            folder = checkpoint.save(self.path('in'))
+            for options in ((), ('--nearest',), ('--force', '--nearest')):
+                with self.subTest(bits=bits, options=options):
+                    self.refused('bnt-convert', folder, *options, names=[self.name, 'element %d' % (len(values) - 1), 'not finite'])
+
 
 class Ordinary(Levels):
-    def spoil(self, checkpoint, name, seed=1):
-        noise = random.Random(seed)
-        values = [noise.randrange(0x2000, 0x3000) | noise.randrange(2) << 15 for _ in range(len(checkpoint.tensors[name].data) // 2)]
-        checkpoint.tensors[name] = with_halves(checkpoint.tensors[name], values)
 
     def test_an_ordinary_model(self):
         checkpoint = Checkpoint(LLAMA_ROWS)
         for name in [n for n in checkpoint.tensors if n.endswith('_proj.weight')]:
-            self.spoil(checkpoint, name)
+            spoil(checkpoint, name)
         folder = checkpoint.save(self.path('ordinary'))
         self.refused('bnt-convert', folder, names=['q_proj.weight', '% of the weights', 'off three levels', '--force'])
 
     def test_one_matrix_among_others(self):
-        checkpoint = Checkpoint(QWEN3_GROUPS)
-        name = checkpoint.name('layers.1.self_attn.k_proj.weight')
-        self.spoil(checkpoint, name)
-        folder = checkpoint.save(self.path('mixed'))
-        self.refused('bnt-convert', folder, names=[name, '1 do not'])
-        path = self.pack(folder, '--force', quiet=False)
-        self.assertEqual(self.info(path)['provenance']['rounding'], 'levels, half_even')
-        errors = self.errors(path, folder)
-        self.assertEqual({place for place, error in errors.items() if error}, {(1, 'attn_k')})
+        """The first of all, too: what follows is looked at whatever it is."""
+        for layer, module, role in ((0, 'q_proj', 'attn_q'), (1, 'k_proj', 'attn_k')):
+            checkpoint = Checkpoint(QWEN3_GROUPS)
+            name = checkpoint.name('layers.%d.self_attn.%s.weight' % (layer, module))
+            spoil(checkpoint, name)
+            folder = checkpoint.save(self.path('mixed'))
+            self.refused('bnt-convert', folder, names=[name, '1 do not'])
+            path = self.pack(folder, '--force', quiet=False)
+            self.assertEqual(self.info(path)['provenance']['rounding'], 'levels, half_even')
+            errors = self.errors(path, folder)
+            self.assertEqual({place for place, error in errors.items() if error}, {(layer, role)})
+
+    def test_zeros_among_ordinary_matrices(self):
+        """They hold any levels, so they say nothing."""
+        checkpoint = Checkpoint(LLAMA_ROWS)
+        names = [n for n in checkpoint.tensors if n.endswith('_proj.weight')]
+        for name in names:
+            spoil(checkpoint, name)
+        zeros = checkpoint.tensors[names[1]]
+        checkpoint.tensors[names[1]] = zeros._replace(data=bytes(len(zeros.data)))
+        folder = checkpoint.save(self.path('ordinary'))
+        self.refused('bnt-convert', folder, names='ternarizing an ordinary model')
+        self.assertEqual(self.info(self.pack(folder, '--force', quiet=False))['provenance']['rounding'], 'half_even')
 
     def test_values_that_are_not_finite(self):
         for bits in (0x7c00, 0xfc00, 0x7e01):
