@@ -34,8 +34,10 @@ static const char help[] =
     "\n"
     "  -o, --output=OUT       the file to make\n"
     "      --revision=R       branch, tag or commit (default: main)\n"
+    "      --nearest          weights that are nearly all on three levels take the nearest level\n"
+    "      --force            convert a model that was not trained for ternary weights\n"
     "      --embedding=TYPE   bf16 or int8, as for bnt-pack\n"
-    "      --force            as for bnt-convert\n"
+    "      --activations=BITS 8 or 16, as for bnt-pack\n"
     "  -q, --quiet            no progress\n"
     "  -h, --help             print this help\n"
     "      --version          print the version\n"
@@ -51,7 +53,8 @@ struct get {
     const char *output;
     const char *revision;
     const char *embedding;
-    bool force, quiet;
+    const char *activations;
+    bool nearest, force, quiet;
     struct bnt_output file; // open_named: the tools write it
 };
 
@@ -188,6 +191,8 @@ static bool convert_and_pack(const struct get *g, const char *folder)
     char *convert[MAX_ARGUMENTS] = {"bnt-convert"};
     char *pack[MAX_ARGUMENTS] = {"bnt-pack", "-o", g->file.temporary};
     int c = 1, p = 3, ends[2];
+    if (g->nearest)
+        convert[c++] = "--nearest";
     if (g->force)
         convert[c++] = "--force";
     if (g->quiet)
@@ -195,6 +200,10 @@ static bool convert_and_pack(const struct get *g, const char *folder)
     if (g->embedding) {
         pack[p++] = "--embedding";
         pack[p++] = (char *)g->embedding;
+    }
+    if (g->activations) {
+        pack[p++] = "--activations";
+        pack[p++] = (char *)g->activations;
     }
     convert[c++] = "--";
     convert[c++] = (char *)folder;
@@ -323,7 +332,14 @@ static bool get_model(struct get *g)
     return status == BNT_OK;
 }
 
-enum { OPTION_REVISION = 256, OPTION_EMBEDDING, OPTION_FORCE, OPTION_VERSION };
+enum {
+    OPTION_REVISION = 256,
+    OPTION_EMBEDDING,
+    OPTION_ACTIVATIONS,
+    OPTION_NEAREST,
+    OPTION_FORCE,
+    OPTION_VERSION
+};
 
 // argv[0] is "get".
 static int get(int argc, char **argv)
@@ -332,6 +348,8 @@ static int get(int argc, char **argv)
         {"output", required_argument, NULL, 'o'},
         {"revision", required_argument, NULL, OPTION_REVISION},
         {"embedding", required_argument, NULL, OPTION_EMBEDDING},
+        {"activations", required_argument, NULL, OPTION_ACTIVATIONS},
+        {"nearest", no_argument, NULL, OPTION_NEAREST},
         {"force", no_argument, NULL, OPTION_FORCE},
         {"quiet", no_argument, NULL, 'q'},
         {"help", no_argument, NULL, 'h'},
@@ -352,6 +370,14 @@ static int get(int argc, char **argv)
             if (strcmp(optarg, "bf16") != 0 && strcmp(optarg, "int8") != 0)
                 return bnt_cli_usage("--embedding must be bf16 or int8, not '%s'", optarg);
             g.embedding = optarg;
+            break;
+        case OPTION_ACTIVATIONS:
+            if (strcmp(optarg, "8") != 0 && strcmp(optarg, "16") != 0)
+                return bnt_cli_usage("--activations must be 8 or 16, not '%s'", optarg);
+            g.activations = optarg;
+            break;
+        case OPTION_NEAREST:
+            g.nearest = true;
             break;
         case OPTION_FORCE:
             g.force = true;

@@ -172,11 +172,11 @@ static enum bnt_status refuse_near(const struct finder *f)
     enum bnt_level_groups kind = coarsest(f->holds);
     return bnt_fail(
         f->err, BNT_ERR_UNSUPPORTED,
-        "%s: %" PRIu64
-        " weights of %zu matrices (%.4f %%, the first in %s) are off three levels by "
+        "%s: %" PRIu64 " weights of %zu %s (%.4f %%, the first in %s) are off three levels by "
         "up to %.3g of the level, with a scale for each %s: --nearest takes the nearest level",
-        f->checkpoint->dir, f->off[kind], f->n_near, 100 * (double)f->off[kind] / (double)f->total,
-        f->first_near->name, (double)f->worst[kind], bnt_levels_name(kind));
+        f->checkpoint->dir, f->off[kind], f->n_near, f->n_near == 1 ? "matrix" : "matrices",
+        100 * (double)f->off[kind] / (double)f->total, f->first_near->name, (double)f->worst[kind],
+        bnt_levels_name(kind));
 }
 
 static enum bnt_status refuse_mixed(const struct finder *f)

@@ -107,7 +107,7 @@ class Near(Levels):
         self.folder = checkpoint.save(self.path('near'))
 
     def test_refused_with_number_and_distance(self):
-        self.refused('bnt-convert', self.folder, names=[self.name, '2 weights of 1 matrices', 'up to 1 of the level', '--nearest'])
+        self.refused('bnt-convert', self.folder, names=[self.name, '2 weights of 1 matrix ', 'up to 1 of the level', '--nearest'])
         self.refused('bnt-convert', self.folder, '--force', names='--nearest')
         self.refused('bnt-convert', self.folder, '-o', self.path('out'))
         self.nothing_in(self.dir, ['near'])
@@ -121,6 +121,15 @@ class Near(Levels):
         self.assertEqual((provenance['rounding'], provenance['off'], provenance['worst']), ('nearest_level', 2, 1))
         errors = self.errors(path, self.folder)
         self.assertEqual({place for place, error in errors.items() if error}, {(1, 'ffn_up')})
+
+    def test_bnt_get(self):
+        done = run('bnt', 'get', '-q', self.folder, '-o', self.path('g.bnt'))
+        self.one_line(done, 'bnt-convert', 1, ['--nearest'])
+        self.ok('bnt', 'get', '-q', '--nearest', '--activations', '8', self.folder, '-o', self.path('g.bnt'), quiet=False)
+        info = self.info(self.path('g.bnt'))
+        self.assertEqual(info['provenance']['rounding'], 'nearest_level')
+        self.assertEqual(info['hyperparameters']['activation_bits'], 8)
+        self.refused('bnt', 'get', '--activations', '4', self.folder, '-o', self.path('g.bnt'), code=2, names='--activations')
 
     def test_beside_an_ordinary_matrix(self):
         checkpoint = Checkpoint(self.folder)
