@@ -111,8 +111,7 @@ int main(int argc, char **argv)
         {"version", no_argument, NULL, OPTION_VERSION},
         {NULL, 0, NULL, 0},
     };
-    struct arguments a = {
-        .input = "-", .output = "-", .pack = {.threads = bnt_processors()}};
+    struct arguments a = {.input = "-", .output = "-", .pack = {.threads = bnt_processors()}};
     uint64_t n;
     int c;
     bnt_cli_init("bnt-pack");
