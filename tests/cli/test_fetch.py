@@ -1572,12 +1572,15 @@ class Progress(Fetch):
         self.hub.fail(path=self.repo.oid('model.safetensors'), pace=(1 << 20, 0.15))
         child = tools.start('bnt-fetch', 'org/model', *args, env=self.env(**env), stdout=subprocess.PIPE, stderr=side)
         os.close(side)
+        shown = b''
+        try:
+            while True:  # a terminal gives a few kilobytes at a time
+                shown += os.read(main, 1 << 16)
+        except OSError:  # the other side is closed
+            pass
         child.communicate(timeout=tools.TIMEOUT)
         self.assertEqual(child.returncode, 0)
-        try:
-            return os.read(main, 1 << 16).decode()
-        except OSError:  # nothing was written, and the other side is closed
-            return ''
+        return shown.decode()
 
     def test_bar(self):
         shown = self.on_a_terminal()
