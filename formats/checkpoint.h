@@ -79,6 +79,7 @@ struct bnt_checkpoint {
     struct bnt_source *sources; // one for each tensor of the model, in tensor table order
     size_t n_sources;
     struct bnt_found_levels levels;
+    bool said_packed; // the config says that the weights are packed, but they are ordinary floats
 };
 
 // Opens the folder and finds every tensor that the config calls for, as transformers does:
@@ -100,9 +101,9 @@ struct bnt_levels_options {
 
 // Of float weights: if they hold three levels, the form becomes BNT_FORM_LEVELS, hyper gets its
 // scales and activations, and embeddings that hold them become ternary. Every matrix is looked at,
-// an ordinary one until it is known for one. Refused: weights that are near to
-// levels without nearest, some matrices with levels and some without (without force). Does nothing
-// to other forms.
+// an ordinary one until it is known for one. Refused: weights that are near to levels without
+// nearest, some matrices with levels and some without (without force), floats without levels where
+// the config says that they are packed. Does nothing to other forms.
 enum bnt_status bnt_checkpoint_find_levels(struct bnt_checkpoint *checkpoint,
                                            const struct bnt_levels_options *options,
                                            struct bnt_error *err);

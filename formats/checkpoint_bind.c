@@ -343,6 +343,21 @@ static enum bnt_status check_tied_output(struct finder *f)
                     output->name, embedding->name);
 }
 
+// A config that speaks of packed weights says nothing of floats without a scale: they may hold
+// three levels.
+static void settle_form(struct finder *f)
+{
+    char name[BNT_TENSOR_NAME_SIZE], scale[BNT_TENSOR_NAME_SIZE + 8];
+    struct bnt_checkpoint *c = f->checkpoint;
+    bnt_arch_tensor_name(c->config.arch, BNT_ATTN_Q, 0, name);
+    scale_name(scale, name);
+    const struct named_tensor *first = find(f, name);
+    if (c->config.form == BNT_FORM_MASTERS || !first || !is_float(first->tensor) || find(f, scale))
+        return;
+    c->config.form = BNT_FORM_MASTERS;
+    c->said_packed = true;
+}
+
 // What the tensors say beyond config.json.
 static void complete_config(struct finder *f)
 {
@@ -353,6 +368,7 @@ static void complete_config(struct finder *f)
         bnt_config_add_linear_norms(config);
     if (!find_role(f, BNT_OUTPUT, BNT_NO_LAYER))
         bnt_config_without_output(config);
+    settle_form(f);
 }
 
 static enum bnt_status refuse_unused(struct finder *f)

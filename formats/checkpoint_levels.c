@@ -209,6 +209,20 @@ static enum bnt_status force_others(struct finder *f)
     return BNT_OK;
 }
 
+// Weights that hold no levels, or not all: masters, unless the config says otherwise.
+static enum bnt_status leave(struct finder *f)
+{
+    char what[300];
+    if (!f->checkpoint->said_packed)
+        return BNT_OK;
+    describe(f, what, sizeof what);
+    return bnt_fail(
+        f->err, BNT_ERR_UNSUPPORTED,
+        "%.200s: the config says that the weights are packed (U8, with a weight_scale), "
+        "but they are floats, and not on three levels: %s",
+        f->checkpoint->dir, what);
+}
+
 static void settle(struct finder *f)
 {
     struct bnt_checkpoint *c = f->checkpoint;
@@ -239,10 +253,10 @@ enum bnt_status bnt_checkpoint_find_levels(struct bnt_checkpoint *c,
         return status;
     if (f.n_other && !f.n_exact && !f.n_near) {
         describe(&f, c->levels.unlike, sizeof c->levels.unlike);
-        return BNT_OK;
+        return leave(&f);
     }
     if (f.n_other && c->config.ternary)
-        return BNT_OK; // masters, some of which happen to be on levels
+        return leave(&f); // masters, some of which happen to be on levels
     if (f.n_other && !options->force)
         return refuse_mixed(&f);
     status = look_at_embeddings(&f);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Sampling on the device, by the rules of runtime/sample.c. Both cuts, top_k and top_p, keep what
+// Sampling on the device, by the rules of runtime/engine/sample.c. Both cuts, top_k and top_p, keep what
 // ranks at or above some token. Weights are integers, multiples of 2^-40 of the largest, so that
 // sums do not depend on their order. Every block has its own run of ids; blocks meet at barriers.
 //

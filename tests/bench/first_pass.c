@@ -20,15 +20,14 @@
 //                     ball of radius |w|·2^-bits; and on average over directions no set is
 //                     narrower than the ball of its volume (Urysohn)
 //   slack           rounding of lanes (as in runtime/engine/shortlist.c), of x to X, of w into the
-//   space
-//                     that is coded. The program's own float sum stands for ŵ·sX; its rounding is
-//                     in there too
+//                     space that is coded. The program's own float sum stands for ŵ·sX; its
+//                     rounding is in there too
 //
 // Who remains, by one of two rules:
 //
-//   bounds          score + bound >= the k-th greatest score − bound, as runtime/engine/shortlist.c
-//   has it leaders         score + bound >= the k-th greatest logit of the k + 8 rows of best
-//   score, which
+//   bounds          score + bound >= the k-th greatest score − bound, as in
+//                     runtime/engine/shortlist.c
+//   leaders         score + bound >= the k-th greatest logit of the k + 8 rows of best score, which
 //                     are computed first. The k-th greatest of all is no less
 //
 // Every bound but the limit is checked against the logit of every row at every position.

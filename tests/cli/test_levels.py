@@ -56,14 +56,25 @@ class Recognised(Levels):
                 self.assertEqual(set(self.errors(path, folder).values()), {0})
 
     def test_whatever_the_config_says(self):
-        """A mark of ternary training changes the activations, not the weights."""
-        checkpoint = Checkpoint(QWEN3_GROUPS)
-        checkpoint.config['quantization_config'] = {'quant_method': 'bitnet', 'linear_class': 'autobitlinear',
-                                                    'quantization_mode': 'online'}
-        folder = checkpoint.save(self.path('marked'))
-        path = self.pack(folder)
-        self.assertEqual(self.info(path)['hyperparameters']['activation_bits'], 8)
-        self.assertEqual(set(self.errors(path, folder).values()), {0})
+        """A mark of ternary training changes the activations, not the weights; nor does one that speaks of packed weights."""
+        for mark in ({'linear_class': 'autobitlinear', 'quantization_mode': 'online'},
+                     {'linear_class': 'autobitlinear', 'quantization_mode': 'offline'}, {'linear_class': 'bitlinear'}, {}):
+            checkpoint = Checkpoint(QWEN3_GROUPS)
+            checkpoint.config['quantization_config'] = {'quant_method': 'bitnet', **mark}
+            with self.subTest(mark):
+                folder = checkpoint.save(self.path('marked'))
+                path = self.pack(folder)
+                self.assertEqual(self.info(path)['hyperparameters']['activation_bits'], 8)
+                self.assertEqual(set(self.errors(path, folder).values()), {0})
+
+    def test_said_to_be_packed_and_ordinary(self):
+        checkpoint = Checkpoint(LLAMA_ROWS)
+        checkpoint.config['quantization_config'] = {'quant_method': 'bitnet'}
+        name = checkpoint.name('layers.0.mlp.up_proj.weight')
+        spoil(checkpoint, name)
+        folder = checkpoint.save(self.path('in'))
+        for options in ((), ('--force',)):
+            self.refused('bnt-convert', folder, *options, names=['packed', 'U8', name])
 
     def test_force_changes_nothing(self):
         for folder in LEVELS:

@@ -310,7 +310,7 @@ static void free_scaled(const struct scaled &s)
     free_operands(s.p);
 }
 
-// What the CPU makes of part i: out (m, rows). The steps are those of runtime/product.c.
+// What the CPU makes of part i: out (m, rows). The steps are those of runtime/engine/product.c.
 static void multiply_on_cpu(const struct scaled &s, uint32_t i, float *out)
 {
     const struct operands &p = s.p;
