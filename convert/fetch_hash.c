@@ -165,6 +165,7 @@ bool bnt_fetch_file_is(int fd, const struct bnt_fetch_file *file)
     if (has_hash(fd, file, NULL))
         return true;
     size_t digits = strlen(file->oid);
-    return file->trust == BNT_FETCH_TAGGED && ((digits == 40 && has_hash(fd, file, EVP_sha1())) ||
-                                               (digits == 32 && has_hash(fd, file, EVP_md5())));
+    return file->trust == BNT_FETCH_TAGGED &&
+           ((digits == 40 && has_hash(fd, file, bnt_sha1_method())) ||
+            (digits == 32 && has_hash(fd, file, bnt_md5_method())));
 }

@@ -2,7 +2,7 @@
 #include "convert/fetch_hub.h"
 
 #include <jansson.h>
-#include <openssl/evp.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +10,7 @@
 #include "convert/fetch_hash.h"
 #include "convert/fetch_url.h"
 #include "formats/cli.h"
+#include "formats/digest.h"
 #include "formats/json.h"
 
 enum {
@@ -451,13 +452,13 @@ enum bnt_status bnt_fetch_hub_locate(const struct bnt_fetch_hub *hub,
 static enum bnt_status name_by_path(const struct bnt_fetch_hub *hub, struct bnt_fetch_file *file,
                                     const char *etag, struct bnt_error *err)
 {
-    unsigned char digest[EVP_MAX_MD_SIZE];
+    uint8_t digest[BNT_SHA256_SIZE];
     char *text = bnt_fetch_format("%s %s %s", hub->commit, file->path, etag);
-    bool good = text && EVP_Digest(text, strlen(text), digest, NULL, EVP_sha256(), NULL) == 1;
+    bool good = text && bnt_sha256(text, strlen(text), digest);
     free(text);
     if (!good)
         return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
-    bnt_fetch_hex(digest, 32, file->oid);
+    bnt_fetch_hex(digest, sizeof digest, file->oid);
     return BNT_OK;
 }
 

@@ -4,12 +4,19 @@
 #include <pthread.h>
 
 static pthread_once_t looked_up = PTHREAD_ONCE_INIT;
-static EVP_MD *sha1, *sha256; // kept to the end of the process
+static EVP_MD *md5, *sha1, *sha256; // kept to the end of the process
 
 static void look_up(void)
 {
+    md5 = EVP_MD_fetch(NULL, "MD5", NULL);
     sha1 = EVP_MD_fetch(NULL, "SHA1", NULL);
     sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+}
+
+const EVP_MD *bnt_md5_method(void)
+{
+    (void)pthread_once(&looked_up, look_up);
+    return md5;
 }
 
 const EVP_MD *bnt_sha1_method(void)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// SHA-256, through OpenSSL's libcrypto.
+// SHA-256 and the Hub's other hashes, through OpenSSL's libcrypto.
 #ifndef BNT_FORMATS_DIGEST_H
 #define BNT_FORMATS_DIGEST_H
 
@@ -16,6 +16,7 @@ bool bnt_sha256(const void *data, uint64_t size, uint8_t out[BNT_SHA256_SIZE]);
 // EVP_sha256() every beginning of a digest looks it up anew, in a table that all threads share and
 // that OpenSSL 3.5 reads without a lock. It may (an entry is complete before an atomic store shows
 // it), but the thread sanitizer does not see the atomics of a library that it was not built for.
+const EVP_MD *bnt_md5_method(void);
 const EVP_MD *bnt_sha1_method(void);
 const EVP_MD *bnt_sha256_method(void);
 
