@@ -295,7 +295,8 @@ static bool positive_if(bool needed, float v)
 static const char *rope_problem(const struct bnt_hyper *h)
 {
     const bool llama3 = h->rope_scaling == BNT_ROPE_LLAMA3, yarn = h->rope_scaling == BNT_ROPE_YARN;
-    if (!positive(h->rope_theta))
+    // YaRN divides by its logarithm.
+    if (!positive(h->rope_theta) || (yarn && !(h->rope_theta > 1)))
         return "rope_theta";
     if (h->rope_scaling > BNT_ROPE_LINEAR)
         return "rope_scaling";

@@ -41,7 +41,7 @@ def _ranges(h, version):
     yield 'flags', not h['flags'] & ~(layout.FLAGS_1 if version == 1 else layout.FLAGS_2) and all(_flags_agree(h))
     yield 'norm_eps', _positive(h['norm_eps'])
     yield 'rope_scaling', h['rope_scaling'] <= (layout.LLAMA3 if version == 1 else layout.LINEAR)
-    yield 'rope_theta', _positive(h['rope_theta'])
+    yield 'rope_theta', _positive(h['rope_theta']) and (h['rope_scaling'] != layout.YARN or h['rope_theta'] > 1)
     yield from _rope_ranges(h)
     vocab, eos, count = h['vocab_size'], h['eos_id'], h['eos_count']
     yield 'bos_id', -1 <= h['bos_id'] < vocab

@@ -383,6 +383,8 @@ def yarn_fields(yarn, linear):
     for name in ('rope_factor', *of_yarn):
         for what, value in (('0', 0.0), ('negative', -1.0), ('inf', INF), ('nan', NAN)):
             yield 'yarn-%s-%s' % (name.replace('_', '-'), what), hyper(yarn, **{name: value})
+    for what, value in (('1', 1.0), ('below-1', 0.5)):
+        yield 'yarn-rope-theta-' + what, hyper(yarn, rope_theta=value)
     yield 'yarn-original-0', hyper(yarn, rope_original_context=0)
     yield 'yarn-low', hyper(yarn, rope_low_freq_factor=1.0)
     yield 'yarn-high', hyper(yarn, rope_high_freq_factor=4.0)

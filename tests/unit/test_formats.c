@@ -515,6 +515,9 @@ static void rope_scaling_of_version_2_is_checked(void **state)
     linear.rope_factor = 1;
     assert_null(bnt_hyper_problem(&yarn));
     assert_null(bnt_hyper_problem(&linear));
+    struct bnt_hyper of_one = yarn;
+    of_one.rope_theta = 1; // its logarithm is 0
+    assert_string_equal(bnt_hyper_problem(&of_one), "rope_theta");
     for (size_t i = 0; i < TEST_COUNT(fields); i++) {
         struct bnt_hyper h = yarn;
         memcpy((uint8_t *)&h + fields[i].offset, i < OF_YARN ? &zero : &one, sizeof one);
