@@ -27,10 +27,15 @@ static bool starts_with(struct text t, struct text with)
     return t.size >= with.size && (with.size == 0 || memcmp(t.at, with.at, with.size) == 0);
 }
 
+// An empty text may lie nowhere.
+static struct text part(struct text t, size_t from, size_t to)
+{
+    return (struct text){from ? t.at + from : t.at, to - from};
+}
+
 static bool ends_with(struct text t, struct text with)
 {
-    struct text end = {t.at + (t.size - with.size), with.size};
-    return t.size >= with.size && starts_with(end, with);
+    return t.size >= with.size && starts_with(part(t, t.size - with.size, t.size), with);
 }
 
 static bool contains(struct text t, struct text what)
@@ -45,11 +50,6 @@ static bool contains(struct text t, struct text what)
 static bool same(struct text a, struct text b)
 {
     return a.size == b.size && starts_with(a, b);
-}
-
-static struct text part(struct text t, size_t from, size_t to)
-{
-    return (struct text){t.at + from, to - from};
 }
 
 // --- conversations that are tried ---

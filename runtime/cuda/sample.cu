@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Sampling on the device, by the rules of runtime/engine/sample.c. Both cuts, top_k and top_p, keep what
-// ranks at or above some token. Weights are integers, multiples of 2^-40 of the largest, so that
-// sums do not depend on their order. Every block has its own run of ids; blocks meet at barriers.
+// Sampling on the device, by the rules of runtime/engine/sample.c. Both cuts, top_k and top_p, keep
+// what ranks at or above some token. Weights are integers, multiples of 2^-40 of the largest, so
+// that sums do not depend on their order. Every block has its own run of ids; blocks meet at
+// barriers.
 //
 // Mostly few tokens are kept: a histogram of how far tokens are below the best says how far down
 // the cut is at most, and one block chooses among the tokens until there. Where these are many, the
