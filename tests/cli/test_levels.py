@@ -170,6 +170,16 @@ class Near(Levels):
         self.ok('bnt-verify', path, '--source', folder)
         self.assertEqual(self.info(path)['hyperparameters']['scales']['dtype'], 'f32')
 
+    def test_with_one_scale_a_matrix(self):
+        """The others have one, this one does not: a scale for each row, and no shards."""
+        checkpoint = Checkpoint(QWEN2_BIAS)
+        name = checkpoint.name('layers.0.mlp.up_proj.weight')
+        values = halves(checkpoint.tensors[name])
+        values[0] = 0x3f80
+        checkpoint.tensors[name] = with_halves(checkpoint.tensors[name], values)
+        path = self.pack(checkpoint.save(self.path('one')), '--nearest', quiet=False)
+        self.assertEqual(self.info(path)['provenance']['form'], 'three levels by row, BF16')
+
     def test_values_that_are_not_finite(self):
         """They are far from every level, and found behind weights that are off one."""
         for bits in (0x7c00, 0xfc00, 0x7e01):
