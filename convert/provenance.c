@@ -133,7 +133,7 @@ static void describe_form(const struct bnt_checkpoint *c, char *out, size_t size
     }
     if (c->config.form != BNT_FORM_LEVELS)
         (void)snprintf(out, size, "%s, %s", bnt_form_name(c->config.form), type);
-    else if (c->levels.groups == BNT_LEVELS_ROW && is_sharded(c))
+    else if (c->levels.groups == BNT_LEVELS_ROW && c->levels.shards > 0 && is_sharded(c))
         (void)snprintf(out, size, "%s by shard of rows (up to %u), %s",
                        bnt_form_name(c->config.form), c->levels.shards, type);
     else

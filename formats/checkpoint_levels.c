@@ -70,6 +70,7 @@ static void add_near(struct finder *f, const struct bnt_source *source,
     f->first_near = f->first_near ? f->first_near : source;
     f->total += (uint64_t)source->place.rows * source->place.cols;
     f->holds &= near_kinds(levels, weights_of(source));
+    f->halves = f->halves && levels->halves;
     for (int i = 0; i < BNT_LEVELS_MATRIX; i++) {
         f->off[i] += levels->off[i];
         f->worst[i] = levels->worst[i] > f->worst[i] ? levels->worst[i] : f->worst[i];

@@ -245,7 +245,9 @@ static void count_off(const struct bnt_level_matrix *m, uint32_t row, enum bnt_l
     const uint32_t group = kind == BNT_LEVELS_ROW ? m->cols : bnt_levels_scale_group(kind);
     for (uint32_t k = 0; k < m->cols; k += group) {
         uint32_t n = m->cols - k < group ? m->cols - k : group;
-        float s = value_of(m->type, vote(m, data + (uint64_t)k * size, n));
+        uint32_t level = vote(m, data + (uint64_t)k * size, n);
+        float s = value_of(m->type, level);
+        levels->halves = levels->halves && is_half(m->type, level);
         levels->finite = levels->finite && isfinite(s);
         for (uint32_t i = 0; i < n && s > 0; i++) {
             float distance, w = bnt_float_load(m->type, data, k + i);

@@ -41,7 +41,7 @@ struct bnt_levels {
     unsigned holds;    // bit i: every group of enum bnt_level_groups i has one level, or none
     float level;       // of the whole matrix, if that holds; 0: all weights are zero
     uint32_t n_shards; // runs of rows that have the same level, if rows hold
-    bool halves;       // every level is a half (binary16)
+    bool halves;       // every level is a half (binary16), also those that are only near
     uint64_t off[BNT_LEVELS_MATRIX]; // weights off the levels, by groups up to rows; only counted …
     float worst[BNT_LEVELS_MATRIX]; // … where 32 does not hold. The farthest, over its level
     uint32_t bad_row;               // a row that does not hold with groups of 32, if one does not

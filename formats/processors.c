@@ -114,7 +114,14 @@ static unsigned quota_processors(int64_t quota, int64_t period)
 static bool read_numbers(void *context, char *line)
 {
     int64_t *numbers = context; // "max 100000" has none
-    return sscanf(line, "%" SCNd64 " %" SCNd64, &numbers[0], &numbers[1]) > 0;
+    char *at = line, *end;
+    for (size_t i = 0; i < 2; i++, at = end) {
+        int64_t number = strtoll(at, &end, 10);
+        if (end == at)
+            return i > 0;
+        numbers[i] = number;
+    }
+    return true;
 }
 
 // Of one folder.

@@ -119,7 +119,7 @@ static enum bnt_status level_rows(const struct bnt_checkpoint *c, const struct b
     const uint32_t group = c->config.hyper.scale_group;
     float *scales = NULL;
     if (c->levels.nearest) {
-        scales = malloc(bnt_row_groups(&c->config.hyper, m.cols) * sizeof *scales);
+        scales = malloc(((size_t)bnt_row_groups(&c->config.hyper, m.cols) + 1) * sizeof *scales);
         if (!scales)
             return bnt_fail(err, BNT_ERR_MEMORY, "out of memory");
     }

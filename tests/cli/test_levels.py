@@ -167,6 +167,28 @@ class Near(Levels):
             self.assertEqual(self.info(path)['provenance']['rounding'], 'nearest_level')
             self.assertEqual(len([e for e in self.errors(path, folder).values() if e]), 1)
 
+    def test_every_matrix_near_and_no_level_a_half(self):
+        checkpoint = Checkpoint(QWEN3_GROUPS)
+        for name, tensor in checkpoint.tensors.items():
+            if len(tensor.shape) == 2:
+                values = [v * 1.0001 for v in struct.unpack('<%de' % (len(tensor.data) // 2), tensor.data)]
+                values[0] = 1.0
+                checkpoint.tensors[name] = tensor._replace(dtype='F32', data=struct.pack('<%df' % len(values), *values))
+        folder = checkpoint.save(self.path('wide'))
+        path = self.pack(folder, '--nearest', quiet=False)
+        self.ok('bnt-verify', path, '--source', folder)
+        self.assertEqual(self.info(path)['hyperparameters']['scales']['dtype'], 'f32')
+
+    def test_with_one_scale_a_matrix(self):
+        """The others have one, this one does not: a scale for each row, and no shards."""
+        checkpoint = Checkpoint(QWEN2_BIAS)
+        name = checkpoint.name('layers.0.mlp.up_proj.weight')
+        values = halves(checkpoint.tensors[name])
+        values[0] = 0x3f80
+        checkpoint.tensors[name] = with_halves(checkpoint.tensors[name], values)
+        path = self.pack(checkpoint.save(self.path('one')), '--nearest', quiet=False)
+        self.assertEqual(self.info(path)['provenance']['form'], 'three levels by row, BF16')
+
     def test_values_that_are_not_finite(self):
         """They are far from every level, and found behind weights that are off one."""
         for bits in (0x7c00, 0xfc00, 0x7e01):
