@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "formats/levels.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -254,7 +255,8 @@ static void count_off(const struct bnt_level_matrix *m, uint32_t row, enum bnt_l
             levels->finite = levels->finite && isfinite(w);
             (void)nearest_level(w, s, &distance);
             levels->off[kind] += distance != 0;
-            levels->worst[kind] = distance > levels->worst[kind] ? distance : levels->worst[kind];
+            // By a subnormal level a weight may divide to infinity, which JSON cannot say.
+            levels->worst[kind] = fminf(fmaxf(levels->worst[kind], distance), FLT_MAX);
         }
     }
 }

@@ -63,7 +63,7 @@ static int count_all(struct bnt_error *err)
     return 0;
 }
 
-#define QUOTE(text) #text
+#define QUOTE(text)        #text
 #define QUOTE_VALUE(macro) QUOTE(macro)
 
 const char *bnt_gpu_support(void)

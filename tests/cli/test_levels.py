@@ -179,6 +179,16 @@ class Near(Levels):
         self.ok('bnt-verify', path, '--source', folder)
         self.assertEqual(self.info(path)['hyperparameters']['scales']['dtype'], 'f32')
 
+    def test_far_from_a_tiny_level(self):
+        checkpoint = Checkpoint(QWEN3_GROUPS)
+        tensor = checkpoint.tensors[self.name]
+        values = [2.0 ** -149 * (v > 0) - 2.0 ** -149 * (v < 0) for v in struct.unpack('<%de' % (len(tensor.data) // 2), tensor.data)]
+        values[0] = 1.0
+        checkpoint.tensors[self.name] = tensor._replace(dtype='F32', data=struct.pack('<%df' % len(values), *values))
+        provenance = self.info(self.pack(checkpoint.save(self.path('tiny')), '--nearest', quiet=False))['provenance']
+        self.assertEqual(provenance['off'], 1)
+        self.assertGreater(provenance['worst'], 1e38)
+
     def test_with_one_scale_a_matrix(self):
         """The others have one, this one does not: a scale for each row, and no shards."""
         checkpoint = Checkpoint(QWEN2_BIAS)
