@@ -378,10 +378,8 @@ enum bnt_status bnt_verify_source(const struct bnt_view *view, const char *dir, 
     struct bnt_checkpoint checkpoint;
     json_t *provenance = load_provenance(view);
     const char *rounding = bnt_json_text(provenance, "rounding", "");
-    const struct bnt_levels_options options = {
-        .threads = threads,
-        .nearest = strncmp(rounding, "nearest_level", strlen("nearest_level")) == 0,
-        .force = true};
+    // What was lost is found by comparing, whatever the file says of it.
+    const struct bnt_levels_options options = {.threads = threads, .nearest = true, .force = true};
     struct comparison c = {.view = view,
                            .checkpoint = &checkpoint,
                            .sources = json_object_get(provenance, "sources"),

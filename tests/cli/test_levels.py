@@ -272,6 +272,21 @@ class Spoiled(Levels):
         for rule in ('S3: layer 0 attn_o: the scale of row 0, group 1', 'S6: layer 0 attn_o', 'S5'):
             self.assertIn(rule, done.err)
 
+    def test_a_weight_off_every_level_in_the_checkpoint(self):
+        """The file claims that nothing was lost; against this checkpoint something is."""
+        path = self.pack(QWEN3_GROUPS)
+        checkpoint = Checkpoint(QWEN3_GROUPS)
+        name = checkpoint.name('layers.1.mlp.up_proj.weight')
+        values = halves(checkpoint.tensors[name])
+        at = next(i for i, v in enumerate(values) if v & 0x7fff)
+        values[at] -= 0x20  # a little nearer to zero: the same code
+        checkpoint.tensors[name] = with_halves(checkpoint.tensors[name], values)
+        done = run('bnt-verify', path, '--source', checkpoint.save(self.path('off')))
+        self.assertEqual(done.code, 1)
+        self.assertIn('S6: layer 1 ffn_up', done.err)
+        self.assertIn('S5', done.err)
+        self.assertNotIn('--nearest', done.err)
+
 
 if __name__ == '__main__':
     unittest.main()
