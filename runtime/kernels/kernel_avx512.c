@@ -103,17 +103,12 @@ KERNEL void one_token(int32_t *out, const uint32_t *blocks, size_t n_block_rows,
 // Each word is decoded once for TOKENS tokens, each activation loaded once for ROWS block rows.
 enum { ROWS = 2, TOKENS = 8 };
 
-KERNEL_INLINE void tile(int32_t *out, size_t out_stride, const uint32_t *blocks, size_t n_blocks,
-                        const int8_t *x, size_t x_stride, const int32_t *x_sum, int rows,
-                        int tokens)
+// count blocks of some block rows, which are n_blocks apart, times some rows of activations.
+KERNEL_INLINE void add_blocks(__m512i sum[ROWS][TOKENS], const uint32_t *blocks, size_t n_blocks,
+                              size_t count, const int8_t *x, size_t x_stride, int rows, int tokens)
 {
     const __m512i mask = _mm512_set1_epi8(3);
-    __m512i sum[ROWS][TOKENS];
-    for (int t = 0; t < tokens; t++) {
-        for (int r = 0; r < rows; r++)
-            sum[r][t] = _mm512_set1_epi32(-2 * x_sum[t]);
-    }
-    for (size_t b = 0; b < n_blocks; b++, x += 32) {
+    for (size_t b = 0; b < count; b++, x += 32) {
         __m512i half[2][ROWS];
         for (int r = 0; r < rows; r++)
             load_block(blocks + ((size_t)r * n_blocks + b) * 32, &half[0][r], &half[1][r]);
@@ -132,6 +127,18 @@ KERNEL_INLINE void tile(int32_t *out, size_t out_stride, const uint32_t *blocks,
             }
         }
     }
+}
+
+KERNEL_INLINE void tile(int32_t *out, size_t out_stride, const uint32_t *blocks, size_t n_blocks,
+                        const int8_t *x, size_t x_stride, const int32_t *x_sum, int rows,
+                        int tokens)
+{
+    __m512i sum[ROWS][TOKENS];
+    for (int t = 0; t < tokens; t++) {
+        for (int r = 0; r < rows; r++)
+            sum[r][t] = _mm512_set1_epi32(-2 * x_sum[t]);
+    }
+    add_blocks(sum, blocks, n_blocks, n_blocks, x, x_stride, rows, tokens);
     for (int t = 0; t < tokens; t++) {
         for (int r = 0; r < rows; r++)
             _mm512_storeu_si512(out + (size_t)t * out_stride + 16 * r, sum[r][t]);
@@ -216,31 +223,12 @@ KERNEL_INLINE void group_tile(float *out, size_t out_stride, const uint32_t *blo
                               size_t x_stride, const int32_t *x_sum, size_t sum_stride, int rows,
                               int tokens, bool wide)
 {
-    const __m512i mask = _mm512_set1_epi8(3);
     __m512i sum[ROWS][TOKENS];
     for (int t = 0; t < tokens; t++) {
         for (int r = 0; r < rows; r++)
             sum[r][t] = _mm512_set1_epi32(-2 * x_sum[(size_t)t * sum_stride]);
     }
-    for (size_t b = 0; b < count; b++, x += 32) {
-        __m512i half[2][ROWS];
-        for (int r = 0; r < rows; r++)
-            load_block(blocks + ((size_t)r * n_blocks + b) * 32, &half[0][r], &half[1][r]);
-        for (int h = 0; h < 2; h++) {
-            for (int i = 0; i < 4; i++) {
-                __m512i codes[ROWS];
-                for (int r = 0; r < rows; r++) {
-                    codes[r] = _mm512_and_si512(half[h][r], mask);
-                    half[h][r] = _mm512_srli_epi32(half[h][r], 2);
-                }
-                for (int t = 0; t < tokens; t++) {
-                    __m512i y = four(x + (size_t)t * x_stride + 16 * h + 4 * i);
-                    for (int r = 0; r < rows; r++)
-                        sum[r][t] = _mm512_dpbusd_epi32(sum[r][t], codes[r], y);
-                }
-            }
-        }
-    }
+    add_blocks(sum, blocks, n_blocks, count, x, x_stride, rows, tokens);
     const int parts = wide ? 2 : 1;
     for (int t = 0; t < tokens / parts; t++) {
         for (int r = 0; r < rows; r++) {
