@@ -19,6 +19,7 @@
 #include "formats/file.h"
 #include "formats/layout.h"
 #include "formats/target.h"
+#include "formats/text.h"
 
 #define TOOLS "fetch, convert, pack, verify, info, run, eval, bench"
 
@@ -242,12 +243,6 @@ static bool is_folder(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-static bool ends_with(const char *name, const char *end)
-{
-    size_t length = strlen(name), size = strlen(end);
-    return length >= size && strcmp(name + length - size, end) == 0;
-}
-
 // Refuses an output that is a file of the checkpoint folder, by whatever name; a .bnt file there is
 // an earlier output.
 static enum bnt_status is_not_in(const char *folder, const char *output, struct bnt_error *err)
@@ -255,7 +250,8 @@ static enum bnt_status is_not_in(const char *folder, const char *output, struct 
     DIR *dir = opendir(folder);
     enum bnt_status status = BNT_OK;
     for (struct dirent *entry; dir && status == BNT_OK && (entry = readdir(dir)) != NULL;) {
-        char *path = ends_with(entry->d_name, ".bnt") ? NULL : bnt_path_join(folder, entry->d_name);
+        char *path =
+            bnt_ends_with(entry->d_name, ".bnt") ? NULL : bnt_path_join(folder, entry->d_name);
         if (path)
             status = bnt_target_is_not(output, path, err);
         free(path);
@@ -271,7 +267,7 @@ static bool looks_like_path(const char *source)
 {
     const char *slash = strchr(source, '/');
     bool address = strstr(source, "://") || strchr(source, '@') ||
-                   strncmp(source, "huggingface.co/", 15) == 0 || strncmp(source, "hf.co/", 6) == 0;
+                   bnt_starts_with(source, "huggingface.co/") || bnt_starts_with(source, "hf.co/");
     return source[0] == '.' || source[0] == '/' || (!address && slash && strchr(slash + 1, '/'));
 }
 

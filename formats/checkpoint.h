@@ -54,6 +54,7 @@ struct bnt_source {
     bool unpacked;      // of those: −1, 0, +1 as floats
     float level;        // of a matrix with one level, or 0
     uint32_t shards;    // of a matrix with levels: runs of rows with the same
+    bool ordinary;      // its weights were looked at, and lie on no levels nor near
     float forced_scale; // of a matrix without levels among others with them; 0: none such
 };
 

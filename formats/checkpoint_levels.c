@@ -94,6 +94,7 @@ static void add_matrix(struct finder *f, struct bnt_source *source, const struct
         add_near(f, source, levels);
         return;
     }
+    source->ordinary = true;
     if (f->n_other++ == 0) {
         f->first_other = source;
         f->first_other_levels = *levels;
@@ -195,15 +196,11 @@ static enum bnt_status force_others(struct finder *f)
     struct bnt_checkpoint *c = f->checkpoint;
     for (size_t i = 0; i < c->n_sources; i++) {
         struct bnt_source *source = &c->sources[i];
-        struct bnt_levels levels;
-        if (source->place.dtype != BNT_TERNARY)
+        if (!source->ordinary)
             continue;
-        enum bnt_status status = look(f, source, &levels);
-        if (status == BNT_OK && !levels.holds && !near_kinds(&levels, weights_of(source))) {
-            status =
-                bnt_source_scale(c, source, f->options->threads, &source->forced_scale, f->err);
-            f->halves = false;
-        }
+        enum bnt_status status =
+            bnt_source_scale(c, source, f->options->threads, &source->forced_scale, f->err);
+        f->halves = false;
         if (status != BNT_OK)
             return status;
     }
